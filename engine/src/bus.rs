@@ -1,0 +1,40 @@
+//! The bus: the mutually authenticated channel among members, and between operator and members.
+//!
+//! TCP with TLS 1.3, both sides show a certificate of the cluster's own CA. A frame is a big-endian
+//! `u32` length (at most `FRAME_BYTES_MAX`) and that many bytes of JSON, one `Envelope` each.
+//! Unknown fields are ignored, so that two adjacent versions understand each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::topology::{Change, Member, Report, SlotRange, Topology};
+
+/// Largest frame on the bus, bytes: a topology of a thousand members is some 300 KB.
+pub const FRAME_BYTES_MAX: u32 = 8 << 20;
+/// Version of the bus protocol; the first frame of each side tells it.
+pub const VERSION: u16 = 1;
+
+/// What the operator (or a test) asks of a member. One `Answer` follows each, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Tell about yourself and what you know of the topology.
+    Report,
+    /// Form a new cluster with this member as the first voter. Refused when it already belongs to one.
+    /// Shards and slots are assigned as given; further members follow by `Join` wishes.
+    Form { incarnation: u64, me: Member, shards: Vec<SlotRange> },
+    /// A wish put to the council; the member passes it on to the leader when it is not the leader.
+    /// `expected_epoch`: refused with the current epoch when the topology has moved on (None: whatever).
+    Wish { change: Change, expected_epoch: Option<u64> },
+    /// Tell who is who to a member that knows no cluster yet: it joins the council's transport as a learner.
+    Adopt { topology: Topology, me: Member },
+    /// Set directives live, as CONFIG SET does; answers with the ones refused.
+    Configure { hash: String, directives: Vec<(String, String)> },
+    /// Shut down in good order.
+    Shutdown,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Report { report: Box<Report>, topology: Option<Box<Topology>>, leader: Option<String> },
+    Done { epoch: u64 },
+    Refused { reason: String },
+}

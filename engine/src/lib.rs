@@ -1,0 +1,4 @@
+//! The engine of Larder.
+pub mod bus;
+pub mod council;
+pub mod topology;

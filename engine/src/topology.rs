@@ -1,0 +1,294 @@
+//! The words that the engine, the council and the operator share: slots, members, shards, topology, lineage.
+//!
+//! A `Topology` is the state machine of the council: it is a value, it only changes by applying a
+//! committed `Change`, and `epoch` grows with every change. Nothing here knows sockets, disks or clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// Number of hash slots, as in Redis Cluster.
+pub const SLOTS: u16 = 16384;
+/// Version of the serialised forms in this file; a reader refuses a higher one.
+pub const FORMAT: u16 = 1;
+
+/// Stable identity of a member: 40 lower-case hex digits, made at first start and kept on its disk.
+/// It is also the node ID that cluster clients see.
+pub type MemberId = String;
+/// Index of a shard, from 0.
+pub type ShardId = u16;
+/// Version of the topology. A shard's `epoch` is the topology's epoch at which its primary was set.
+pub type Epoch = u64;
+
+/// Slots `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// One member as the council knows it. The host is a DNS name; an IP is only a hint and is never kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub id: MemberId,
+    /// Deterministic name, e.g. `demo-0-1` (cluster, shard, index): a pod's name or a local process's.
+    pub name: String,
+    pub host: String,
+    /// Port of the client protocol.
+    pub port: u16,
+    /// Port of the bus (mutual TLS): council, reports, wishes.
+    pub bus_port: u16,
+    /// `None` for a witness: it votes and holds no data.
+    pub shard: Option<ShardId>,
+    #[serde(default)]
+    pub node: Option<String>,
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// One shard: who is its primary, since which epoch, and which slots it owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    pub primary: Option<MemberId>,
+    pub epoch: Epoch,
+    pub slots: Vec<SlotRange>,
+}
+
+/// What one failover cost, kept for status and events (the last 32).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    pub shard: ShardId,
+    pub epoch: Epoch,
+    pub from: Option<MemberId>,
+    pub to: MemberId,
+    /// Upper bound of acknowledged bytes of the journal that the new primary did not have;
+    /// `None` while the old primary has not come back to tell.
+    pub dropped_writes: Option<u64>,
+    /// Width of the window in which writes may have been lost, milliseconds.
+    pub window_ms: u64,
+}
+
+/// The council's state: members, shards, voters. Changes only by committed `Change`s.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    pub format: u16,
+    /// Random ID made at formation; a member that has joined one cluster never joins another.
+    pub cluster: String,
+    /// Grows when a pure cache whose members all vanished is formed anew.
+    pub incarnation: u64,
+    pub epoch: Epoch,
+    pub members: BTreeMap<MemberId, Member>,
+    pub shards: BTreeMap<ShardId, Shard>,
+    pub voters: BTreeSet<MemberId>,
+    #[serde(default)]
+    pub failovers: Vec<Failover>,
+}
+
+/// Where a data set comes from. Ordered: a higher (epoch, offset) within one cluster and shard wins;
+/// a data set with no lineage (empty since boot) never wins against one that has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    pub cluster: String,
+    pub incarnation: u64,
+    pub shard: ShardId,
+    /// Shard epoch of the primary under which the last applied write was made.
+    pub epoch: Epoch,
+    /// Replication ID, 40 hex digits.
+    pub replid: String,
+    /// Journal offset, bytes.
+    pub offset: u64,
+}
+
+/// What a member says of itself, to the council's leader (each heartbeat) and to the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub id: MemberId,
+    pub name: String,
+    /// Random per process start: a changed boot means that memory was lost.
+    pub boot: String,
+    pub version: String,
+    /// `None`: empty since boot, nothing loaded and nothing synced.
+    pub lineage: Option<Lineage>,
+    pub role: Role,
+    pub loading: bool,
+    /// The replica's link to its primary is up and it has finished its full sync.
+    pub in_sync: bool,
+    /// Set when the member cannot write its disk (failed fsync, disk full).
+    pub disk_error: Option<String>,
+    pub used_memory: u64,
+    pub maxmemory: u64,
+    pub keys: u64,
+    /// Hash of the configuration in force, as the operator wrote it.
+    pub config_hash: String,
+    /// Directives that the engine refused, with its own message.
+    pub config_error: Option<String>,
+    /// Writes that this member had acknowledged as primary and dropped when it stepped down.
+    pub dropped_writes: u64,
+    /// Shard epoch under which those writes were dropped.
+    pub dropped_epoch: Epoch,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    #[default]
+    None,
+    Primary,
+    Replica,
+    Witness,
+}
+
+/// A change of the topology: what is put into the council's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Adds a member, or updates the address, node and zone of a known one.
+    Join(Member),
+    /// Takes a member out; refused while it is the primary of a shard that owns slots.
+    Leave { member: MemberId },
+    /// Gives slots that nobody owns to a shard, creating the shard when it is new.
+    Assign { shard: ShardId, slots: Vec<SlotRange> },
+    /// Makes `to` the primary of `shard`; applied only while the shard's epoch is still `expected`.
+    Promote { shard: ShardId, to: MemberId, expected: Epoch, window_ms: u64 },
+    /// The set of voters after the library's own configuration change went through.
+    Voters { voters: BTreeSet<MemberId> },
+    /// What a returning primary counted.
+    Dropped { shard: ShardId, epoch: Epoch, writes: u64 },
+}
+
+/// Slot of a key: CRC16/XMODEM of the key, or of its hash tag when it has a non-empty one.
+#[inline]
+pub fn slot_of(key: &[u8]) -> u16 {
+    crc16(hash_tag(key)) & (SLOTS - 1)
+}
+
+/// The part of a key that is hashed: between the first `{` and the next `}` when that is not empty.
+#[inline]
+pub fn hash_tag(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr::memchr(b'{', key) else { return key };
+    let rest = &key[open + 1..];
+    match memchr::memchr(b'}', rest) {
+        Some(close) if close > 0 => &rest[..close],
+        _ => key,
+    }
+}
+
+/// CRC16/XMODEM, eight bytes a step: table `k` advances a byte over `k` further zero bytes.
+#[inline]
+pub fn crc16(bytes: &[u8]) -> u16 {
+    let mut crc = 0u16;
+    let mut chunks = bytes.chunks_exact(8);
+    for c in &mut chunks {
+        crc = CRC16[7][(c[0] ^ (crc >> 8) as u8) as usize]
+            ^ CRC16[6][(c[1] ^ crc as u8) as usize]
+            ^ CRC16[5][c[2] as usize]
+            ^ CRC16[4][c[3] as usize]
+            ^ CRC16[3][c[4] as usize]
+            ^ CRC16[2][c[5] as usize]
+            ^ CRC16[1][c[6] as usize]
+            ^ CRC16[0][c[7] as usize];
+    }
+    for &b in chunks.remainder() {
+        crc = (crc << 8) ^ CRC16[0][((crc >> 8) as u8 ^ b) as usize];
+    }
+    crc
+}
+
+static CRC16: [[u16; 256]; 8] = crc16_tables();
+
+const fn crc16_tables() -> [[u16; 256]; 8] {
+    let mut t = [[0u16; 256]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        t[0][i] = crc;
+        i += 1;
+    }
+    let mut k = 1;
+    while k < 8 {
+        let mut i = 0;
+        while i < 256 {
+            let prev = t[k - 1][i];
+            t[k][i] = (prev << 8) ^ t[0][(prev >> 8) as usize];
+            i += 1;
+        }
+        k += 1;
+    }
+    t
+}
+
+impl SlotRange {
+    pub fn len(&self) -> u16 {
+        self.last - self.first + 1
+    }
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+    pub fn contains(&self, slot: u16) -> bool {
+        self.first <= slot && slot <= self.last
+    }
+}
+
+/// The slots of shard `index` of `count`, as `redis-cli --cluster create` deals them:
+/// three shards own 0-5460, 5461-10922 and 10923-16383.
+pub fn even_slots(index: u16, count: u16) -> SlotRange {
+    let cut = |i: u16| (f64::from(SLOTS) / f64::from(count) * f64::from(i)).round() as u16;
+    SlotRange { first: cut(index), last: cut(index + 1) - 1 }
+}
+
+impl Topology {
+    pub fn shard_of_slot(&self, slot: u16) -> Option<ShardId> {
+        self.shards
+            .iter()
+            .find(|(_, s)| s.slots.iter().any(|r| r.contains(slot)))
+            .map(|(id, _)| *id)
+    }
+
+    /// Members of a shard in the order of their names.
+    pub fn members_of(&self, shard: ShardId) -> Vec<&Member> {
+        let mut found: Vec<_> = self.members.values().filter(|m| m.shard == Some(shard)).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc16_is_xmodem() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(crc16(b""), 0);
+        for len in 0..40usize {
+            let bytes: Vec<u8> = (0..len as u8).map(|b| b.wrapping_mul(37)).collect();
+            let slow = bytes.iter().fold(0u16, |crc, b| {
+                (crc << 8) ^ CRC16[0][((crc >> 8) as u8 ^ b) as usize]
+            });
+            assert_eq!(crc16(&bytes), slow, "length {len}");
+        }
+    }
+
+    #[test]
+    fn known_keys_are_in_their_slots() {
+        assert_eq!(slot_of(b"user:123"), 12893);
+        assert_eq!(slot_of(b"{user:123}:profile"), 12893);
+        assert_eq!(slot_of(b"foo{}{bar}"), slot_of(b"foo{}{bar}"));
+        assert_eq!(hash_tag(b"foo{}{bar}"), b"foo{}{bar}");
+        assert_eq!(hash_tag(b"foo{{bar}}"), b"{bar");
+    }
+
+    #[test]
+    fn three_shards_have_the_classic_ranges() {
+        assert_eq!(even_slots(0, 3), SlotRange { first: 0, last: 5460 });
+        assert_eq!(even_slots(1, 3), SlotRange { first: 5461, last: 10922 });
+        assert_eq!(even_slots(2, 3), SlotRange { first: 10923, last: 16383 });
+        for count in 1..100 {
+            let total: u32 = (0..count).map(|i| u32::from(even_slots(i, count).len())).sum();
+            assert_eq!(total, u32::from(SLOTS));
+        }
+    }
+}
