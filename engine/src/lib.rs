@@ -18,6 +18,7 @@ pub mod journal;
 pub mod keyspace;
 pub mod number;
 pub mod pubsub;
+pub mod rdb;
 pub mod replication;
 pub mod resp;
 pub mod server;
