@@ -21,7 +21,6 @@ fn hierarchies() -> Vec<PathBuf> {
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name != "unified"))
         .collect()
 }
 

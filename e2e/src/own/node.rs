@@ -19,7 +19,10 @@ use std::time::Duration;
 
 /// Folders on the host that a node covers with its own.
 const COVERED: &[&str] =
-    &["/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers"];
+    &["/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers", RUN];
+
+/// Where containerd's shims and runc keep their sockets and state.
+const RUN: &str = "/run/containerd";
 
 /// Makes the node's wire, namespaces and files, and starts containerd. Needs no API server.
 pub(super) fn create(node: Node) -> Result {
@@ -39,7 +42,10 @@ pub(super) fn create(node: Node) -> Result {
 pub(super) fn power_on(node: Node) -> Result {
     cgroup::create(node)?;
     // What a real node has in /run is gone after a boot.
-    fs::remove_dir_all(node.folder().join("run")).ok();
+    for run in [node.folder().join("run"), inner(node, RUN)] {
+        fs::remove_dir_all(&run).ok();
+        fs::create_dir_all(&run)?;
+    }
     let binds = COVERED
         .iter()
         .map(|covered| format!("mount --bind {} {covered}\n", inner(node, covered).display()));
