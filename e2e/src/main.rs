@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand};
 use e2e::failure::Result;
-use e2e::{image, own};
+use e2e::parts::{self, Options, PARTS};
+use e2e::{image, local, provider, tests};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +30,21 @@ enum Subcommands {
         #[arg(short, long, default_value = "target/larder-images.tar")]
         output: PathBuf,
     },
+    /// Run all parts of the tests, or those named; a single test is a name too
+    Test {
+        names: Vec<String>,
+        /// Use the cluster that is up, and leave it up
+        #[arg(long)]
+        keep: bool,
+    },
+    /// List parts and tests
+    List,
+    /// Write keys with the cluster client, for a test
+    #[command(hide = true)]
+    Fill { address: String, prefix: String, count: usize },
+    /// Write to one member and print each acknowledgement's time, for a test
+    #[command(hide = true)]
+    Captive { address: String, tag: String },
 }
 
 fn main() -> ExitCode {
@@ -44,14 +60,34 @@ fn main() -> ExitCode {
 fn run(command: Subcommands) -> Result<ExitCode> {
     match command {
         Subcommands::Up => {
-            own::up()?;
-            println!("KUBECONFIG={}", own::layout::kubeconfig().display());
+            let provider = provider::choose()?;
+            provider.up()?;
+            println!("KUBECONFIG={}", provider.kubeconfig().display());
         }
-        Subcommands::Down => own::down()?,
+        Subcommands::Down => provider::choose()?.down()?,
         Subcommands::Image { output } => {
             image::product(&output)?;
             println!("{}: {} and {}", output.display(), image::OPERATOR, image::ENGINE);
         }
+        Subcommands::Test { names, keep } => return parts::test(&Options { names, keep }),
+        Subcommands::List => list(),
+        Subcommands::Fill { address, prefix, count } => {
+            tests::form::fill(&address, &prefix, count)?
+        }
+        Subcommands::Captive { address, tag } => {
+            parts::runtime()?.block_on(tests::cut::captive(&address, &tag))?
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    for part in PARTS {
+        println!("{:10} {}", part.name, part.about);
+        match part.name {
+            "local" => local::TESTS.iter().for_each(|test| println!("  {}", test.name)),
+            "kube" => tests::TESTS.iter().for_each(|test| println!("  {}", test.name)),
+            _ => {}
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::clock::{self, eventually_blocking, seconds};
 use crate::failure::{Context, Failure, Result};
 use crate::{image, sh, tools};
 use layout::Node;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -179,8 +180,26 @@ pub fn api_start() -> Result {
     control::wait_for_api(Duration::from_secs(60))
 }
 
+/// Brings back whatever a fault took away.
+pub fn repair() -> Result {
+    if !is_up() {
+        api_start()?;
+    }
+    for node in Node::all() {
+        if !node::has_power(node) {
+            node::power_on(node)?;
+            node::start_kubernetes(node)?;
+        }
+        node::heal(node)?;
+        if !node::kubelet_runs(node) {
+            node::start_kubelet(node)?;
+        }
+    }
+    wait_ready(Duration::from_secs(120))
+}
+
 /// A command in a node's network: a client that stays with the node when it is cut off.
-pub fn command_on_node(name: &str, program: &std::ffi::OsStr) -> Result<Command> {
+pub fn command_on_node(name: &str, program: &OsStr) -> Result<Command> {
     Ok(node::command_in_network(find(name)?, program))
 }
 
@@ -214,4 +233,20 @@ pub fn recycle_volumes() -> Result<usize> {
 
 fn find(name: &str) -> Result<Node> {
     Node::named(name).context(format!("node {name}"))
+}
+
+/// A program on the host that resolves the cluster's names.
+pub fn client_command(program: &OsStr) -> Result<Command> {
+    command_with_dns(layout::DNS_SERVICE, program)
+}
+
+/// A program with another resolver, in a mount namespace of its own: the machine's stays as it is.
+pub fn command_with_dns(server: &str, program: &OsStr) -> Result<Command> {
+    let file = tools::cache()?.join(format!("resolv-{server}.conf"));
+    fs::write(&file, format!("nameserver {server}\noptions timeout:1 attempts:2\n"))?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg("mount --bind \"$0\" \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"");
+    command.arg(file).arg(program);
+    Ok(command)
 }

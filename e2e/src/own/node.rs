@@ -139,6 +139,15 @@ pub(super) fn stop_kubelet(node: Node) -> Result {
     Ok(())
 }
 
+pub(super) fn has_power(node: Node) -> bool {
+    sh::daemon_pid(&node.folder().join("init.pid")).is_some()
+}
+
+/// The process on the host that entered the node ends with the kubelet.
+pub(super) fn kubelet_runs(node: Node) -> bool {
+    sh::daemon_pid(&node.folder().join("kubelet.pid")).is_some()
+}
+
 pub(super) fn cut(node: Node) -> Result {
     sh!("ip", "link", "set", node.link(), "down")?;
     Ok(())
