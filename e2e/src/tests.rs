@@ -54,6 +54,7 @@ const API: Need = Need::Fault(Fault::ApiStop);
 pub const TESTS: &[Test] = &[
     test!(nodes::pods_reach_each_other_by_name, Need::Bare),
     test!(nodes::volumes_bind_and_keep_data, Need::Bare),
+    test!(nodes::faults_are_made_and_undone, Need::Bare, CUT, POWER, KILL, API),
     test!(form::forms_and_serves, Need::Pods),
     test!(form::clients_of_all_kinds_fill_it, Need::Pods),
     test!(kill::primary_deleted_or_killed_ten_times, Need::Pods, KILL),

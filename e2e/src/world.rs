@@ -3,7 +3,7 @@
 use crate::clock::eventually;
 use crate::failure::{Context, Result};
 use crate::provider::Provider;
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -49,12 +49,21 @@ impl World {
         let room =
             Room { world: self.clone(), namespace: format!("e2e-{}", test.replace('_', "-")) };
         room.leave().await?;
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        eventually("end of the namespace of an earlier run", Duration::from_secs(90), || async {
+            crate::ensure!(
+                api.get_opt(&room.namespace).await?.is_none(),
+                "{} is there",
+                room.namespace
+            );
+            Ok(())
+        })
+        .await?;
         let object = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": room.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         });
-        let api: Api<Namespace> = Api::all(self.client.clone());
         api.patch(&room.namespace, &PatchParams::apply(MANAGER), &Patch::Apply(object)).await?;
         Ok(room)
     }
@@ -93,17 +102,21 @@ impl Room {
             .ok();
         }
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        self.world.pods(&self.namespace).delete_collection(&now, &ListParams::default()).await?;
-        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
-        eventually("end of the namespace", Duration::from_secs(90), || async {
-            crate::ensure!(
-                namespaces.get_opt(&self.namespace).await?.is_none(),
-                "{} is there",
-                self.namespace
-            );
+        let pods = self.world.pods(&self.namespace);
+        pods.delete_collection(&now, &ListParams::default()).await?;
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.world.client.clone(), &self.namespace);
+        claims.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        eventually("end of pods and claims", Duration::from_secs(60), || async {
+            let left = pods.list(&ListParams::default()).await?.items.len();
+            crate::ensure!(left == 0, "{left} pods");
+            let left = claims.list(&ListParams::default()).await?.items.len();
+            crate::ensure!(left == 0, "{left} claims");
             Ok(())
         })
         .await?;
+        // The rest goes in its own time: the next test has another namespace.
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
         self.world.fault(|provider| provider.recycle_volumes())
     }
 

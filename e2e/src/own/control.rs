@@ -29,7 +29,11 @@ pub(super) fn stop_etcd() -> Result {
     sh::kill_daemon(&host().join("etcd.pid"))?;
     let data = state().join("etcd");
     if data.is_dir() && sh!("mountpoint", "-q", data).is_ok() {
-        sh!("umount", data)?;
+        // A killed process gives its files back in its own time.
+        eventually_blocking("end of etcd's folder", Duration::from_secs(20), || {
+            sh!("umount", data)?;
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 const READY: Duration = Duration::from_secs(60);
 
@@ -70,6 +72,68 @@ pub(super) async fn volumes_bind_and_keep_data(room: Arc<Room>) -> Result {
     let text = exec(&room, "reader", &["/probe", "read", "/data/file"])?;
     crate::ensure!(text.trim() == "kept", "the volume says {text:?}");
     Ok(())
+}
+
+pub(super) async fn faults_are_made_and_undone(room: Arc<Room>) -> Result {
+    probe(&room, "victim", Value::Null).await?;
+    let node = running(&room, "victim").await?;
+    let before = address(&room, "victim").await?;
+    answers(before, true).await?;
+
+    room.world.fault(|provider| provider.node_cut(&node))?;
+    answers(before, false).await?;
+    room.world.fault(|provider| provider.node_heal(&node))?;
+    answers(before, true).await?;
+
+    room.world.fault(|provider| provider.api_stop())?;
+    crate::ensure!(
+        room.world.pods(&room.namespace).get("victim").await.is_err(),
+        "the API server still answers"
+    );
+    answers(before, true).await?;
+    room.world.fault(|provider| provider.api_start())?;
+
+    room.world.fault(|provider| provider.kubelet_stop(&node))?;
+    answers(before, true).await?;
+    room.world.fault(|provider| provider.kubelet_start(&node))?;
+
+    let pod = room.world.pods(&room.namespace).get("victim").await?;
+    let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+    let container = containers
+        .first()
+        .and_then(|container| container.container_id.clone())
+        .context("container")?;
+    room.world.fault(|provider| provider.container_kill(&node, &container))?;
+    answers(before, false).await?;
+    answers(before, true).await?;
+
+    room.world.fault(|provider| provider.node_power_off(&node))?;
+    answers(before, false).await?;
+    room.world.fault(|provider| provider.node_power_on(&node))?;
+    eventually("the pod is back at another address", Duration::from_secs(90), || async {
+        let now = address(&room, "victim").await?;
+        crate::ensure!(now != before, "it is still {now}");
+        answers(now, true).await
+    })
+    .await
+}
+
+async fn address(room: &Room, name: &str) -> Result<SocketAddr> {
+    let pod = room.world.pods(&room.namespace).get(name).await?;
+    let ip = pod.status.and_then(|status| status.pod_ip).context("address of the pod")?;
+    Ok(SocketAddr::new(ip.parse()?, 8080))
+}
+
+/// Waits until a pod answers, or does not.
+async fn answers(address: SocketAddr, wanted: bool) -> Result {
+    eventually("a pod answers as expected", Duration::from_secs(30), || async {
+        let connect =
+            tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await;
+        let answered = matches!(connect, Ok(Ok(_)));
+        crate::ensure!(answered == wanted, "{address} answers: {answered}");
+        Ok(())
+    })
+    .await
 }
 
 /// A pod of the probe image, apart from the others; `/data` is there if it has volumes.
