@@ -207,5 +207,7 @@ fn ranges(reply: &Reply, book: &AddressBook) -> Result<Vec<Range>> {
         }
         out.push(Range { first: slot(first)?, last: slot(last)?, members: addresses });
     }
+    // Shards are dealt in the order of their slots, whatever order a member tells them in.
+    out.sort_by_key(|range| range.first);
     Ok(out)
 }

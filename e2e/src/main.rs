@@ -61,10 +61,15 @@ fn run(command: Subcommands) -> Result<ExitCode> {
     match command {
         Subcommands::Up => {
             let provider = provider::choose()?;
+            let _alone = provider.lock()?;
             provider.up()?;
             println!("KUBECONFIG={}", provider.kubeconfig().display());
         }
-        Subcommands::Down => provider::choose()?.down()?,
+        Subcommands::Down => {
+            let provider = provider::choose()?;
+            let _alone = provider.lock()?;
+            provider.down()?;
+        }
         Subcommands::Image { output } => {
             image::product(&output)?;
             println!("{}: {} and {}", output.display(), image::OPERATOR, image::ENGINE);

@@ -136,7 +136,11 @@ fn unit(_: &Options) -> Result<Tally> {
 
 fn simulate(_: &Options) -> Result<Tally> {
     let seeds = std::env::var("LARDER_SEEDS").unwrap_or_else(|_| SEEDS.to_owned());
-    command(cargo().args(["test", "--quiet", "-p", "engine", "seeds"]).env("LARDER_SEEDS", seeds))
+    command(
+        cargo()
+            .args(["test", "--quiet", "-p", "engine", "--test", "council_sim"])
+            .env("LARDER_SEEDS", seeds),
+    )
 }
 
 fn local_tests(options: &Options) -> Result<Tally> {
@@ -147,6 +151,7 @@ fn local_tests(options: &Options) -> Result<Tally> {
 fn kube_tests(options: &Options) -> Result<Tally> {
     let provider = provider::choose()?;
     println!("provider: {}", provider.name());
+    let _alone = provider.lock()?;
     let chosen = options.chosen_kube();
     let bare = chosen.iter().all(|test| test.needs.contains(&Need::Bare));
     let archive = if bare { None } else { Some(timed("images", install::images)?) };

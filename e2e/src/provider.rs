@@ -9,6 +9,7 @@ mod own;
 use crate::failure::Result;
 use crate::sh;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,11 @@ pub enum Fault {
 /// A Kubernetes to test on.
 pub trait Provider: Send + Sync {
     fn name(&self) -> &'static str;
+
+    /// Keeps other runs away for as long as the result lives.
+    fn lock(&self) -> Result<Option<File>> {
+        Ok(None)
+    }
 
     /// Makes it ready to be used; prints what takes time.
     fn up(&self) -> Result;

@@ -38,6 +38,14 @@ pub fn is_up() -> bool {
     sh::daemon_pid(&layout::host().join("kube-apiserver.pid")).is_some()
 }
 
+/// There is one such cluster per machine: whoever holds this may use it.
+pub fn lock() -> Result<fs::File> {
+    let file = fs::File::create(tools::cache()?.join("cluster.lock"))?;
+    file.try_lock()
+        .map_err(|_| Failure::new("another run of the harness uses this machine's cluster"))?;
+    Ok(file)
+}
+
 /// Boots everything and waits until pods can run; each stage's time is printed.
 pub fn up() -> Result {
     tools::packages()?;

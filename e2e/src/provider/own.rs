@@ -4,6 +4,7 @@ use super::{Fault, Provider};
 use crate::failure::Result;
 use crate::own;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,10 @@ pub(super) struct Own;
 impl Provider for Own {
     fn name(&self) -> &'static str {
         "own nodes"
+    }
+
+    fn lock(&self) -> Result<Option<File>> {
+        own::lock().map(Some)
     }
 
     fn up(&self) -> Result {

@@ -7,7 +7,9 @@ use crate::failure::{Context, Failure, Result};
 use crate::install;
 use crate::ledger;
 use crate::world::Room;
-use kube::api::ListParams;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -32,14 +34,23 @@ pub(super) async fn node_with_two_primaries_is_cut_off(room: Arc<Room>) -> Resul
 
 pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", spec()).await?;
-    let operators = room.world.pods(install::NAMESPACE).list(&ListParams::default()).await?;
-    let node = operators
-        .items
-        .iter()
-        .find_map(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()))
-        .context("node of the operator")?;
+    let node = node_of_the_operator(&room).await?;
     move_a_primary_to(&cluster, &node).await?;
     cut_and_heal(&cluster, &node).await
+}
+
+/// The node of the operator that leads, by its Lease.
+async fn node_of_the_operator(room: &Room) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(room.world.client.clone(), install::NAMESPACE);
+    let leases = leases.list(&ListParams::default()).await?.items;
+    let holders: Vec<String> =
+        leases.into_iter().filter_map(|lease| lease.spec?.holder_identity).collect();
+    let pods = room.world.pods(install::NAMESPACE).list(&ListParams::default()).await?.items;
+    let leader = pods
+        .into_iter()
+        .find(|pod| holders.iter().any(|holder| holder.contains(&pod.name_any())))
+        .context(format!("pod of the operator that leads; holders: {holders:?}"))?;
+    leader.spec.and_then(|spec| spec.node_name).context("node of the operator")
 }
 
 async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
