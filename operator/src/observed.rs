@@ -21,8 +21,20 @@ pub struct Observed {
     pub topology: Option<Topology>,
     /// The status as it was last recorded. It remembers times, and whether a cluster was ever formed.
     pub past: Option<Box<Status>>,
+    /// Where clients connect: what the driver made, for the account.
+    pub access: Access,
     /// The time of this look, RFC 3339: for the account that is given of it, never for a decision.
     pub now: String,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    pub endpoints: Vec<crds::Endpoint>,
+    /// Secret or file that holds the password; `None`: there is none.
+    pub auth_secret: Option<String>,
+    /// Selector of the members' pods, where there are pods.
+    pub label_selector: Option<String>,
 }
 
 /// What is in one seat.
@@ -95,7 +107,8 @@ pub struct Belongs {
 }
 
 impl Observed {
-    /// Takes in what a member told: its report, and its topology when that is the newest.
+    /// Takes in what a member told: its report, and its topology when that is the newest. `past` has
+    /// to be there before: a volume of an earlier cluster must not pass for this one's.
     pub fn hear(&mut self, seat: Seat, report: Report, topology: Option<Topology>) {
         let member = self.members.entry(seat).or_default();
         member.report = Some(report);
@@ -105,7 +118,8 @@ impl Observed {
             epoch: t.epoch,
         });
         if let Some(told) = topology {
-            let age = |t: &Topology| (t.incarnation, t.epoch);
+            let past = self.past.as_ref().and_then(|p| p.cluster_id.as_ref());
+            let age = |t: &Topology| (past == Some(&t.cluster), t.incarnation, t.epoch);
             if self.topology.as_ref().is_none_or(|known| age(known) < age(&told)) {
                 self.topology = Some(told);
             }

@@ -15,12 +15,19 @@
 //!    is missing or not in sync, and never a member that the council's majority hangs on.
 //! 5. **A seat that owns slots is never given up**, and a disk is deleted only after its member has left.
 
+mod form;
+mod members;
+mod rollout;
+mod view;
+
 use std::fmt;
 
+use crds::reasons::reason;
 use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
+use view::View;
 
 /// What to do now, and what has to wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,8 +125,132 @@ impl Plan {
     }
 }
 
+/// A rule: what it does about one scope, and what holds it up.
+pub struct Rule {
+    /// A verb phrase, and the reason of the event when it acts.
+    pub name: &'static str,
+    /// One sentence for the reference.
+    pub doc: &'static str,
+    act: fn(&View<'_>, Scope, &mut Draft),
+}
+
+/// The rules by urgency. The first one with something to do speaks for its scope this round.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "ReplaceMember",
+        doc: "A member whose pod is gone gets a new one; one that lost its disk, and so came back \
+              under another ID, takes the place of its former self.",
+        act: members::replace,
+    },
+    Rule {
+        name: "FormCluster",
+        doc: "All members are made at once; the first one forms the cluster when nobody can belong \
+              to one already, and the others join it.",
+        act: form::form,
+    },
+    Rule {
+        name: "KeepWitness",
+        doc: "A member without data votes where there are two with data, and leaves when there are \
+              more.",
+        act: members::keep_witness,
+    },
+    Rule {
+        name: "ScaleReplicas",
+        doc: "Replicas that are wanted are made and join; those that are too many leave, and are \
+              deleted when they have left, the primary never.",
+        act: members::scale,
+    },
+    Rule {
+        name: "Reconfigure",
+        doc: "Directives that need no restart are set in one member first, and in the others when it \
+              took them.",
+        act: rollout::reconfigure,
+    },
+    Rule {
+        name: "RestartMember",
+        doc: "Members made from an older template are made anew, one of a shard at a time, the \
+              replicas first and the primary last.",
+        act: rollout::restart,
+    },
+];
+
+/// What a rule speaks about: one shard, or the witnesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Shard(ShardId),
+    Witnesses,
+}
+
+/// What the rules have said of one scope so far.
+#[derive(Default)]
+pub(crate) struct Draft {
+    steps: Vec<(String, Step)>,
+    blocked: Vec<Blocked>,
+}
+
+impl Draft {
+    fn step(&mut self, why: impl Into<String>, step: Step) {
+        self.steps.push((why.into(), step));
+    }
+
+    fn blocked(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.blocked.push(Blocked { reason, message: message.into() });
+    }
+}
+
 /// What to do next.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let _ = (desired, observed);
-    Plan::default()
+    let view = View::new(desired, observed);
+    let mut plan = Plan::default();
+    let mut spare = usize::from(desired.shards_at_once).saturating_sub(view.disrupted());
+    for scope in view.scopes() {
+        let mut draft = Draft::default();
+        for rule in RULES {
+            (rule.act)(&view, scope, &mut draft);
+            if draft.steps.iter().any(|(_, step)| step.is_disruptive()) {
+                match spare.checked_sub(1) {
+                    Some(left) => spare = left,
+                    None => draft.steps.clear(),
+                }
+            }
+            for (why, step) in draft.steps.drain(..) {
+                plan.steps.push(Planned { rule: rule.name, why, step });
+            }
+            if plan.steps.last().is_some_and(|last| last.rule == rule.name) {
+                break;
+            }
+        }
+        plan.blocked.append(&mut draft.blocked);
+    }
+    if desired.paused {
+        plan.steps.clear();
+        let message = "spec.pause is set: the operator looks and tells, and changes nothing";
+        plan.blocked.push(Blocked { reason: reason::PAUSED, message: message.into() });
+    }
+    plan.blocked.sort();
+    plan.blocked.dedup();
+    assert_post_conditions(observed, &plan);
+    plan
+}
+
+/// What no plan may ever say, whatever the rules became. See the essay above.
+fn assert_post_conditions(observed: &Observed, plan: &Plan) {
+    let forms = plan.steps.iter().filter(|p| matches!(p.step, Step::Form { .. })).count();
+    assert!(forms <= usize::from(observed.topology.is_none()), "a cluster is formed once");
+    let Some(topology) = &observed.topology else { return };
+    for planned in &plan.steps {
+        match &planned.step {
+            Step::Leave { id, .. } => {
+                let primary =
+                    |s: &topology::Shard| s.primary.as_ref() == Some(id) && !s.slots.is_empty();
+                assert!(!topology.shards.values().any(primary), "a primary does not leave");
+            }
+            Step::DeleteMember { seat, disk: true, .. } => {
+                let report = observed.members.get(seat).and_then(|m| m.report.as_ref());
+                let known = report.is_some_and(|r| topology.members.contains_key(&r.id));
+                assert!(!known, "a disk is deleted only after its member has left");
+            }
+            _ => {}
+        }
+    }
 }
