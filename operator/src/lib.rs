@@ -16,6 +16,10 @@ pub mod plan;
 pub mod round;
 pub mod status;
 
+pub mod health;
+pub mod metrics;
+pub mod pki;
+
 /// Why a round did not get through. There are two kinds, and they are waited out differently.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
