@@ -27,7 +27,7 @@ use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
-use view::View;
+pub(crate) use view::View;
 
 /// What to do now, and what has to wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
