@@ -3,6 +3,8 @@
 //! Three worlds do: Kubernetes, local processes and a seeded simulation. Each says at its top which
 //! promises it does not keep.
 
+pub mod kubernetes;
+
 use std::future::Future;
 
 use crate::Error;
