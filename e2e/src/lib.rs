@@ -1,1 +1,3 @@
 //! The end-to-end harness of Larder.
+
+pub mod bench;
