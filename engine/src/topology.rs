@@ -265,9 +265,9 @@ mod tests {
         assert_eq!(crc16(b""), 0);
         for len in 0..40usize {
             let bytes: Vec<u8> = (0..len as u8).map(|b| b.wrapping_mul(37)).collect();
-            let slow = bytes.iter().fold(0u16, |crc, b| {
-                (crc << 8) ^ CRC16[0][((crc >> 8) as u8 ^ b) as usize]
-            });
+            let slow = bytes
+                .iter()
+                .fold(0u16, |crc, b| (crc << 8) ^ CRC16[0][((crc >> 8) as u8 ^ b) as usize]);
             assert_eq!(crc16(&bytes), slow, "length {len}");
         }
     }
