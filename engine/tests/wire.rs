@@ -144,15 +144,8 @@ fn empty_requests_and_odd_lines_keep_the_connection_in_step() {
                 "-ERR unknown command 'NOSUC', with args beginning with: \r\n",
             ),
             keeps(
-                encode(&[
-                    b"no
-way"
-                    .as_slice(),
-                    b"a
-",
-                ]),
-                "-ERR unknown command 'no  way', with args beginning with: 'a  ' 
-",
+                encode(&[b"no\r\nway".as_slice(), b"a\r\n"]),
+                "-ERR unknown command 'no  way', with args beginning with: 'a  ' \r\n",
             ),
         ],
     );
