@@ -1,0 +1,13 @@
+//! Placeholder.
+#[derive(Clone, Debug, Default)]
+pub struct List;
+impl List {
+    pub fn new() -> Self { List }
+    pub fn encoding(&self) -> &'static str { "" }
+    pub fn len(&self) -> usize { 0 }
+    pub fn memory_usage(&self) -> usize { 0 }
+}
+#[derive(Clone, Debug)]
+pub struct LexBound; 
+#[derive(Clone, Debug)]
+pub struct ScoreBound;
