@@ -57,9 +57,7 @@ fn one(pattern: &[u8], p: usize, byte: u8, fold: impl Fn(u8) -> u8) -> Option<us
             let (hit, next) = class(pattern, p + 1, byte, fold);
             hit.then_some(next)
         }
-        b'\\' if p + 1 < pattern.len() => {
-            (fold(pattern[p + 1]) == fold(byte)).then_some(p + 2)
-        }
+        b'\\' if p + 1 < pattern.len() => (fold(pattern[p + 1]) == fold(byte)).then_some(p + 2),
         literal => (fold(literal) == fold(byte)).then_some(p + 1),
     }
 }

@@ -33,8 +33,8 @@ pub mod intset;
 mod item;
 pub mod list;
 pub mod listpack;
-mod size;
 pub mod set;
+mod size;
 mod text;
 pub mod zset;
 

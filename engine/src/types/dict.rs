@@ -44,6 +44,8 @@ struct Segment<E> {
     table: HashTable<E>,
     /// How many leading bits of the order all its keys share.
     depth: u32,
+    /// The lowest order that belongs here.
+    start: u64,
 }
 
 fn order(hash: u64) -> u64 {
@@ -63,7 +65,7 @@ pub(super) fn hash_key(seed: u64, key: &[u8]) -> u64 {
 
 impl<E> Dict<E> {
     pub(super) fn new(seed: u64) -> Self {
-        let segments = vec![Segment { table: HashTable::new(), depth: 0 }];
+        let segments = vec![Segment { table: HashTable::new(), depth: 0, start: 0 }];
         Self { directory: vec![0], segments, depth: 0, len: 0, table_bytes: 0, seed }
     }
 
@@ -266,9 +268,9 @@ impl<E> Dict<E> {
             table.insert_unique(hash_of(&element), element, &hash_of);
         }
         self.table_bytes += bytes_of(&segment.table) + bytes_of(&table);
-        let depth = segment.depth;
+        let (depth, start) = (segment.depth, segment.start | bit);
         let new = self.segments.len() as u32;
-        self.segments.push(Segment { table, depth });
+        self.segments.push(Segment { table, depth, start });
         // The upper half of the slots that named the segment.
         let width = 1usize << (self.depth - depth);
         let first = slot & !(2 * width - 1);
@@ -292,11 +294,10 @@ impl<E> Dict<E> {
         let freed = self.segments.swap_remove(high);
         let moved = self.segments.len();
         if moved != high {
-            for segment in &mut self.directory {
-                if *segment as usize == moved {
-                    *segment = high as u32;
-                }
-            }
+            let segment = &self.segments[high];
+            let first = (segment.start >> (ORDER_BITS - self.depth)) as usize;
+            let width = 1usize << (self.depth - segment.depth);
+            self.directory[first..first + width].fill(high as u32);
         }
         let low = if low == moved { high } else { low };
         let target = &mut self.segments[low];

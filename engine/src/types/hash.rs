@@ -187,9 +187,11 @@ impl Hash {
         mut visit: impl FnMut(Item<'a>, Item<'a>),
     ) {
         match &self.0 {
-            Repr::Pack(_) => super::sample_pass(self.iter(), self.len(), count, entropy, |(f, v)| {
-                visit(f, v);
-            }),
+            Repr::Pack(_) => {
+                super::sample_pass(self.iter(), self.len(), count, entropy, |(f, v)| {
+                    visit(f, v);
+                })
+            }
             Repr::Table(table) => table.dict.sample(count, entropy, |pair| {
                 visit(Item::Bytes(pair.field()), Item::Bytes(pair.value()));
             }),

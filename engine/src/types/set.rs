@@ -214,9 +214,9 @@ impl Set {
         mut visit: impl FnMut(Item<'a>),
     ) {
         match &self.0 {
-            Repr::Table(table) => table
-                .dict
-                .sample(count, entropy, |member| visit(Item::Bytes(member.as_bytes()))),
+            Repr::Table(table) => {
+                table.dict.sample(count, entropy, |member| visit(Item::Bytes(member.as_bytes())))
+            }
             _ => super::sample_pass(self.iter(), self.len(), count, entropy, visit),
         }
     }

@@ -15,14 +15,12 @@ fn bytes_are_those_of_the_ecosystem() {
     listpack.push_back(b"4096");
     assert_eq!(
         listpack.as_bytes(),
-        [
-            20, 0, 0, 0, 4, 0, 0x81, b'a', 2, 1, 1, 0xdf, 0xff, 2, 0xf1, 0x00, 0x10, 3, 0xff
-        ]
-        .iter()
-        .copied()
-        .enumerate()
-        .map(|(i, byte)| if i == 0 { 19 } else { byte })
-        .collect::<Vec<u8>>()
+        [20, 0, 0, 0, 4, 0, 0x81, b'a', 2, 1, 1, 0xdf, 0xff, 2, 0xf1, 0x00, 0x10, 3, 0xff]
+            .iter()
+            .copied()
+            .enumerate()
+            .map(|(i, byte)| if i == 0 { 19 } else { byte })
+            .collect::<Vec<u8>>()
     );
 }
 
@@ -31,7 +29,9 @@ fn every_width_of_integer_and_length_survives() {
     let mut listpack = Listpack::new();
     let mut model = Vec::new();
     for shift in 0..64 {
-        for value in [1i64 << shift, (1i64 << shift).wrapping_sub(1), (1i64 << shift).wrapping_neg()] {
+        for value in
+            [1i64 << shift, (1i64 << shift).wrapping_sub(1), (1i64 << shift).wrapping_neg()]
+        {
             model.push(value.to_string().into_bytes());
         }
     }
