@@ -1,6 +1,7 @@
 //! The end-to-end harness of Larder: a real Kubernetes, real clients, faults, and the tests that use them.
 
 pub mod archive;
+pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod cluster;
