@@ -69,6 +69,8 @@ struct Waiting {
     batch: u64,
     ready: u64,
     messages: Vec<RaftMessage>,
+    /// A snapshot counts as applied once it is on disk.
+    installed: Option<u64>,
 }
 
 pub(super) struct Consensus {
@@ -244,6 +246,9 @@ impl Consensus {
         while self.waiting.front().is_some_and(|w| w.batch <= batch) {
             let Some(done) = self.waiting.pop_front() else { break };
             self.node.on_persist_ready(done.ready);
+            if let Some(index) = done.installed {
+                self.node.advance_apply_to(index);
+            }
             self.send(done.messages, now_ms, drained);
         }
         self.steady();
@@ -304,7 +309,9 @@ impl Consensus {
         self.send(now, now_ms, drained);
         match rests_on {
             Some(batch) => {
-                self.waiting.push_back(Waiting { batch, ready: number, messages: later });
+                let installed = installed.then_some(self.applied);
+                let waiting = Waiting { batch, ready: number, messages: later, installed };
+                self.waiting.push_back(waiting);
             }
             None => {
                 self.node.on_persist_ready(number);
@@ -325,6 +332,9 @@ impl Consensus {
     }
 
     fn apply(&mut self, entries: Vec<Entry>, drained: &mut Drained) {
+        if entries.is_empty() {
+            return;
+        }
         let mut voters_changed = false;
         for entry in entries {
             self.applied = entry.index;

@@ -42,8 +42,4 @@ impl Disk {
     pub(crate) fn records(&self) -> Vec<Record> {
         self.durable.clone()
     }
-
-    pub(crate) fn wipe(&mut self) {
-        *self = Self::default();
-    }
 }
