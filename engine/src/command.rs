@@ -67,9 +67,16 @@ pub enum Group {
 pub enum Keys {
     None,
     /// Positions `first..=last` (last negative: from the end), every `step`-th.
-    Range { first: usize, last: isize, step: usize },
+    Range {
+        first: usize,
+        last: isize,
+        step: usize,
+    },
     /// A count at `at`, the keys behind it; `also` is one more key position (0: none).
-    Counted { at: usize, also: usize },
+    Counted {
+        at: usize,
+        also: usize,
+    },
     /// Found by a function.
     Custom(fn(&[&[u8]]) -> SmallVec<[usize; 8]>),
 }
@@ -140,10 +147,7 @@ impl Command {
             Keys::None => SmallVec::new(),
             Keys::Range { first, last, step } => {
                 let last = if last < 0 { args.len() as isize + last } else { last };
-                (first..=last.max(0) as usize)
-                    .step_by(step)
-                    .filter(|i| *i < args.len())
-                    .collect()
+                (first..=last.max(0) as usize).step_by(step).filter(|i| *i < args.len()).collect()
             }
             Keys::Counted { at, also } => {
                 let n = args.get(at).and_then(|n| crate::number::parse_i64(n)).unwrap_or(0);

@@ -61,8 +61,6 @@ struct Conn {
     input: Vec<u8>,
     out: Vec<u8>,
     sent: usize,
-    /// There may be more to read: the last read filled its buffer.
-    more: bool,
     dirty: bool,
     pending: bool,
     /// Replies wait until the journal is durable up to here.
@@ -153,7 +151,7 @@ impl EventLoop {
                 sees_expired: false,
                 tracks_changes: false,
                 no_touch: false,
-                limits: self.hot.limits.clone(),
+                limits: self.hot.limits,
             },
             stats: &shared.stats.loops[self.index],
         };
@@ -205,7 +203,7 @@ impl EventLoop {
         env.lfu = self.hot.maxmemory_policy.is_lfu();
         env.lfu_log_factor = self.hot.lfu_log_factor;
         env.lfu_decay_minutes = self.hot.lfu_decay_minutes;
-        env.limits = self.hot.limits.clone();
+        env.limits = self.hot.limits;
         env.hides_expired = self.shared.state.is_replica.load(Ordering::Acquire);
     }
 
@@ -353,7 +351,6 @@ impl EventLoop {
             input: Vec::new(),
             out: Vec::new(),
             sent: 0,
-            more: false,
             dirty: false,
             pending: false,
             gate: 0,
@@ -680,8 +677,11 @@ impl EventLoop {
             let Some(Some(conn)) = self.conns.get(token) else { continue };
             buffered += conn.out.capacity() + conn.input.capacity();
             let idle = now - conn.session.info.last_ms.load(Ordering::Relaxed);
-            let kept = conn.session.is_blocked() || conn.session.info.subscriptions.load(Ordering::Relaxed) > 0;
-            if conn.session.info.kill.load(Ordering::Acquire) || (idle_ms > 0 && idle > idle_ms && !kept) {
+            let kept = conn.session.is_blocked()
+                || conn.session.info.subscriptions.load(Ordering::Relaxed) > 0;
+            if conn.session.info.kill.load(Ordering::Acquire)
+                || (idle_ms > 0 && idle > idle_ms && !kept)
+            {
                 self.close(token);
             }
         }
@@ -767,9 +767,7 @@ fn decoded(decoder: &mut Decoder, buffer: &[u8], end: usize) -> Ahead {
     };
     let command = find(name);
     let hint = match (command, args.get(1)) {
-        (Some(command), Some((a, b)))
-            if matches!(command.keys, Keys::Range { first: 1, .. }) =>
-        {
+        (Some(command), Some((a, b))) if matches!(command.keys, Keys::Range { first: 1, .. }) => {
             let key = &buffer[*a..*b];
             Some((hash_key(key), slot_of(key)))
         }

@@ -224,7 +224,10 @@ impl<'k> Locked<'k> {
     /// The table of a slot that this holds.
     #[inline]
     pub fn table(&mut self, db: u16, slot: u16) -> &mut Table {
-        assert!(self.holds(slot), "slot {slot} is not locked: the command's key positions are wrong");
+        assert!(
+            self.holds(slot),
+            "slot {slot} is not locked: the command's key positions are wrong"
+        );
         loop {
             if let Some(table) = self.keyspace.table_ptr(db, slot) {
                 // SAFETY: the slot's lock is held by us, and `&mut self` makes this the only borrow.

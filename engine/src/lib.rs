@@ -4,30 +4,30 @@
 //! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
 //! `journal` (the order of writes), which replicas, AOF and backlog read.
 
-pub mod clock;
-pub mod start;
-pub mod server;
-pub mod config;
-pub mod event_loop;
-pub mod session;
-pub mod resp;
-pub mod command;
-pub mod cluster;
-pub mod keyspace;
-pub mod types;
-pub mod number;
-pub mod glob;
-pub mod expiry;
-pub mod eviction;
-pub mod waiters;
-pub mod pubsub;
-pub mod journal;
-pub mod rdb;
-pub mod snapshot;
-pub mod replication;
-pub mod topology;
 pub mod bus;
+pub mod clock;
+pub mod cluster;
+pub mod command;
+pub mod config;
 pub mod council;
+pub mod event_loop;
+pub mod eviction;
+pub mod expiry;
+pub mod glob;
+pub mod journal;
+pub mod keyspace;
+pub mod number;
+pub mod pubsub;
+pub mod rdb;
+pub mod replication;
+pub mod resp;
+pub mod server;
+pub mod session;
+pub mod snapshot;
+pub mod start;
+pub mod topology;
+pub mod types;
+pub mod waiters;
 
 /// jemalloc: size classes in steps of 16 bytes, memory goes back to the system, and figures that INFO shows.
 #[global_allocator]

@@ -47,7 +47,14 @@ pub struct Names {
 }
 
 impl ClientInfo {
-    pub fn new(id: u64, addr: String, laddr: String, now_ms: i64, thread: usize, token: usize) -> Self {
+    pub fn new(
+        id: u64,
+        addr: String,
+        laddr: String,
+        now_ms: i64,
+        thread: usize,
+        token: usize,
+    ) -> Self {
         ClientInfo {
             id,
             addr,

@@ -92,9 +92,7 @@ impl<'a> Ctx<'a, '_> {
 
     /// `ERR wrong number of arguments`, for arities that the table cannot say.
     pub fn wrong_arity(&mut self) {
-        self.reply.error(&format!(
-            "ERR wrong number of arguments for '{}' command",
-            self.command.name
-        ));
+        self.reply
+            .error(&format!("ERR wrong number of arguments for '{}' command", self.command.name));
     }
 }

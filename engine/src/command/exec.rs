@@ -209,7 +209,8 @@ impl Executor<'_> {
         }
         let shared = self.shared;
         let all = queue.commands.iter().any(|(c, _)| c.is(flag::LOCK_ALL | flag::WALKS));
-        let mut slots: SmallVec<[u16; 8]> = session.watched.iter().map(|(_, k)| slot_of(k)).collect();
+        let mut slots: SmallVec<[u16; 8]> =
+            session.watched.iter().map(|(_, k)| slot_of(k)).collect();
         for (command, args) in &queue.commands {
             let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
             slots.extend(command.key_positions(&args).iter().map(|i| slot_of(args[*i])));
@@ -306,8 +307,7 @@ impl Executor<'_> {
         session.resp3 = waiter.resp3;
         let mut reply = Reply::new(Vec::new(), waiter.resp3);
         let keys = waiter.command.key_positions(&args);
-        let locked =
-            shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
+        let locked = shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
         self.env.tracks_changes = shared.waiters.any();
         let preimages = shared.preimages();
         let mut db = Db::new(locked, waiter.db, &self.env, preimages.as_deref());

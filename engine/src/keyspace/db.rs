@@ -225,7 +225,9 @@ impl<'a> Db<'a> {
         }
         match self.locked.table(self.index, slot).get(hash, key) {
             None => return Ok(None),
-            Some(entry) if entry.as_collection().and_then(T::of).is_none() => return Err(WrongType),
+            Some(entry) if entry.as_collection().and_then(T::of).is_none() => {
+                return Err(WrongType);
+            }
             Some(_) => {}
         }
         self.before_change(key, hash, slot);

@@ -17,7 +17,10 @@
 //! A 16-byte key with a 16-byte value takes 40 bytes. Why one allocation: one cache line more than the
 //! table's is touched by a hit, and nothing is spent on pointers.
 
-#![expect(unsafe_code, reason = "a variable-length record behind one pointer; see each SAFETY note")]
+#![expect(
+    unsafe_code,
+    reason = "a variable-length record behind one pointer; see each SAFETY note"
+)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;

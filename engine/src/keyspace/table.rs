@@ -600,8 +600,8 @@ fn drain_chain(head: *mut Bucket) -> Vec<(u8, usize)> {
                     out.push((bucket.tags[i], bucket.words[i]));
                 }
             }
-            let child = (bucket.used & CHILD_BIT != 0)
-                .then(|| bucket.words[ENTRIES - 1] as *mut Bucket);
+            let child =
+                (bucket.used & CHILD_BIT != 0).then(|| bucket.words[ENTRIES - 1] as *mut Bucket);
             bucket.used = 0;
             bucket.tags = [0; ENTRIES];
             if at != head {
@@ -651,7 +651,10 @@ mod tests {
     use crate::keyspace::hash_key;
 
     fn put(table: &mut Table, key: &str, value: &str) {
-        table.insert(hash_key(key.as_bytes()), Entry::string(key.as_bytes(), value.as_bytes(), None, 0, false));
+        table.insert(
+            hash_key(key.as_bytes()),
+            Entry::string(key.as_bytes(), value.as_bytes(), None, 0, false),
+        );
     }
 
     fn get<'a>(table: &'a Table, key: &str) -> Option<&'a [u8]> {

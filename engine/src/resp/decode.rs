@@ -79,7 +79,8 @@ impl Decoder {
             match buffer.get(start) {
                 None => return Ok(None),
                 Some(b'*') => {
-                    let Some((n, at)) = line_number(buffer, start + 1, ProtocolError::MultibulkLine)?
+                    let Some((n, at)) =
+                        line_number(buffer, start + 1, ProtocolError::MultibulkLine)?
                     else {
                         return Ok(None);
                     };

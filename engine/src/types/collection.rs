@@ -3,7 +3,7 @@
 use super::{Hash, List, Set, ZSet};
 
 /// Where the small encodings end, and the seed of the tables behind them. The names are those of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Negative: bytes per node, -1 (4 KiB) to -5 (64 KiB); positive: elements per node.
     pub list_max_listpack_size: i32,
