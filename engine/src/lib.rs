@@ -19,6 +19,7 @@ pub mod journal;
 pub mod keyspace;
 pub mod number;
 pub mod pubsub;
+pub mod random;
 pub mod rdb;
 pub mod replication;
 pub mod resp;
