@@ -6,8 +6,13 @@ mod context;
 pub mod exec;
 mod lookup;
 
+mod collections;
 pub mod connection;
+pub mod hashes;
+pub mod lists;
+pub mod sets;
 pub mod strings;
+pub mod zsets;
 
 pub use context::{Ctx, Effects};
 pub use lookup::find;
@@ -165,7 +170,14 @@ impl Command {
 }
 
 /// All families, in the order of the reference page.
-const FAMILIES: &[&[Command]] = &[connection::COMMANDS, strings::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    connection::COMMANDS,
+    strings::COMMANDS,
+    hashes::COMMANDS,
+    lists::COMMANDS,
+    sets::COMMANDS,
+    zsets::COMMANDS,
+];
 
 const COUNT: usize = {
     let (mut n, mut family) = (0, 0);

@@ -4,6 +4,7 @@
 //! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
 //! `journal` (the order of writes), which replicas, AOF and backlog read.
 
+pub mod allocator;
 pub mod bus;
 pub mod clock;
 pub mod cluster;
@@ -18,6 +19,8 @@ pub mod journal;
 pub mod keyspace;
 pub mod number;
 pub mod pubsub;
+pub mod random;
+pub mod rdb;
 pub mod replication;
 pub mod resp;
 pub mod server;
@@ -28,9 +31,8 @@ pub mod topology;
 pub mod types;
 pub mod waiters;
 
-/// jemalloc: size classes in steps of 16 bytes, memory goes back to the system, and figures that INFO shows.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// The program `larder-server`, also reached as `larder server`.
 pub fn main_with_args(args: &[String]) -> i32 {

@@ -15,12 +15,16 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::metrics::Metrics;
 
 /// A client that has not sent its request after so long is cut off.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
+
+/// As much of an answer as is read.
+const PROBE_BYTES_MAX: u64 = 4096;
 
 /// What the endpoints answer from.
 #[derive(Debug, Default)]
@@ -78,6 +82,32 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>) {
     }
 }
 
+/// Asks one of these endpoints, as `helm test` does from an image that has no shell.
+///
+/// # Errors
+/// What the network said, or the answer when it is not 200.
+pub async fn probe(url: &str) -> io::Result<()> {
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let rest = url.strip_prefix("http://").ok_or_else(|| wrong(format!("{url} is no http URL")))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let asked = async {
+        let mut stream = TcpStream::connect(host).await?;
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(PROBE_BYTES_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = tokio::time::timeout(HEADER_LIMIT, asked)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {host}")))??;
+    let line = answer.lines().next().unwrap_or_default();
+    match line.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => Err(io::Error::other(format!("{url} answers: {line}"))),
+    }
+}
+
 fn response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -89,8 +119,6 @@ fn response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -110,6 +138,9 @@ mod tests {
 
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        assert!(probe(&format!("http://{address}/healthz")).await.is_ok());
+        let refused = probe(&format!("http://{address}/readyz")).await.unwrap_err();
+        assert!(refused.to_string().contains("503"), "{refused}");
         health.set_ready(true);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").await.contains("larder_operator_leader 0"));

@@ -159,6 +159,7 @@ impl Executor<'_> {
             dirty: 0,
             effects: Effects::Verbatim,
             retry: false,
+            in_exec: false,
         };
         (command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
@@ -244,6 +245,7 @@ impl Executor<'_> {
                 dirty: 0,
                 effects: Effects::Verbatim,
                 retry: false,
+                in_exec: true,
             };
             (command.run)(&mut ctx);
             let (dirty, effects) = (ctx.dirty, ctx.effects);
@@ -321,6 +323,7 @@ impl Executor<'_> {
             dirty: 0,
             effects: Effects::Verbatim,
             retry: true,
+            in_exec: false,
         };
         (waiter.command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
