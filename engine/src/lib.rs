@@ -1,4 +1,54 @@
-//! The engine of Larder.
+//! The engine of Larder: a server for the Redis protocol. A byte's journey, in the order of the modules:
+//!
+//! `start` (settings, listeners, threads) -> `event_loop` (sockets) -> `resp` (bytes to requests) ->
+//! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
+//! `journal` (the order of writes), which replicas, AOF and backlog read.
+
+pub mod allocator;
 pub mod bus;
+pub mod clock;
+pub mod cluster;
+pub mod command;
+pub mod config;
 pub mod council;
+pub mod event_loop;
+pub mod eviction;
+pub mod expiry;
+pub mod glob;
+pub mod journal;
+pub mod keyspace;
+pub mod number;
+pub mod pubsub;
+pub mod random;
+pub mod rdb;
+pub mod replication;
+pub mod resp;
+pub mod server;
+pub mod session;
+pub mod snapshot;
+pub mod start;
 pub mod topology;
+pub mod types;
+pub mod waiters;
+
+#[global_allocator]
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+
+/// The program `larder-server`, also reached as `larder server`.
+pub fn main_with_args(args: &[String]) -> i32 {
+    tracing_subscriber::fmt().with_writer(std::io::stdout).init();
+    let config = match config::Config::from_args(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("*** FATAL CONFIG FILE ERROR ***\n{error}");
+            return 1;
+        }
+    };
+    match start::run(config) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("larder-server: {error}");
+            1
+        }
+    }
+}

@@ -213,10 +213,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                     None => draft.steps.clear(),
                 }
             }
-            for (why, step) in draft.steps.drain(..) {
-                plan.steps.push(Planned { rule: rule.name, why, step });
-            }
-            if plan.steps.last().is_some_and(|last| last.rule == rule.name) {
+            if !draft.steps.is_empty() {
+                let said = draft.steps.drain(..);
+                plan.steps.extend(said.map(|(why, step)| Planned { rule: rule.name, why, step }));
                 break;
             }
         }

@@ -179,17 +179,15 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
     let down = shards_down(view);
     if !down.is_empty() {
         let text = format!("no primary serves {}", list_of_shards(&down));
-        let forming = view.observed.past.as_ref().is_none_or(|p| {
-            p.condition(condition::READY).is_none_or(|c| c.reason == reason::FORMING)
-        });
-        let reason = if forming { reason::FORMING } else { reason::SHARD_DOWN };
+        let reason = if is_first(view) { reason::FORMING } else { reason::SHARD_DOWN };
         return (false, reason, text);
     }
     let missing: Vec<String> =
         wanted.iter().filter(|s| view.known(**s).is_empty()).map(|s| view.name(*s)).collect();
     if !missing.is_empty() {
         let text = format!("not in the cluster yet: {}", missing.join(", "));
-        return (false, find(reason::POD_STUCK).map_or(reason::FORMING, |b| b.reason), text);
+        let else_ = if is_first(view) { reason::FORMING } else { reason::CHANGING };
+        return (false, find(reason::POD_STUCK).map_or(else_, |b| b.reason), text);
     }
     if let Some(refused) = find(reason::CONFIG_REFUSED) {
         return (false, reason::CONFIG_REFUSED, refused.message.clone());
@@ -205,6 +203,12 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
     }
     let count = view.shards;
     (true, reason::SERVING, format!("{count} of {count} shards serve"))
+}
+
+/// It was never ready, as far as the account goes.
+fn is_first(view: &View<'_>) -> bool {
+    let past = view.observed.past.as_ref().and_then(|p| p.condition(condition::READY));
+    past.is_none_or(|c| c.reason == reason::FORMING)
 }
 
 fn progressing(plan: &Plan) -> Said {

@@ -136,10 +136,11 @@ fn common_name(certificate: &[u8]) -> Option<&[u8]> {
         subject = rest;
         while let Some((inner, pair, more)) = der(set) {
             set = more;
-            if tag == SET && inner == SEQUENCE {
-                if let Some(value) = pair.strip_prefix(COMMON_NAME) {
-                    return der(value).map(|(_, text, _)| text);
-                }
+            if tag == SET
+                && inner == SEQUENCE
+                && let Some(value) = pair.strip_prefix(COMMON_NAME)
+            {
+                return der(value).map(|(_, text, _)| text);
             }
         }
     }

@@ -13,7 +13,22 @@ pub(super) fn replace(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     for seat in view.wanted(scope).into_iter().filter(|s| !view.known(*s).is_empty()) {
         revive(view, seat, draft);
         admit(view, seat, draft);
-        let Some(report) = view.report(seat) else { continue };
+        let name = view.name(seat);
+        let Some(report) = view.report(seat) else {
+            if view.body(seat).is_some() && !view.is_down(seat) {
+                draft.blocked(reason::MEMBER_LOST, format!("{name} does not answer"));
+            }
+            continue;
+        };
+        if view.current(seat).is_some() && !view.is_in_sync(seat) {
+            let why = match &report.disk_error {
+                Some(error) => format!("{name} cannot write its disk: {error}"),
+                None if report.loading => format!("{name} is loading its data"),
+                None if view.is_primary(seat) => format!("{name} is about to serve as primary"),
+                None => format!("{name} is not in sync yet"),
+            };
+            draft.blocked(reason::MEMBER_LOST, why);
+        }
         // Its former self: only a member that was seen under another ID proves that it is gone.
         for old in view.known(seat).iter().filter(|m| m.id != report.id) {
             if view.leads(&old.id) {

@@ -1,0 +1,408 @@
+//! From a request to its reply: checks, queueing, locks, the function, the journal, waiting clients.
+//!
+//! ```text
+//! request -> row? arity? auth? -> in MULTI: queue
+//!         -> slot ours? may write? memory? -> lock the keys -> run -> journal (still locked) -> unlock
+//!         -> whoever waits for a changed key is served
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::{Command, Ctx, Effects, Keys, flag};
+use crate::keyspace::{Db, Env, Locked};
+use crate::resp::Reply;
+use crate::server::{LoopStats, Shared, bump};
+use crate::session::Session;
+use crate::topology::slot_of;
+use crate::waiters::Waiter;
+
+/// Longest MULTI queue, bytes of arguments.
+const QUEUE_BYTES_MAX: usize = 1 << 30;
+
+/// What one thread executes with.
+pub struct Executor<'s> {
+    pub shared: &'s Shared,
+    pub env: Env,
+    pub stats: &'s LoopStats,
+}
+
+/// Effects of one request or of a whole transaction, for the journal.
+type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
+
+impl Executor<'_> {
+    /// Runs one request. `hint` is hash and slot of its first key, where the caller has them.
+    pub fn run(
+        &mut self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: Option<&'static Command>,
+        args: &[&[u8]],
+        hint: Option<(u64, u16)>,
+    ) {
+        bump(&self.stats.commands, 1);
+        let Some(command) = command else {
+            abort_queue(session);
+            reply.error(&unknown(args));
+            return;
+        };
+        if let Err(error) = self.check(session, command, args) {
+            abort_queue(session);
+            bump(&self.stats.calls[command.id()].rejected, 1);
+            reply.error(&error);
+            return;
+        }
+        if session.queue.is_some() && !command.is(flag::UNQUEUED) {
+            queue(session, reply, command, args);
+            return;
+        }
+        let errors = reply.errors;
+        let changed = if command.name == "exec" {
+            self.transaction(session, reply)
+        } else {
+            self.single(session, reply, command, args, hint)
+        };
+        let stats = &self.stats.calls[command.id()];
+        bump(&stats.calls, 1);
+        if reply.errors > errors {
+            bump(&stats.failed, 1);
+        }
+        session.asking = session.asking && command.name == "asking";
+        if !changed.is_empty() {
+            self.serve(changed);
+        }
+    }
+
+    /// Everything that can refuse a request before it runs.
+    fn check(
+        &mut self,
+        session: &mut Session,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) -> Result<(), String> {
+        if !command.arity_fits(args.len()) {
+            return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
+        }
+        if session.from_primary {
+            return Ok(());
+        }
+        if !session.authenticated && !command.is(flag::NO_AUTH) {
+            return Err("NOAUTH Authentication required.".into());
+        }
+        if session.in_subscribe_mode() && !command.is(flag::IN_SUBSCRIBE) {
+            return Err(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
+                 are allowed in this context",
+                command.name
+            ));
+        }
+        if session.queue.is_some() && command.is(flag::NO_MULTI) {
+            return Err(format!("ERR {} inside MULTI is not allowed", command.name.to_uppercase()));
+        }
+        let state = &self.shared.state;
+        if state.loading.load(Ordering::Acquire) && !command.is(flag::LOADING) {
+            return Err("LOADING Larder is loading the dataset in memory".into());
+        }
+        self.shared.route(session, command, args)?;
+        if command.is(flag::WRITE) {
+            if state.is_replica.load(Ordering::Acquire) {
+                return Err("READONLY You can't write against a read only replica.".into());
+            }
+            if state.write_blocked.load(Ordering::Acquire) {
+                return Err(state.write_block());
+            }
+            if command.is(flag::DENYOOM) && !crate::eviction::make_room(self.shared, &self.env) {
+                return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// One command under the locks of its keys. Gives the keys that changed, when anybody wants to know.
+    fn single(
+        &mut self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: &'static Command,
+        args: &[&[u8]],
+        hint: Option<(u64, u16)>,
+    ) -> Vec<(u16, Vec<u8>)> {
+        let shared = self.shared;
+        let locked = match (command.keys, hint) {
+            _ if command.is(flag::LOCK_ALL) => shared.keyspace.lock_all(),
+            (Keys::None, _) => shared.keyspace.lock_slots(SmallVec::new()),
+            (Keys::Range { first: 1, last: 1, .. }, Some((_, slot))) => {
+                shared.keyspace.lock_slot(slot)
+            }
+            _ => {
+                let keys = command.key_positions(args);
+                shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect())
+            }
+        };
+        // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
+        self.env.tracks_changes = shared.waiters.any();
+        // A snapshot begins under all locks: looked at once ours are held, it cannot begin meanwhile.
+        let preimages = shared.preimages();
+        let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
+        if let (Some((hash, slot)), Some(key)) = (hint, args.get(1)) {
+            db.hint(key, hash, slot);
+        }
+        let mut ctx = Ctx {
+            shared,
+            session,
+            reply,
+            args,
+            db: &mut db,
+            command,
+            dirty: 0,
+            effects: Effects::Verbatim,
+            retry: false,
+            in_exec: false,
+        };
+        (command.run)(&mut ctx);
+        let (dirty, effects) = (ctx.dirty, ctx.effects);
+        if dirty > 0 || !db.expired.is_empty() {
+            self.journal(session, &mut db, args, dirty, effects);
+        }
+        self.count(&db);
+        std::mem::take(&mut db.changed)
+    }
+
+    /// Writes what one command did to the journal, while its locks are held.
+    fn journal(
+        &self,
+        session: &mut Session,
+        db: &mut Db<'_>,
+        args: &[&[u8]],
+        dirty: u64,
+        effects: Effects,
+    ) {
+        let shared = self.shared;
+        shared.state.dirty.fetch_add(dirty, Ordering::Relaxed);
+        if !shared.journal.is_active() || session.from_primary {
+            db.expired.clear();
+            return;
+        }
+        if db.expired.is_empty() && matches!(effects, Effects::Verbatim) {
+            session.last_write = shared.journal.append(db.index, args);
+            return;
+        }
+        let mut out = Journaled::new();
+        collect(&mut out, db, args, dirty, effects);
+        if !out.is_empty() {
+            session.last_write = shared.journal.append_all(&out);
+        }
+    }
+
+    /// EXEC: the queued commands under the union of their locks.
+    fn transaction(&mut self, session: &mut Session, reply: &mut Reply) -> Vec<(u16, Vec<u8>)> {
+        let Some(queue) = session.queue.take() else {
+            reply.error("ERR EXEC without MULTI");
+            return Vec::new();
+        };
+        session.info.in_multi.store(false, Ordering::Relaxed);
+        if queue.aborted {
+            unwatch(self.shared, session);
+            reply.error("EXECABORT Transaction discarded because of previous errors.");
+            return Vec::new();
+        }
+        let shared = self.shared;
+        let all = queue.commands.iter().any(|(c, _)| c.is(flag::LOCK_ALL | flag::WALKS));
+        let mut slots: SmallVec<[u16; 8]> =
+            session.watched.iter().map(|(_, k)| slot_of(k)).collect();
+        for (command, args) in &queue.commands {
+            let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
+            slots.extend(command.key_positions(&args).iter().map(|i| slot_of(args[*i])));
+        }
+        let locked: Locked<'_> =
+            if all { shared.keyspace.lock_all() } else { shared.keyspace.lock_slots(slots) };
+        let broken = session.watch_broken.as_ref().is_some_and(|b| b.load(Ordering::Acquire))
+            || watched_expired(session, self.env.now_ms, &locked);
+        unwatch(shared, session);
+        if broken {
+            reply.null_array();
+            return Vec::new();
+        }
+        self.env.tracks_changes = shared.waiters.any();
+        let preimages = shared.preimages();
+        let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
+        let mut out = Journaled::new();
+        let mut total = 0;
+        reply.array(queue.commands.len());
+        for (command, args) in &queue.commands {
+            let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
+            db.index = session.db;
+            let errors = reply.errors;
+            let mut ctx = Ctx {
+                shared,
+                session,
+                reply,
+                args: &args,
+                db: &mut db,
+                command,
+                dirty: 0,
+                effects: Effects::Verbatim,
+                retry: false,
+                in_exec: true,
+            };
+            (command.run)(&mut ctx);
+            let (dirty, effects) = (ctx.dirty, ctx.effects);
+            total += dirty;
+            collect(&mut out, &mut db, &args, dirty, effects);
+            let stats = &self.stats.calls[command.id()];
+            bump(&stats.calls, 1);
+            bump(&stats.failed, u64::from(reply.errors > errors));
+        }
+        shared.state.dirty.fetch_add(total, Ordering::Relaxed);
+        if !out.is_empty() && shared.journal.is_active() && !session.from_primary {
+            session.last_write = shared.journal.append_all(&out);
+        }
+        self.count(&db);
+        std::mem::take(&mut db.changed)
+    }
+
+    #[inline]
+    fn count(&self, db: &Db<'_>) {
+        if db.hits + db.misses > 0 {
+            bump(&self.stats.hits, db.hits);
+            bump(&self.stats.misses, db.misses);
+        }
+    }
+
+    /// Tells watchers of changed keys, and runs the commands of those who wait for them.
+    fn serve(&mut self, changed: Vec<(u16, Vec<u8>)>) {
+        let shared = self.shared;
+        for (db, key) in &changed {
+            shared.waiters.changed(*db, key);
+        }
+        let mut ready = changed;
+        // Serving one may make another key ready (BLMOVE): until nothing more happens.
+        while let Some((db, key)) = ready.pop() {
+            for waiter in shared.waiters.waiting(db, &key) {
+                if !waiter.claim() {
+                    continue;
+                }
+                match self.retry(&waiter) {
+                    Some((bytes, more)) => {
+                        waiter.finish();
+                        shared.waiters.unblock(&waiter);
+                        shared.deliver(&waiter.client, bytes.into(), true);
+                        ready.extend(more);
+                    }
+                    None => {
+                        waiter.unclaim();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs a blocked command again: its reply and the keys that it changed, or nothing.
+    fn retry(&mut self, waiter: &Arc<Waiter>) -> Option<(Vec<u8>, Vec<(u16, Vec<u8>)>)> {
+        let shared = self.shared;
+        let args: SmallVec<[&[u8]; 8]> = waiter.args.iter().map(Vec::as_slice).collect();
+        let mut session = Session::new(waiter.client.clone(), true);
+        session.db = waiter.db;
+        session.resp3 = waiter.resp3;
+        let mut reply = Reply::new(Vec::new(), waiter.resp3);
+        let keys = waiter.command.key_positions(&args);
+        let locked = shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
+        self.env.tracks_changes = shared.waiters.any();
+        let preimages = shared.preimages();
+        let mut db = Db::new(locked, waiter.db, &self.env, preimages.as_deref());
+        let mut ctx = Ctx {
+            shared,
+            session: &mut session,
+            reply: &mut reply,
+            args: &args,
+            db: &mut db,
+            command: waiter.command,
+            dirty: 0,
+            effects: Effects::Verbatim,
+            retry: true,
+            in_exec: false,
+        };
+        (waiter.command.run)(&mut ctx);
+        let (dirty, effects) = (ctx.dirty, ctx.effects);
+        if dirty > 0 || !db.expired.is_empty() {
+            self.journal(&mut session, &mut db, &args, dirty, effects);
+        }
+        let changed = std::mem::take(&mut db.changed);
+        for (db, key) in &changed {
+            shared.waiters.changed(*db, key);
+        }
+        (!reply.out.is_empty()).then_some((reply.out, changed))
+    }
+}
+
+/// Puts the journal's requests of one command behind `out`.
+fn collect(out: &mut Journaled, db: &mut Db<'_>, args: &[&[u8]], dirty: u64, effects: Effects) {
+    out.extend(db.expired.drain(..).map(|(at, key)| (at, vec![b"DEL".to_vec(), key])));
+    if dirty == 0 {
+        return;
+    }
+    match effects {
+        Effects::Verbatim => out.push((db.index, args.iter().map(|a| a.to_vec()).collect())),
+        Effects::Rewritten(requests) => {
+            out.extend(requests.into_iter().map(|request| (db.index, request)));
+        }
+    }
+}
+
+fn queue(session: &mut Session, reply: &mut Reply, command: &'static Command, args: &[&[u8]]) {
+    let Some(queue) = &mut session.queue else { return };
+    let bytes: usize = args.iter().map(|a| a.len() + 32).sum();
+    if queue.bytes + bytes > QUEUE_BYTES_MAX {
+        queue.aborted = true;
+        reply.error("ERR the transaction is larger than 1 GB");
+        return;
+    }
+    queue.bytes += bytes;
+    queue.commands.push((command, args.iter().map(|a| a.to_vec()).collect()));
+    reply.simple("QUEUED");
+}
+
+fn abort_queue(session: &mut Session) {
+    if let Some(queue) = &mut session.queue {
+        queue.aborted = true;
+    }
+}
+
+/// Forgets what the session watches.
+pub fn unwatch(shared: &Shared, session: &mut Session) {
+    if let Some(broken) = session.watch_broken.take() {
+        session.watched_ttls.clear();
+        for (db, key) in session.watched.drain(..) {
+            shared.waiters.unwatch(db, &key, &broken);
+        }
+    }
+}
+
+/// A watched key that was there and has expired since breaks the transaction, whether deleted yet or not.
+fn watched_expired(session: &Session, now_ms: i64, locked: &Locked<'_>) -> bool {
+    debug_assert!(session.watched.iter().all(|(_, key)| locked.holds(slot_of(key))));
+    session.watched_ttls.iter().any(|ttl| *ttl <= now_ms)
+}
+
+fn unknown(args: &[&[u8]]) -> String {
+    let name = args.first().map_or(String::new(), |n| printable(n));
+    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    for arg in args.iter().skip(1) {
+        if text.len() >= 256 {
+            break;
+        }
+        text.push_str(&format!("'{}' ", printable(arg)));
+    }
+    text
+}
+
+/// User input as it may stand in an error: bounded, without control bytes.
+pub fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(128)])
+        .chars()
+        .map(|c| if c == '\r' || c == '\n' || c == '\0' { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,271 @@
+//! The keyspace: one table per slot and database, each slot with its own short lock.
+//!
+//! Invariants: a table is touched only through a `Locked` that holds its slot's lock; locks are taken in
+//! the order of their slots, so that two commands never wait for each other in a circle. The lock of a
+//! slot covers that slot in every database, so that MOVE and COPY need no second lock.
+
+use std::cell::UnsafeCell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
+
+use smallvec::SmallVec;
+
+pub mod db;
+pub mod entry;
+mod lock;
+pub mod table;
+
+pub use db::{Db, Env, Ttl, Typed, WrongType};
+pub use entry::{Entry, ValueRef};
+pub use table::Table;
+
+use crate::topology::{SLOTS, slot_of};
+use lock::SlotLock;
+
+/// Hash of a key, seeded per process so that nobody outside can aim at one bucket.
+#[inline]
+pub fn hash_key(key: &[u8]) -> u64 {
+    use std::hash::BuildHasher;
+    static SEED: OnceLock<foldhash::quality::RandomState> = OnceLock::new();
+    SEED.get_or_init(foldhash::quality::RandomState::default).hash_one(key)
+}
+
+/// The tables of one database.
+struct Tables([UnsafeCell<Table>; SLOTS as usize]);
+
+/// Threads that count memory on their own; more threads share counters.
+const COUNTERS: usize = 64;
+
+#[repr(align(128))]
+#[derive(Default)]
+struct Counter(AtomicI64);
+
+/// All databases of one server.
+pub struct Keyspace {
+    locks: Box<[SlotLock]>,
+    databases: Box<[AtomicPtr<Tables>]>,
+    used: Box<[Counter]>,
+}
+
+// SAFETY: the tables behind the pointers are only reached under their slot's lock (see `Locked`).
+#[expect(unsafe_code, reason = "tables are shared under slot locks of our own")]
+unsafe impl Sync for Keyspace {}
+// SAFETY: tables own their entries and entries are Send.
+#[expect(unsafe_code, reason = "as above")]
+unsafe impl Send for Keyspace {}
+
+impl Keyspace {
+    pub fn new(databases: u16) -> Keyspace {
+        Keyspace {
+            locks: (0..SLOTS).map(|_| SlotLock::default()).collect(),
+            databases: (0..databases).map(|_| AtomicPtr::default()).collect(),
+            used: (0..COUNTERS).map(|_| Counter::default()).collect(),
+        }
+    }
+
+    pub fn databases(&self) -> u16 {
+        self.databases.len() as u16
+    }
+
+    /// Bytes of all entries and bucket arrays, as counted by the threads that changed them.
+    pub fn used_memory(&self) -> u64 {
+        let sum: i64 = self.used.iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
+        sum.max(0) as u64
+    }
+
+    /// Adds to the count of used bytes; `thread` picks the counter.
+    #[inline]
+    pub fn count_memory(&self, thread: usize, delta: i64) {
+        if delta != 0 {
+            self.used[thread % COUNTERS].0.fetch_add(delta, Ordering::Relaxed);
+        }
+    }
+
+    /// Locks the slots of some keys.
+    pub fn lock_keys<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Locked<'_> {
+        self.lock_slots(keys.map(slot_of).collect())
+    }
+
+    /// Locks slots in their order, each once.
+    pub fn lock_slots(&self, mut slots: SmallVec<[u16; 8]>) -> Locked<'_> {
+        if slots.len() > 1 {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        for slot in &slots {
+            self.locks[*slot as usize].lock();
+        }
+        Locked { keyspace: self, slots, all: false }
+    }
+
+    #[inline]
+    pub fn lock_slot(&self, slot: u16) -> Locked<'_> {
+        self.locks[slot as usize].lock();
+        let mut slots = SmallVec::new();
+        slots.push(slot);
+        Locked { keyspace: self, slots, all: false }
+    }
+
+    /// Locks everything: for FLUSHALL, SWAPDB, the start of a snapshot, scripts with undeclared keys.
+    pub fn lock_all(&self) -> Locked<'_> {
+        self.locks.iter().for_each(SlotLock::lock);
+        Locked { keyspace: self, slots: SmallVec::new(), all: true }
+    }
+
+    /// Brings the bucket of a key nearer; what it reads may be stale, and it changes nothing.
+    #[inline]
+    pub fn prefetch(&self, db: u16, slot: u16, hash: u64) {
+        // Taking the lock would cost more than the prefetch gains; a table that is just being changed
+        // by another thread must not be read without it, though, so only an uncontended one is looked at.
+        if let Some(_guard) = self.locks[slot as usize].try_lock()
+            && let Some(table) = self.table_ptr(db, slot)
+        {
+            // SAFETY: the slot's lock is held by `_guard`.
+            #[expect(unsafe_code, reason = "reads a table under its slot's lock")]
+            unsafe {
+                (*table).prefetch(hash);
+            }
+        }
+    }
+
+    fn table_ptr(&self, db: u16, slot: u16) -> Option<*mut Table> {
+        let tables = self.databases[db as usize].load(Ordering::Acquire);
+        if tables.is_null() {
+            return None;
+        }
+        // SAFETY: a database, once made, is never freed while the keyspace lives.
+        #[expect(unsafe_code, reason = "the pointer is null or a leaked box of ours")]
+        let tables = unsafe { &*tables };
+        Some(tables.0[slot as usize].get())
+    }
+
+    /// A key of this table may have expired; costs no lock when the database or the table is empty.
+    pub fn has_due(&self, db: u16, slot: u16, now_ms: i64) -> bool {
+        self.table_ptr(db, slot).is_some() && {
+            let mut locked = self.lock_slot(slot);
+            let table = locked.table(db, slot);
+            table.expires > 0 && table.next_expiry <= now_ms
+        }
+    }
+
+    fn make_database(&self, db: u16) {
+        let cell = &self.databases[db as usize];
+        let fresh: Box<[UnsafeCell<Table>]> =
+            (0..SLOTS).map(|_| UnsafeCell::new(Table::default())).collect();
+        let Ok(fresh) = <Box<[UnsafeCell<Table>; SLOTS as usize]>>::try_from(fresh) else {
+            unreachable!("made with exactly that length")
+        };
+        let fresh = Box::into_raw(fresh).cast::<Tables>();
+        if cell
+            .compare_exchange(std::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            // SAFETY: another thread was first; ours was never shared.
+            #[expect(unsafe_code, reason = "gives back the box that lost the race")]
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+
+    /// Number of keys of a database; exact only when nothing changes meanwhile.
+    pub fn len(&self, db: u16) -> usize {
+        self.sum(db, Table::len)
+    }
+
+    pub fn is_empty(&self, db: u16) -> bool {
+        self.len(db) == 0
+    }
+
+    /// Number of keys with an expiry time.
+    pub fn expires(&self, db: u16) -> usize {
+        self.sum(db, |t| t.expires as usize)
+    }
+
+    fn sum(&self, db: u16, f: impl Fn(&Table) -> usize) -> usize {
+        if self.table_ptr(db, 0).is_none() {
+            return 0;
+        }
+        (0..SLOTS).map(|slot| f(self.lock_slot(slot).table(db, slot))).sum()
+    }
+}
+
+impl Drop for Keyspace {
+    fn drop(&mut self) {
+        for database in &self.databases {
+            let tables = database.load(Ordering::Acquire);
+            if !tables.is_null() {
+                // SAFETY: made by `make_database`; `&mut self` says that nobody else is here.
+                #[expect(unsafe_code, reason = "gives back the boxes of make_database")]
+                drop(unsafe { Box::from_raw(tables) });
+            }
+        }
+    }
+}
+
+/// Some slots (or all) under lock; the only way to a table.
+pub struct Locked<'k> {
+    keyspace: &'k Keyspace,
+    slots: SmallVec<[u16; 8]>,
+    all: bool,
+}
+
+impl<'k> Locked<'k> {
+    pub fn keyspace(&self) -> &'k Keyspace {
+        self.keyspace
+    }
+
+    pub fn holds(&self, slot: u16) -> bool {
+        self.all || self.slots.contains(&slot)
+    }
+
+    pub fn holds_all(&self) -> bool {
+        self.all
+    }
+
+    /// The table of a slot that this holds.
+    #[inline]
+    pub fn table(&mut self, db: u16, slot: u16) -> &mut Table {
+        assert!(
+            self.holds(slot),
+            "slot {slot} is not locked: the command's key positions are wrong"
+        );
+        loop {
+            if let Some(table) = self.keyspace.table_ptr(db, slot) {
+                // SAFETY: the slot's lock is held by us, and `&mut self` makes this the only borrow.
+                #[expect(unsafe_code, reason = "reaches a table under its slot's lock")]
+                return unsafe { &mut *table };
+            }
+            self.keyspace.make_database(db);
+        }
+    }
+
+    /// Exchanges two databases; everything must be locked.
+    pub fn swap_databases(&mut self, a: u16, b: u16) {
+        assert!(self.all, "SWAPDB needs every lock");
+        let [a, b] = [a, b].map(|i| &self.keyspace.databases[i as usize]);
+        let was = a.swap(b.load(Ordering::Acquire), Ordering::AcqRel);
+        b.store(was, Ordering::Release);
+    }
+
+    /// Takes every table of a database out and gives what was in them, to be dropped elsewhere.
+    pub fn take_database(&mut self, db: u16) -> Vec<Table> {
+        assert!(self.all, "emptying a database needs every lock");
+        if self.keyspace.table_ptr(db, 0).is_none() {
+            return Vec::new();
+        }
+        (0..SLOTS)
+            .map(|slot| std::mem::take(self.table(db, slot)))
+            .filter(|table| !table.is_empty())
+            .collect()
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.all {
+            self.keyspace.locks.iter().for_each(SlotLock::unlock);
+        } else {
+            self.slots.iter().for_each(|slot| self.keyspace.locks[*slot as usize].unlock());
+        }
+    }
+}

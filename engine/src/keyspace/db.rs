@@ -1,0 +1,510 @@
+//! One database as a command sees it: keys under lock, expiry, memory, access times, snapshots.
+//!
+//! Everything that changes an entry goes through this file, so that used memory, the entry's old value
+//! for a running snapshot, and the list of changed keys are right whatever a command does.
+
+use super::{Entry, Locked, Table, hash_key};
+use crate::snapshot::Preimages;
+use crate::topology::slot_of;
+use crate::types::{Collection, Hash, Limits, List, Set, ZSet};
+
+/// A key holds a value of another type than the command wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongType;
+
+/// What happens to the expiry time of a key whose value is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    Keep,
+    Clear,
+    /// Unix milliseconds.
+    At(i64),
+}
+
+/// The four collections, so that `Db::read` and `Db::update` know which one is meant.
+pub trait Typed: Sized {
+    fn of(value: &Collection) -> Option<&Self>;
+    fn of_mut(value: &mut Collection) -> Option<&mut Self>;
+    fn create() -> Collection;
+}
+
+macro_rules! typed {
+    ($($name:ident),*) => {$(
+        impl Typed for $name {
+            fn of(value: &Collection) -> Option<&Self> {
+                if let Collection::$name(v) = value { Some(v) } else { None }
+            }
+            fn of_mut(value: &mut Collection) -> Option<&mut Self> {
+                if let Collection::$name(v) = value { Some(v) } else { None }
+            }
+            fn create() -> Collection {
+                Collection::$name($name::new())
+            }
+        }
+    )*};
+}
+typed!(List, Hash, Set, ZSet);
+
+/// What a thread knows when it executes a batch: the time, and settings that hold for all its commands.
+#[derive(Clone)]
+pub struct Env {
+    /// Unix milliseconds, read once a batch.
+    pub now_ms: i64,
+    /// Which counter of used memory this thread adds to.
+    pub thread: usize,
+    /// maxmemory-policy is one of the LFU ones: access fields are (minutes, counter).
+    pub lfu: bool,
+    pub lfu_log_factor: u32,
+    pub lfu_decay_minutes: u32,
+    /// Expired keys are hidden, not deleted: this member follows a primary.
+    pub hides_expired: bool,
+    /// The command comes from the primary (or the log): even expired keys are seen.
+    pub sees_expired: bool,
+    /// Somebody watches, tracks or waits for keys: changed keys are collected.
+    pub tracks_changes: bool,
+    /// CLIENT NO-TOUCH.
+    pub no_touch: bool,
+    pub limits: Limits,
+}
+
+/// A database under lock.
+pub struct Db<'a> {
+    locked: Locked<'a>,
+    pub index: u16,
+    pub env: &'a Env,
+    preimages: Option<&'a Preimages>,
+    /// Keys that were found expired and deleted: the journal gets a DEL of each, ahead of the command.
+    pub expired: Vec<(u16, Vec<u8>)>,
+    /// Keys that changed, when `env.tracks_changes`.
+    pub changed: Vec<(u16, Vec<u8>)>,
+    /// Keys looked up and found, and not found, for INFO.
+    pub hits: u64,
+    pub misses: u64,
+    used_delta: i64,
+    /// Address, length, hash and slot of the command's first key. The caller takes it back before the
+    /// key's bytes go away, so that an address never stands for other bytes.
+    hinted: (usize, usize, u64, u16),
+}
+
+impl<'a> Db<'a> {
+    pub fn new(
+        locked: Locked<'a>,
+        index: u16,
+        env: &'a Env,
+        preimages: Option<&'a Preimages>,
+    ) -> Db<'a> {
+        Db {
+            locked,
+            index,
+            env,
+            preimages,
+            expired: Vec::new(),
+            changed: Vec::new(),
+            hits: 0,
+            misses: 0,
+            used_delta: 0,
+            hinted: (0, 0, 0, 0),
+        }
+    }
+
+    pub fn locked(&mut self) -> &mut Locked<'a> {
+        &mut self.locked
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.env.now_ms
+    }
+
+    #[inline]
+    fn locate(&mut self, key: &[u8]) -> (u64, u16) {
+        if (self.hinted.0, self.hinted.1) == (key.as_ptr() as usize, key.len()) {
+            return (self.hinted.2, self.hinted.3);
+        }
+        (hash_key(key), slot_of(key))
+    }
+
+    /// Tells hash and slot of the command's first key; they hold until the next hint.
+    #[inline]
+    pub fn hint(&mut self, key: &[u8], hash: u64, slot: u16) {
+        self.hinted = (key.as_ptr() as usize, key.len(), hash, slot);
+    }
+
+    /// Takes the hint back: the command's arguments are about to go away.
+    #[inline]
+    pub fn clear_hint(&mut self) {
+        self.hinted = (0, 0, 0, 0);
+    }
+
+    #[inline]
+    fn table(&mut self, slot: u16) -> &mut Table {
+        self.locked.table(self.index, slot)
+    }
+
+    /// The entry of a key that has not expired, its access time not touched.
+    #[inline]
+    pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return None;
+        }
+        self.table(slot).get(hash, key)
+    }
+
+    /// Deletes (or, on a replica, hides) a key whose time has come.
+    #[inline]
+    fn drop_if_expired(&mut self, key: &[u8], hash: u64, slot: u16) -> bool {
+        let now = self.env.now_ms;
+        let sees_expired = self.env.sees_expired;
+        let table = self.table(slot);
+        if table.expires == 0 || sees_expired {
+            return false;
+        }
+        let due = table.get(hash, key).and_then(Entry::ttl).is_some_and(|ttl| ttl <= now);
+        if due && !self.env.hides_expired {
+            self.delete_located(key, hash, slot);
+            self.expired.push((self.index, key.to_vec()));
+        }
+        due
+    }
+
+    /// The entry of a key for a read: counts a hit or a miss and touches its access time.
+    #[inline]
+    pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            self.misses += 1;
+            return None;
+        }
+        let env = self.env;
+        // Looked up twice in the source, once in the machine: the borrow checker wants it so.
+        match self.locked.table(self.index, slot).get_mut(hash, key) {
+            Some(entry) => {
+                self.hits += 1;
+                touch(entry, env);
+                Some(entry)
+            }
+            None => {
+                self.misses += 1;
+                None
+            }
+        }
+    }
+
+    #[inline]
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// The bytes of a string for a read.
+    #[inline]
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_string().map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// A collection for a read.
+    pub fn read<T: Typed>(&mut self, key: &[u8]) -> Result<Option<&T>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_collection().and_then(T::of).map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// Changes a collection; `None` when the key is not there. An emptied collection is deleted.
+    /// The caller says afterwards, by `Ctx::modified`, whether anything changed.
+    pub fn update<T: Typed, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> R,
+    ) -> Result<Option<R>, WrongType> {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return Ok(None);
+        }
+        match self.locked.table(self.index, slot).get(hash, key) {
+            None => return Ok(None),
+            Some(entry) if entry.as_collection().and_then(T::of).is_none() => {
+                return Err(WrongType);
+            }
+            Some(_) => {}
+        }
+        self.before_change(key, hash, slot);
+        let env = self.env;
+        let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key) else {
+            return Ok(None);
+        };
+        touch(entry, env);
+        let Some(collection) = entry.as_collection_mut() else { return Err(WrongType) };
+        let before = collection.memory_usage();
+        let Some(typed) = T::of_mut(collection) else { return Err(WrongType) };
+        let result = change(typed, &env.limits);
+        let after = collection.memory_usage();
+        let empty = collection.is_empty();
+        self.used_delta += after as i64 - before as i64;
+        if empty {
+            self.delete_located(key, hash, slot);
+        }
+        Ok(Some(result))
+    }
+
+    /// Changes a collection, making it first when the key is not there.
+    pub fn upsert<T: Typed, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> R,
+    ) -> Result<R, WrongType> {
+        if self.peek(key).is_none() {
+            self.put(key, Entry::collection(key, Box::new(T::create()), None, self.access()));
+        }
+        match self.update::<T, R>(key, change)? {
+            Some(result) => Ok(result),
+            None => unreachable!("the key was made under the same lock"),
+        }
+    }
+
+    /// Puts a whole collection in place of whatever the key held; an empty one deletes the key.
+    pub fn set_collection(&mut self, key: &[u8], value: Collection, ttl: Ttl) {
+        if value.is_empty() {
+            self.remove(key);
+            return;
+        }
+        let ttl = self.resolve(key, ttl);
+        self.put(key, Entry::collection(key, Box::new(value), ttl, self.access()));
+    }
+
+    /// Sets a string.
+    #[inline]
+    pub fn set(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
+        let (hash, slot) = self.locate(key);
+        let access = self.access();
+        if ttl == Ttl::Clear && self.preimages.is_none() {
+            // The common case: the same key with a value of the same length, overwritten in place.
+            let index = self.index;
+            if let Some(entry) = self.locked.table(index, slot).get_mut(hash, key)
+                && entry.overwrite_string(value, access)
+            {
+                return;
+            }
+        }
+        let ttl = self.resolve(key, ttl);
+        self.put(key, Entry::string(key, value, ttl, access, false));
+    }
+
+    /// Sets a string that a command changed in place (APPEND, SETRANGE, SETBIT): OBJECT ENCODING says raw.
+    pub fn set_changed(&mut self, key: &[u8], value: &[u8]) {
+        let ttl = self.resolve(key, Ttl::Keep);
+        self.put(key, Entry::string(key, value, ttl, self.access(), true));
+    }
+
+    /// Changes the bytes of a string without changing its length; `None` when it is not there.
+    pub fn update_string<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<Option<R>, WrongType> {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return Ok(None);
+        }
+        self.before_change(key, hash, slot);
+        match self.table(slot).get_mut(hash, key) {
+            None => Ok(None),
+            Some(entry) => entry.as_string_mut().map(change).map(Some).ok_or(WrongType),
+        }
+    }
+
+    fn resolve(&mut self, key: &[u8], ttl: Ttl) -> Option<i64> {
+        match ttl {
+            Ttl::Clear => None,
+            Ttl::At(ms) => Some(ms),
+            Ttl::Keep => self.peek(key).and_then(Entry::ttl),
+        }
+    }
+
+    /// Puts a ready-made entry in (its key is `key`), replacing what is there.
+    pub fn put(&mut self, key: &[u8], mut entry: Entry) {
+        let (hash, slot) = self.locate(key);
+        self.before_change(key, hash, slot);
+        if let Some(preimages) = self.preimages {
+            entry.set_parity(preimages.parity());
+        }
+        let added = entry.memory();
+        let table = self.locked.table(self.index, slot);
+        let arrays = table.memory();
+        let old = table.insert(hash, entry);
+        let grown = table.memory() as i64 - arrays as i64;
+        self.used_delta += grown + added as i64 - old.map_or(0, |e| e.memory()) as i64;
+    }
+
+    /// Deletes a key; `false` when it was not there (or had expired).
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        self.take(key).is_some()
+    }
+
+    /// Takes an entry out, for UNLINK, RENAME and MOVE.
+    pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return None;
+        }
+        self.delete_located(key, hash, slot)
+    }
+
+    fn delete_located(&mut self, key: &[u8], hash: u64, slot: u16) -> Option<Entry> {
+        self.before_change(key, hash, slot);
+        let table = self.locked.table(self.index, slot);
+        let arrays = table.memory();
+        let taken = table.remove(hash, key)?;
+        let shrunk = table.memory() as i64 - arrays as i64;
+        self.used_delta += shrunk - taken.memory() as i64;
+        Some(taken)
+    }
+
+    /// Sets or clears the expiry time; `false` when the key is not there.
+    pub fn expire(&mut self, key: &[u8], ttl: Option<i64>) -> bool {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return false;
+        }
+        self.before_change(key, hash, slot);
+        let table = self.locked.table(self.index, slot);
+        let Some(entry) = table.get_mut(hash, key) else { return false };
+        let had = entry.ttl().is_some();
+        match ttl {
+            Some(ms) if entry.set_ttl_in_place(ms) => table.note_ttl(true, Some(ms)),
+            None if !had => {}
+            _ => {
+                let Some(taken) = table.remove(hash, key) else { return false };
+                let before = taken.memory() as i64;
+                let made = taken.with_ttl(ttl);
+                self.used_delta += made.memory() as i64 - before;
+                table.insert(hash, made);
+            }
+        }
+        true
+    }
+
+    /// Gives a running snapshot the entry as it is, before its first change.
+    #[inline]
+    fn before_change(&mut self, key: &[u8], hash: u64, slot: u16) {
+        if let Some(preimages) = self.preimages
+            && let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key)
+        {
+            preimages.save(self.index, slot, entry);
+        }
+    }
+
+    /// Access field of an entry that is made now.
+    #[inline]
+    pub fn access(&self) -> u32 {
+        fresh_access(self.env)
+    }
+
+    /// Notes that a key changed, for those who watch it or wait for it.
+    #[inline]
+    pub fn note_changed(&mut self, key: &[u8]) {
+        if self.env.tracks_changes {
+            self.changed.push((self.index, key.to_vec()));
+        }
+    }
+
+    /// Deletes keys of a slot whose time has come, at most `limit`; gives how many went.
+    pub fn expire_slot(&mut self, slot: u16, limit: usize) -> usize {
+        let now = self.env.now_ms;
+        let index = self.index;
+        let mut due: Vec<Vec<u8>> = Vec::new();
+        let mut next = i64::MAX;
+        let table = self.locked.table(index, slot);
+        if table.expires == 0 || table.next_expiry > now {
+            return 0;
+        }
+        table.each(|entry| {
+            if let Some(ttl) = entry.ttl() {
+                if ttl <= now && due.len() < limit {
+                    due.push(entry.key().to_vec());
+                } else {
+                    next = next.min(ttl);
+                }
+            }
+        });
+        table.next_expiry = next;
+        for key in &due {
+            let (hash, slot) = self.locate(key);
+            drop(self.delete_located(key, hash, slot));
+            self.note_changed(key);
+        }
+        let gone = due.len();
+        self.expired.extend(due.into_iter().map(|key| (index, key)));
+        gone
+    }
+
+    /// Works on another database under the same locks.
+    pub fn select(&mut self, index: u16) -> u16 {
+        std::mem::replace(&mut self.index, index)
+    }
+
+    /// Counts the bytes that commands outside this file added or freed (whole databases).
+    pub fn count(&mut self, delta: i64) {
+        self.used_delta += delta;
+    }
+}
+
+impl Drop for Db<'_> {
+    fn drop(&mut self) {
+        self.locked.keyspace().count_memory(self.env.thread, self.used_delta);
+    }
+}
+
+/// Access field for a new entry: the LRU clock in seconds, or LFU's minutes and a counter of 5.
+pub fn fresh_access(env: &Env) -> u32 {
+    if env.lfu { lfu_minutes(env.now_ms) << 8 | 5 } else { lru_clock(env.now_ms) }
+}
+
+/// LRU clock: seconds, 24 bits.
+pub fn lru_clock(now_ms: i64) -> u32 {
+    (now_ms / 1000) as u32 & 0x00ff_ffff
+}
+
+/// LFU clock: minutes, 16 bits.
+pub fn lfu_minutes(now_ms: i64) -> u32 {
+    (now_ms / 60_000) as u32 & 0xffff
+}
+
+/// LFU counter of an access field after the decay of the minutes since.
+pub fn lfu_counter(access: u32, env: &Env) -> u32 {
+    let (then, counter) = (access >> 8, access & 0xff);
+    if env.lfu_decay_minutes == 0 {
+        return counter;
+    }
+    let idle = lfu_minutes(env.now_ms).wrapping_sub(then) & 0xffff;
+    counter.saturating_sub(idle / env.lfu_decay_minutes)
+}
+
+#[inline]
+fn touch(entry: &mut Entry, env: &Env) {
+    if env.no_touch {
+        return;
+    }
+    let access = entry.access();
+    if env.lfu {
+        let counter = lfu_counter(access, env);
+        let base = counter.saturating_sub(5);
+        // A cheap random number: the access counter only needs to be right on average.
+        let mut x = u64::from(access).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ (env.now_ms as u64).wrapping_mul(0xd134_2543_de82_ef95)
+            ^ (std::ptr::from_mut(entry) as u64).rotate_left(17);
+        x ^= x >> 29;
+        x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let odds = u64::from(base) * u64::from(env.lfu_log_factor) + 1;
+        let up = counter < 255 && (x >> 32) % odds == 0;
+        entry.set_access(lfu_minutes(env.now_ms) << 8 | (counter + u32::from(up)));
+    } else {
+        let clock = lru_clock(env.now_ms);
+        // Written only when it changed, so that reads of one second do not dirty the cache line.
+        if access != clock {
+            entry.set_access(clock);
+        }
+    }
+}

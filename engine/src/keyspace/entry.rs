@@ -1,0 +1,386 @@
+//! One key with its value in one allocation.
+//!
+//! ```text
+//! header u64   bits  0..24  access: LRU clock in seconds, or LFU (16 bits of minutes, 8 bits of counter)
+//!              bits 24..26  kind: 0 string, 1 string changed in place (shows as raw), 2 collection
+//!              bit  26      a TTL follows
+//!              bit  27      snapshot parity
+//!              bit  28      long: the two lengths follow as u64 each
+//!              bits 32..40  key length    (when not long)
+//!              bits 40..64  value length  (when not long)
+//! [lengths]    16 bytes when long
+//! [ttl]        8 bytes, unix milliseconds, when there is one
+//! key bytes
+//! value        string bytes, or a `Box<Collection>` as 8 bytes
+//! ```
+//!
+//! A 16-byte key with a 16-byte value takes 40 bytes. Why one allocation: one cache line more than the
+//! table's is touched by a hit, and nothing is spent on pointers.
+
+#![expect(
+    unsafe_code,
+    reason = "a variable-length record behind one pointer; see each SAFETY note"
+)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use crate::allocator::size_class;
+use crate::types::Collection;
+
+const ACCESS_MASK: u64 = 0x00ff_ffff;
+const KIND_SHIFT: u32 = 24;
+const KIND_MASK: u64 = 0b11 << KIND_SHIFT;
+const TTL_BIT: u64 = 1 << 26;
+const PARITY_BIT: u64 = 1 << 27;
+const LONG_BIT: u64 = 1 << 28;
+const KEY_LEN_SHIFT: u32 = 32;
+const VALUE_LEN_SHIFT: u32 = 40;
+const SHORT_KEY_MAX: usize = 0xff;
+const SHORT_VALUE_MAX: usize = 0xff_ffff;
+
+const KIND_STRING: u64 = 0;
+const KIND_STRING_RAW: u64 = 1;
+const KIND_COLLECTION: u64 = 2;
+
+/// An owned entry. It never moves by itself: growing it makes a new one.
+#[repr(transparent)]
+pub struct Entry(NonNull<u8>);
+
+// SAFETY: an entry owns its allocation and its collection, both of which are Send.
+unsafe impl Send for Entry {}
+
+/// Value of an entry, borrowed.
+pub enum ValueRef<'a> {
+    String(&'a [u8]),
+    Collection(&'a Collection),
+}
+
+/// Where the parts of an entry lie, bytes from its start.
+#[derive(Clone, Copy)]
+struct Parts {
+    key: usize,
+    key_len: usize,
+    value: usize,
+    value_len: usize,
+}
+
+impl Entry {
+    /// A string entry; `raw` marks a value that was changed in place (OBJECT ENCODING says raw).
+    pub fn string(key: &[u8], value: &[u8], ttl: Option<i64>, access: u32, raw: bool) -> Entry {
+        let entry = Entry::allocate(
+            key,
+            value.len(),
+            ttl,
+            access,
+            if raw { KIND_STRING_RAW } else { KIND_STRING },
+        );
+        let parts = entry.parts();
+        // SAFETY: `allocate` reserved `value.len()` bytes at `parts.value`, and nobody else has the entry.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                value.as_ptr(),
+                entry.0.as_ptr().add(parts.value),
+                value.len(),
+            );
+        }
+        entry
+    }
+
+    pub fn collection(key: &[u8], value: Box<Collection>, ttl: Option<i64>, access: u32) -> Entry {
+        let entry = Entry::allocate(key, 8, ttl, access, KIND_COLLECTION);
+        let parts = entry.parts();
+        // SAFETY: eight bytes were reserved at `parts.value`; the entry owns the box from here on.
+        unsafe {
+            entry
+                .0
+                .as_ptr()
+                .add(parts.value)
+                .cast::<*mut Collection>()
+                .write_unaligned(Box::into_raw(value));
+        }
+        entry
+    }
+
+    fn allocate(key: &[u8], value_len: usize, ttl: Option<i64>, access: u32, kind: u64) -> Entry {
+        let long = key.len() > SHORT_KEY_MAX || value_len > SHORT_VALUE_MAX;
+        let mut header = u64::from(access) & ACCESS_MASK | kind << KIND_SHIFT;
+        let mut at = 8;
+        if long {
+            header |= LONG_BIT;
+            at += 16;
+        } else {
+            header |= (key.len() as u64) << KEY_LEN_SHIFT | (value_len as u64) << VALUE_LEN_SHIFT;
+        }
+        if ttl.is_some() {
+            header |= TTL_BIT;
+            at += 8;
+        }
+        let layout = layout(at + key.len() + value_len);
+        // SAFETY: the layout is never of size 0; every write below stays inside it, and 8-byte fields lie
+        // at multiples of 8 from an 8-aligned start.
+        unsafe {
+            let base = NonNull::new(alloc(layout)).unwrap_or_else(|| handle_alloc_error(layout));
+            let p = base.as_ptr();
+            p.cast::<u64>().write(header);
+            if long {
+                p.add(8).cast::<u64>().write(key.len() as u64);
+                p.add(16).cast::<u64>().write(value_len as u64);
+            }
+            if let Some(ttl) = ttl {
+                p.add(at - 8).cast::<i64>().write(ttl);
+            }
+            std::ptr::copy_nonoverlapping(key.as_ptr(), p.add(at), key.len());
+            Entry(base)
+        }
+    }
+
+    #[inline]
+    fn header(&self) -> u64 {
+        // SAFETY: every entry starts with an initialised u64.
+        unsafe { self.0.as_ptr().cast::<u64>().read() }
+    }
+
+    #[inline]
+    fn set_header(&mut self, header: u64) {
+        // SAFETY: as in `header`, and `&mut self` excludes other readers.
+        unsafe { self.0.as_ptr().cast::<u64>().write(header) }
+    }
+
+    #[inline]
+    fn parts(&self) -> Parts {
+        let header = self.header();
+        let mut key = 8;
+        let (key_len, value_len);
+        if header & LONG_BIT == 0 {
+            key_len = (header >> KEY_LEN_SHIFT & 0xff) as usize;
+            value_len = (header >> VALUE_LEN_SHIFT) as usize;
+        } else {
+            // SAFETY: a long entry has both lengths right behind the header.
+            unsafe {
+                key_len = self.0.as_ptr().add(8).cast::<u64>().read() as usize;
+                value_len = self.0.as_ptr().add(16).cast::<u64>().read() as usize;
+            }
+            key += 16;
+        }
+        if header & TTL_BIT != 0 {
+            key += 8;
+        }
+        Parts { key, key_len, value: key + key_len, value_len }
+    }
+
+    #[inline]
+    fn slice(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: callers pass ranges of `parts()`, which lie inside the allocation and are initialised.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at), len) }
+    }
+
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        let parts = self.parts();
+        self.slice(parts.key, parts.key_len)
+    }
+
+    #[inline]
+    pub fn is_string(&self) -> bool {
+        self.header() & KIND_MASK != KIND_COLLECTION << KIND_SHIFT
+    }
+
+    /// The string was changed in place since it was set.
+    pub fn is_raw(&self) -> bool {
+        self.header() & KIND_MASK == KIND_STRING_RAW << KIND_SHIFT
+    }
+
+    /// The bytes of a string; `None` for a collection.
+    #[inline]
+    pub fn as_string(&self) -> Option<&[u8]> {
+        let parts = self.parts();
+        self.is_string().then(|| self.slice(parts.value, parts.value_len))
+    }
+
+    /// The bytes of a string, to be changed in place without changing its length.
+    pub fn as_string_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.is_string() {
+            return None;
+        }
+        let parts = self.parts();
+        // SAFETY: the range is the value's, and `&mut self` makes the borrow exclusive.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(self.0.as_ptr().add(parts.value), parts.value_len)
+        })
+    }
+
+    #[inline]
+    pub fn as_collection(&self) -> Option<&Collection> {
+        // SAFETY: a collection entry holds a live box; the borrow is bound to the entry's.
+        (!self.is_string()).then(|| unsafe { &*self.collection_ptr() })
+    }
+
+    #[inline]
+    pub fn as_collection_mut(&mut self) -> Option<&mut Collection> {
+        // SAFETY: as above, exclusive by `&mut self`.
+        (!self.is_string()).then(|| unsafe { &mut *self.collection_ptr() })
+    }
+
+    fn collection_ptr(&self) -> *mut Collection {
+        let parts = self.parts();
+        // SAFETY: callers have checked the kind; the eight bytes were written by `collection`.
+        unsafe { self.0.as_ptr().add(parts.value).cast::<*mut Collection>().read_unaligned() }
+    }
+
+    pub fn value(&self) -> ValueRef<'_> {
+        match (self.as_string(), self.as_collection()) {
+            (Some(bytes), _) => ValueRef::String(bytes),
+            (None, Some(collection)) => ValueRef::Collection(collection),
+            (None, None) => unreachable!("an entry is a string or a collection"),
+        }
+    }
+
+    /// When the key expires, unix milliseconds.
+    #[inline]
+    pub fn ttl(&self) -> Option<i64> {
+        let header = self.header();
+        if header & TTL_BIT == 0 {
+            return None;
+        }
+        let at = if header & LONG_BIT == 0 { 8 } else { 24 };
+        // SAFETY: the TTL bit says that eight initialised bytes lie there, at a multiple of 8.
+        Some(unsafe { self.0.as_ptr().add(at).cast::<i64>().read() })
+    }
+
+    /// Changes an expiry time that is there already; `false` when there is none to change.
+    pub fn set_ttl_in_place(&mut self, ttl: i64) -> bool {
+        let header = self.header();
+        if header & TTL_BIT == 0 {
+            return false;
+        }
+        let at = if header & LONG_BIT == 0 { 8 } else { 24 };
+        // SAFETY: as in `ttl`, exclusive by `&mut self`.
+        unsafe { self.0.as_ptr().add(at).cast::<i64>().write(ttl) };
+        true
+    }
+
+    /// The same key and value with another expiry time; the value of a collection is moved, not copied.
+    pub fn with_ttl(mut self, ttl: Option<i64>) -> Entry {
+        if let Some(ms) = ttl
+            && self.set_ttl_in_place(ms)
+        {
+            return self;
+        }
+        if ttl.is_none() && self.ttl().is_none() {
+            return self;
+        }
+        let (access, parity) = (self.access(), self.parity());
+        let mut made = if self.is_string() {
+            let value = self.as_string().unwrap_or_default();
+            Entry::string(self.key(), value, ttl, access, self.is_raw())
+        } else {
+            let value = self.take_collection();
+            Entry::collection(self.key(), value, ttl, access)
+        };
+        made.set_parity(parity);
+        made
+    }
+
+    /// The same value under another key.
+    pub fn with_key(mut self, key: &[u8]) -> Entry {
+        let (ttl, access) = (self.ttl(), self.access());
+        if self.is_string() {
+            Entry::string(key, self.as_string().unwrap_or_default(), ttl, access, self.is_raw())
+        } else {
+            let value = self.take_collection();
+            Entry::collection(key, value, ttl, access)
+        }
+    }
+
+    /// Takes the collection out; what is left is an empty string of eight bytes, to be dropped.
+    fn take_collection(&mut self) -> Box<Collection> {
+        assert!(!self.is_string(), "only a collection can be taken out");
+        let ptr = self.collection_ptr();
+        self.set_header(self.header() & !KIND_MASK);
+        // SAFETY: the pointer came from `Box::into_raw`, and the entry no longer owns it.
+        unsafe { Box::from_raw(ptr) }
+    }
+
+    /// The collection of a collection entry, owned (to be freed elsewhere); `None` for a string.
+    pub fn into_collection(mut self) -> Option<Box<Collection>> {
+        (!self.is_string()).then(|| self.take_collection())
+    }
+
+    #[inline]
+    pub fn access(&self) -> u32 {
+        (self.header() & ACCESS_MASK) as u32
+    }
+
+    #[inline]
+    pub fn set_access(&mut self, access: u32) {
+        self.set_header(self.header() & !ACCESS_MASK | u64::from(access) & ACCESS_MASK);
+    }
+
+    /// Snapshot parity: which of two alternating snapshots has seen this entry.
+    pub fn parity(&self) -> bool {
+        self.header() & PARITY_BIT != 0
+    }
+
+    pub fn set_parity(&mut self, parity: bool) {
+        let header = self.header() & !PARITY_BIT;
+        self.set_header(if parity { header | PARITY_BIT } else { header });
+    }
+
+    /// Bytes of this entry: its allocation, and what its collection says of itself.
+    pub fn memory(&self) -> usize {
+        let parts = self.parts();
+        let own = size_class(parts.value + parts.value_len);
+        own + self.as_collection().map_or(0, Collection::memory_usage)
+    }
+
+    /// Overwrites the value of a string when the new one has the same length and the TTL stays as it is.
+    #[inline]
+    pub fn overwrite_string(&mut self, value: &[u8], access: u32) -> bool {
+        let header = self.header();
+        if header & (KIND_MASK | TTL_BIT | LONG_BIT) != 0
+            || (header >> VALUE_LEN_SHIFT) as usize != value.len()
+        {
+            return false;
+        }
+        let key_len = (header >> KEY_LEN_SHIFT & 0xff) as usize;
+        // SAFETY: the value starts at 8 + key_len in a short entry with no TTL, and has this length.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                value.as_ptr(),
+                self.0.as_ptr().add(8 + key_len),
+                value.len(),
+            );
+        }
+        self.set_header(header & !ACCESS_MASK | u64::from(access) & ACCESS_MASK);
+        true
+    }
+
+    pub(super) fn into_raw(self) -> usize {
+        let raw = self.0.as_ptr() as usize;
+        std::mem::forget(self);
+        raw
+    }
+
+    /// SAFETY: `raw` came from `into_raw` and is given back once.
+    pub(super) unsafe fn from_raw(raw: usize) -> Entry {
+        debug_assert!(raw != 0);
+        // SAFETY: by the contract above it is a live, non-null entry.
+        Entry(unsafe { NonNull::new_unchecked(raw as *mut u8) })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_string() {
+            drop(self.take_collection());
+        }
+        let parts = self.parts();
+        // SAFETY: allocated in `allocate` with the very same size.
+        unsafe { dealloc(self.0.as_ptr(), layout(parts.value + parts.value_len)) }
+    }
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap_or_else(|_| unreachable!("values are bounded"))
+}

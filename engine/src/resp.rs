@@ -1,0 +1,7 @@
+//! RESP2 and RESP3: bytes to requests, replies to bytes; knows no socket.
+
+mod decode;
+mod encode;
+
+pub use decode::{Decoder, Limits, ProtocolError, split_words};
+pub use encode::{Reply, encode_request};

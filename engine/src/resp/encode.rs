@@ -1,0 +1,206 @@
+//! Replies to bytes, appended to the connection's output.
+
+use std::fmt::Write as _;
+
+use crate::types::{Digits, Item};
+
+/// Where a command writes its reply. Aggregates are counted by the caller, or patched when they end.
+pub struct Reply {
+    pub out: Vec<u8>,
+    /// The client asked for RESP3.
+    pub resp3: bool,
+    /// Length of `out` when the command began, for those who look at what was replied.
+    pub errors: u64,
+}
+
+impl Reply {
+    pub fn new(out: Vec<u8>, resp3: bool) -> Reply {
+        Reply { out, resp3, errors: 0 }
+    }
+
+    #[inline]
+    fn line(&mut self, kind: u8, number: i64) {
+        // One-digit lines are most of what is said.
+        if (0..10).contains(&number) {
+            self.out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']);
+            return;
+        }
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        self.out.reserve(digits.len() + 3);
+        self.out.push(kind);
+        self.out.extend_from_slice(digits);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// A status line; the text is ours, never the user's.
+    pub fn simple(&mut self, text: &str) {
+        self.out.push(b'+');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An error line, its code first. CR, LF and other control bytes of user input cannot break out.
+    pub fn error(&mut self, text: &str) {
+        self.errors += 1;
+        self.out.push(b'-');
+        self.out.extend(text.bytes().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    pub fn wrong_type(&mut self) {
+        self.error("WRONGTYPE Operation against a key holding the wrong kind of value");
+    }
+
+    pub fn syntax_error(&mut self) {
+        self.error("ERR syntax error");
+    }
+
+    pub fn not_an_integer(&mut self) {
+        self.error("ERR value is not an integer or out of range");
+    }
+
+    pub fn not_a_float(&mut self) {
+        self.error("ERR value is not a valid float");
+    }
+
+    #[inline]
+    pub fn int(&mut self, n: i64) {
+        self.line(b':', n);
+    }
+
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + 16);
+        self.line(b'$', bytes.len() as i64);
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An element of a collection.
+    #[inline]
+    pub fn item(&mut self, item: Item<'_>) {
+        self.bulk(item.bytes(&mut Digits::new()));
+    }
+
+    /// A member with its score: a pair of its own in RESP3, two elements in RESP2.
+    pub fn item_and_score(&mut self, item: Item<'_>, score: f64) {
+        if self.resp3 {
+            self.array(2);
+        }
+        self.item(item);
+        self.double(score);
+    }
+
+    /// An integer as a bulk string.
+    pub fn bulk_int(&mut self, n: i64) {
+        self.bulk(itoa::Buffer::new().format(n).as_bytes());
+    }
+
+    #[inline]
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
+    }
+
+    #[inline]
+    pub fn array(&mut self, n: usize) {
+        self.line(b'*', n as i64);
+    }
+
+    /// `n` pairs: a map in RESP3, an array of twice as many in RESP2.
+    pub fn map(&mut self, n: usize) {
+        if self.resp3 {
+            self.line(b'%', n as i64);
+        } else {
+            self.line(b'*', n as i64 * 2);
+        }
+    }
+
+    pub fn set(&mut self, n: usize) {
+        self.line(if self.resp3 { b'~' } else { b'*' }, n as i64);
+    }
+
+    pub fn push(&mut self, n: usize) {
+        self.line(if self.resp3 { b'>' } else { b'*' }, n as i64);
+    }
+
+    pub fn bool(&mut self, value: bool) {
+        if self.resp3 {
+            self.out.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" });
+        } else {
+            self.int(i64::from(value));
+        }
+    }
+
+    /// A double: `,1.5` in RESP3, a bulk string in RESP2.
+    pub fn double(&mut self, value: f64) {
+        let text = crate::number::format_f64(value);
+        if self.resp3 {
+            self.out.push(b',');
+            self.out.extend_from_slice(&text);
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            self.bulk(&text);
+        }
+    }
+
+    /// A text for people: verbatim in RESP3.
+    pub fn verbatim(&mut self, text: &str) {
+        if self.resp3 {
+            let mut head = String::new();
+            let _ = write!(head, "={}\r\ntxt:", text.len() + 4);
+            self.out.extend_from_slice(head.as_bytes());
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            self.bulk(text.as_bytes());
+        }
+    }
+
+    /// Starts an array whose length is not known yet.
+    pub fn begin(&mut self) -> usize {
+        self.out.len()
+    }
+
+    /// Ends it: the header is put where `begin` was called.
+    pub fn end_array(&mut self, begin: usize, n: usize) {
+        self.insert_header(begin, b'*', n);
+    }
+
+    pub fn end_set(&mut self, begin: usize, n: usize) {
+        self.insert_header(begin, if self.resp3 { b'~' } else { b'*' }, n);
+    }
+
+    pub fn end_map(&mut self, begin: usize, pairs: usize) {
+        if self.resp3 {
+            self.insert_header(begin, b'%', pairs);
+        } else {
+            self.insert_header(begin, b'*', pairs * 2);
+        }
+    }
+
+    fn insert_header(&mut self, begin: usize, kind: u8, n: usize) {
+        let body = self.out.split_off(begin);
+        self.line(kind, n as i64);
+        self.out.extend_from_slice(&body);
+    }
+}
+
+/// A request as the journal and the log write it.
+pub fn encode_request(out: &mut Vec<u8>, args: &[impl AsRef<[u8]>]) {
+    let mut reply = Reply::new(std::mem::take(out), false);
+    reply.array(args.len());
+    for arg in args {
+        reply.bulk(arg.as_ref());
+    }
+    *out = reply.out;
+}

@@ -1,0 +1,297 @@
+//! What all threads of one server share.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use mio::Waker;
+
+use crate::command;
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::keyspace::Keyspace;
+use crate::pubsub::PubSub;
+use crate::session::ClientInfo;
+use crate::snapshot::Preimages;
+use crate::waiters::Waiters;
+
+/// Everything shared. Parts lock for themselves, briefly, and never while holding another part's lock.
+pub struct Shared {
+    pub config: Config,
+    pub keyspace: Keyspace,
+    pub journal: Journal,
+    pub waiters: Waiters,
+    pub pubsub: PubSub,
+    pub clients: Clients,
+    pub stats: Stats,
+    pub slowlog: Slowlog,
+    pub loops: Vec<LoopHandle>,
+    /// The running snapshot that wants old values, if any.
+    pub preimages: RwLock<Option<Arc<Preimages>>>,
+    /// `preimages` is set: looked at before the lock is taken.
+    pub snapshotting: AtomicBool,
+    pub state: State,
+    /// 40 hex digits, new at each start.
+    pub run_id: String,
+    pub started_ms: i64,
+}
+
+/// What a member may do at the moment.
+pub struct State {
+    /// The data set is being loaded.
+    pub loading: AtomicBool,
+    /// This member follows a primary: writes are refused, expired keys hidden.
+    pub is_replica: AtomicBool,
+    /// Why writes are refused although this is a primary: a lost disk, a lost lease. Empty: they are not.
+    pub write_block: RwLock<String>,
+    pub write_blocked: AtomicBool,
+    /// A primary that the council manages: monotonic milliseconds until which it may acknowledge writes.
+    /// `u64::MAX` where there is no council.
+    pub lease_until_ms: AtomicU64,
+    pub shutdown: AtomicBool,
+    /// appendfsync always: replies to writes wait until `durable_offset` has come up to them.
+    pub acks_wait_for_disk: AtomicBool,
+    /// Journal offset up to which the log is synced to disk.
+    pub durable_offset: AtomicU64,
+    /// Changes since the last save.
+    pub dirty: AtomicU64,
+    pub clients_paused_until_ms: AtomicI64,
+    pub pause_writes_only: AtomicBool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            loading: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
+            write_block: RwLock::new(String::new()),
+            write_blocked: AtomicBool::new(false),
+            lease_until_ms: AtomicU64::new(u64::MAX),
+            shutdown: AtomicBool::new(false),
+            acks_wait_for_disk: AtomicBool::new(false),
+            durable_offset: AtomicU64::new(0),
+            dirty: AtomicU64::new(0),
+            clients_paused_until_ms: AtomicI64::new(0),
+            pause_writes_only: AtomicBool::new(false),
+        }
+    }
+}
+
+impl State {
+    /// Refuses writes with an error line (or allows them again, with an empty one).
+    pub fn block_writes(&self, reason: &str) {
+        let mut text = self.write_block.write().unwrap_or_else(PoisonError::into_inner);
+        reason.clone_into(&mut text);
+        self.write_blocked.store(!reason.is_empty(), Ordering::Release);
+    }
+
+    pub fn write_block(&self) -> String {
+        self.write_block.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How one loop is reached from other threads.
+pub struct LoopHandle {
+    pub mail: Mutex<Vec<Mail>>,
+    pub waker: Waker,
+}
+
+/// What a loop is told by others.
+pub enum Mail {
+    /// A connection that another thread accepted.
+    Accepted(mio::net::TcpStream),
+    /// Bytes for a client: a push, or the reply of a command that was blocked.
+    Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
+    /// Close a client.
+    Kill { token: usize, client: u64 },
+    /// Look again: what some client waits for (durability, replicas, a pause) may have come.
+    Look,
+}
+
+impl LoopHandle {
+    pub fn send(&self, mail: Mail) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push(mail);
+        // A loop that is gone (shutdown) needs no waking.
+        let _ = self.waker.wake();
+    }
+}
+
+/// The clients that are connected now.
+#[derive(Default)]
+pub struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+    next_id: AtomicU64,
+    count: AtomicUsize,
+}
+
+impl Clients {
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn add(&self, info: &Arc<ClientInfo>) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).insert(info.id, info.clone());
+    }
+
+    pub fn remove(&self, id: u64) {
+        if self.by_id.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In the order of their IDs.
+    pub fn all(&self) -> Vec<Arc<ClientInfo>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Counters of one loop: it alone writes them, INFO sums them up.
+#[repr(align(128))]
+pub struct LoopStats {
+    pub commands: AtomicU64,
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub in_bytes: AtomicU64,
+    pub out_bytes: AtomicU64,
+    pub calls: Box<[CommandStats]>,
+}
+
+/// Counters of one command on one loop.
+#[derive(Default)]
+pub struct CommandStats {
+    pub calls: AtomicU64,
+    pub usec: AtomicU64,
+    pub failed: AtomicU64,
+    pub rejected: AtomicU64,
+}
+
+/// Adds to a counter that only this thread writes.
+#[inline]
+pub fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+/// Counters of the whole server.
+pub struct Stats {
+    pub loops: Vec<LoopStats>,
+    pub connections: AtomicU64,
+    pub rejected_connections: AtomicU64,
+    pub expired_keys: AtomicU64,
+    pub evicted_keys: AtomicU64,
+    pub evicted_clients: AtomicU64,
+    pub peak_memory: AtomicU64,
+    /// Bytes of input and output buffers, per loop, measured at each tick.
+    pub loop_buffers: Vec<AtomicU64>,
+    pub errors: Mutex<BTreeMap<String, u64>>,
+    pub unexpected_errors: AtomicU64,
+    pub sync_full: AtomicU64,
+    pub sync_partial_ok: AtomicU64,
+    pub sync_partial_err: AtomicU64,
+    /// Samples for instantaneous_*: (monotonic ms, commands, in, out), one a tenth of a second.
+    pub samples: Mutex<VecDeque<(u64, u64, u64, u64)>>,
+}
+
+impl Stats {
+    pub fn new(loops: usize) -> Stats {
+        let commands = command::all().count();
+        let one = || LoopStats {
+            commands: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            in_bytes: AtomicU64::new(0),
+            out_bytes: AtomicU64::new(0),
+            calls: (0..commands).map(|_| CommandStats::default()).collect(),
+        };
+        Stats {
+            loops: (0..loops).map(|_| one()).collect(),
+            connections: AtomicU64::new(0),
+            rejected_connections: AtomicU64::new(0),
+            expired_keys: AtomicU64::new(0),
+            evicted_keys: AtomicU64::new(0),
+            evicted_clients: AtomicU64::new(0),
+            peak_memory: AtomicU64::new(0),
+            loop_buffers: (0..loops).map(|_| AtomicU64::new(0)).collect(),
+            errors: Mutex::new(BTreeMap::new()),
+            unexpected_errors: AtomicU64::new(0),
+            sync_full: AtomicU64::new(0),
+            sync_partial_ok: AtomicU64::new(0),
+            sync_partial_err: AtomicU64::new(0),
+            samples: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Sum of one counter over the loops.
+    pub fn sum(&self, pick: impl Fn(&LoopStats) -> &AtomicU64) -> u64 {
+        self.loops.iter().map(|l| pick(l).load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// One slow command.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    pub id: u64,
+    pub unix_s: i64,
+    pub usec: u64,
+    pub args: Vec<Vec<u8>>,
+    pub addr: String,
+    pub name: String,
+}
+
+/// The slow log, newest first.
+#[derive(Default)]
+pub struct Slowlog {
+    pub entries: Mutex<VecDeque<Slow>>,
+    pub next_id: AtomicU64,
+}
+
+impl Shared {
+    /// Bytes of data and buffers that count against maxmemory.
+    pub fn used_memory(&self) -> u64 {
+        let buffers = &self.stats.loop_buffers;
+        let buffers: u64 = buffers.iter().map(|b| b.load(Ordering::Relaxed)).sum();
+        self.keyspace.used_memory() + buffers
+    }
+
+    /// The running snapshot that wants old values.
+    #[inline]
+    pub fn preimages(&self) -> Option<Arc<Preimages>> {
+        if !self.snapshotting.load(Ordering::Acquire) {
+            return None;
+        }
+        self.preimages.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends bytes to a client on whichever loop it lives.
+    pub fn deliver(&self, client: &ClientInfo, bytes: Arc<[u8]>, unblocks: bool) {
+        if let Some(to) = self.loops.get(client.thread) {
+            to.send(Mail::Deliver { token: client.token, client: client.id, bytes, unblocks });
+        }
+    }
+
+    /// Closes a client on whichever loop it lives.
+    pub fn kill(&self, client: &ClientInfo) {
+        client.kill.store(true, Ordering::Release);
+        if let Some(to) = self.loops.get(client.thread) {
+            to.send(Mail::Kill { token: client.token, client: client.id });
+        }
+    }
+
+    /// Publishes to the subscribers of this member.
+    pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        self.pubsub.publish(channel, message, |client, bytes| self.deliver(client, bytes, false))
+    }
+
+    /// Tells every loop to look at its waiting clients again.
+    pub fn wake_loops(&self) {
+        self.loops.iter().for_each(|l| l.send(Mail::Look));
+    }
+}

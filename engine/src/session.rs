@@ -1,0 +1,189 @@
+//! What the server remembers of one client between its commands.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::command::Command;
+use crate::waiters::Waiter;
+
+/// What others may see of a client (CLIENT LIST, INFO); shared with its loop.
+pub struct ClientInfo {
+    pub id: u64,
+    pub addr: String,
+    pub laddr: String,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Which loop owns the connection, and under which token.
+    pub thread: usize,
+    pub token: usize,
+    pub names: Mutex<Names>,
+    pub db: AtomicU32,
+    pub last_ms: AtomicI64,
+    pub resp3: AtomicBool,
+    pub subscriptions: AtomicU32,
+    pub patterns: AtomicU32,
+    pub in_multi: AtomicBool,
+    pub blocked: AtomicBool,
+    pub is_replica: AtomicBool,
+    pub is_primary: AtomicBool,
+    pub commands: AtomicU64,
+    pub in_bytes: AtomicU64,
+    pub out_bytes: AtomicU64,
+    /// Bytes waiting to be written.
+    pub pending_out: AtomicU64,
+    pub last_command: Mutex<&'static str>,
+    pub no_evict: AtomicBool,
+    /// The client is to be closed after its replies are out.
+    pub kill: AtomicBool,
+}
+
+#[derive(Clone, Default)]
+pub struct Names {
+    pub name: String,
+    pub lib_name: String,
+    pub lib_version: String,
+    pub user: String,
+}
+
+impl ClientInfo {
+    pub fn new(
+        id: u64,
+        addr: String,
+        laddr: String,
+        now_ms: i64,
+        thread: usize,
+        token: usize,
+    ) -> Self {
+        ClientInfo {
+            id,
+            addr,
+            laddr,
+            created_ms: now_ms,
+            thread,
+            token,
+            names: Mutex::new(Names { user: "default".into(), ..Names::default() }),
+            db: AtomicU32::new(0),
+            last_ms: AtomicI64::new(now_ms),
+            resp3: AtomicBool::new(false),
+            subscriptions: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            in_multi: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
+            is_primary: AtomicBool::new(false),
+            commands: AtomicU64::new(0),
+            in_bytes: AtomicU64::new(0),
+            out_bytes: AtomicU64::new(0),
+            pending_out: AtomicU64::new(0),
+            last_command: Mutex::new(""),
+            no_evict: AtomicBool::new(false),
+            kill: AtomicBool::new(false),
+        }
+    }
+
+    pub fn names(&self) -> Names {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_names(&self, change: impl FnOnce(&mut Names)) {
+        change(&mut self.names.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Commands queued between MULTI and EXEC.
+#[derive(Default)]
+pub struct Queue {
+    pub commands: Vec<(&'static Command, Vec<Vec<u8>>)>,
+    /// Bytes of the arguments, bounded like the query buffer.
+    pub bytes: usize,
+    /// A command was refused while queuing: EXEC answers EXECABORT.
+    pub aborted: bool,
+}
+
+/// What becomes of the connection after the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum After {
+    #[default]
+    Continue,
+    /// Close once the replies are written.
+    Close,
+    /// The connection becomes a replica's link: its loop hands it to replication.
+    Replica,
+}
+
+pub struct Session {
+    pub info: Arc<ClientInfo>,
+    pub db: u16,
+    pub resp3: bool,
+    pub authenticated: bool,
+    pub queue: Option<Queue>,
+    /// Set by whoever changes a watched key.
+    pub watch_broken: Option<Arc<AtomicBool>>,
+    pub watched: Vec<(u16, Vec<u8>)>,
+    /// Expiry times that watched keys had when they were watched, unix milliseconds.
+    pub watched_ttls: Vec<i64>,
+    pub channels: BTreeSet<Vec<u8>>,
+    pub patterns: BTreeSet<Vec<u8>>,
+    /// READONLY: reads of a replica's slots are served.
+    pub readonly: bool,
+    /// ASKING: holds for one command.
+    pub asking: bool,
+    /// CLIENT REPLY: off, or skip the next.
+    pub reply_off: bool,
+    pub reply_skip: bool,
+    pub no_touch: bool,
+    /// Requests come from our primary (or from the log while loading): no checks, no replies.
+    pub from_primary: bool,
+    /// Blocked on keys.
+    pub waiter: Option<Arc<Waiter>>,
+    /// Blocked in WAIT: replicas wanted, offset, and when it ends (unix ms, 0: never).
+    pub wait: Option<(u32, u64, i64)>,
+    pub after: After,
+    /// Journal offset after this client's last write, for WAIT and for fsync always.
+    pub last_write: u64,
+    /// Properties a link to a replica told by REPLCONF.
+    pub replica: crate::replication::PeerState,
+}
+
+impl Session {
+    pub fn new(info: Arc<ClientInfo>, authenticated: bool) -> Session {
+        Session {
+            info,
+            db: 0,
+            resp3: false,
+            authenticated,
+            queue: None,
+            watch_broken: None,
+            watched: Vec::new(),
+            watched_ttls: Vec::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            readonly: false,
+            asking: false,
+            reply_off: false,
+            reply_skip: false,
+            no_touch: false,
+            from_primary: false,
+            waiter: None,
+            wait: None,
+            after: After::Continue,
+            last_write: 0,
+            replica: crate::replication::PeerState::default(),
+        }
+    }
+
+    pub fn select(&mut self, db: u16) {
+        self.db = db;
+        self.info.db.store(u32::from(db), Ordering::Relaxed);
+    }
+
+    /// Subscribed clients in RESP2 may only run a handful of commands.
+    pub fn in_subscribe_mode(&self) -> bool {
+        !self.resp3 && (!self.channels.is_empty() || !self.patterns.is_empty())
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.waiter.is_some() || self.wait.is_some()
+    }
+}

@@ -1,0 +1,76 @@
+//! Starting a server: settings, listeners, threads.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+
+use mio::net::TcpListener;
+use mio::{Poll, Token, Waker};
+
+use crate::clock;
+use crate::config::Config;
+use crate::event_loop::{EventLoop, WAKER};
+use crate::journal::Journal;
+use crate::keyspace::Keyspace;
+use crate::pubsub::PubSub;
+use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
+use crate::waiters::Waiters;
+
+/// Starts a server and runs it until it is shut down.
+pub fn run(config: Config) -> io::Result<()> {
+    let threads = usize::try_from(config.int("io-threads", 1)).unwrap_or(1).clamp(1, 64);
+    let databases = config.int("databases", 16).clamp(1, 16) as u16;
+    let port = config.int("port", 6379) as u16;
+    let listener = listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), 511)?;
+    let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
+    let loops = polls
+        .iter()
+        .map(|poll| {
+            let waker = Waker::new(poll.registry(), Token(WAKER))?;
+            Ok(LoopHandle { mail: Mutex::default(), waker })
+        })
+        .collect::<io::Result<_>>()?;
+    let shared = Arc::new(Shared {
+        config,
+        keyspace: Keyspace::new(databases),
+        journal: Journal::default(),
+        waiters: Waiters::default(),
+        pubsub: PubSub::default(),
+        clients: Clients::default(),
+        stats: Stats::new(threads),
+        slowlog: Slowlog::default(),
+        loops,
+        preimages: RwLock::new(None),
+        snapshotting: AtomicBool::new(false),
+        state: State::default(),
+        run_id: String::new(),
+        started_ms: clock::unix_ms(),
+    });
+    let mut listener = Some(listener);
+    let mut handles = Vec::new();
+    for (index, poll) in polls.into_iter().enumerate() {
+        let event_loop = EventLoop::new(index, shared.clone(), poll, listener.take())?;
+        let name = format!("loop-{index}");
+        handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
+    }
+    tracing::info!(port, threads, "Ready to accept connections");
+    for handle in handles {
+        handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
+    }
+    Ok(())
+}
+
+/// A listening socket that does not block.
+pub fn listen(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let domain = if addr.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into()))
+}

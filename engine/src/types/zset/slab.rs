@@ -1,0 +1,87 @@
+//! The members of a large sorted set, each once, named by a number.
+//!
+//! The table and the tree both hold these numbers, four bytes each, instead of the member. Slots come in chunks, so
+//! that growth moves nothing.
+
+use std::ops::Index;
+
+use crate::types::{size_class, text::Text};
+
+const CHUNK: usize = 64;
+
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) member: Text,
+    pub(super) score: f64,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Slab {
+    chunks: Vec<Vec<Option<Slot>>>,
+    free: Vec<u32>,
+    len: usize,
+    /// What the members own.
+    member_bytes: usize,
+}
+
+impl Slab {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn memory_usage(&self) -> usize {
+        self.member_bytes
+            + size_class(self.chunks.capacity() * size_of::<Vec<Option<Slot>>>())
+            + self.chunks.len() * size_class(CHUNK * size_of::<Option<Slot>>())
+            + size_class(self.free.capacity() * size_of::<u32>())
+    }
+
+    pub(super) fn member(&self, id: u32) -> &[u8] {
+        self[id].member.as_bytes()
+    }
+
+    pub(super) fn insert(&mut self, member: &[u8], score: f64) -> u32 {
+        let member = Text::new(member);
+        self.len += 1;
+        self.member_bytes += member.heap_size();
+        let slot = Some(Slot { member, score });
+        if let Some(id) = self.free.pop() {
+            self.chunks[id as usize / CHUNK][id as usize % CHUNK] = slot;
+            return id;
+        }
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let last = self.chunks.len() - 1;
+        self.chunks[last].push(slot);
+        let id = last * CHUNK + self.chunks[last].len() - 1;
+        assert!(id < u32::MAX as usize, "a sorted set holds at most 2^32 - 1 members");
+        id as u32
+    }
+
+    pub(super) fn set_score(&mut self, id: u32, score: f64) {
+        if let Some(slot) = &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK] {
+            slot.score = score;
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u32) {
+        if let Some(slot) = self.chunks[id as usize / CHUNK][id as usize % CHUNK].take() {
+            self.member_bytes -= slot.member.heap_size();
+            self.len -= 1;
+            self.free.push(id);
+        }
+        if self.len == 0 {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Index<u32> for Slab {
+    type Output = Slot;
+
+    fn index(&self, id: u32) -> &Slot {
+        let slot = &self.chunks[id as usize / CHUNK][id as usize % CHUNK];
+        slot.as_ref().expect("the table and the tree name live slots only")
+    }
+}
