@@ -24,7 +24,7 @@ use crate::driver::Driver;
 use crate::health::Health;
 use crate::metrics::{Cluster, Outcome};
 use crate::observed::Observed;
-use crate::round::{Round, round};
+use crate::round::{Fate, Round, round};
 use crate::status::Status;
 
 /// The longest time between two looks at a settled cluster: a failover changes no object of
@@ -261,19 +261,19 @@ impl Context {
 
     /// Events of one round: its steps, the failovers that it learned of, and changes of Ready.
     async fn tell(&self, cluster: &CacheCluster, done: &Round) {
-        let failed = done.failed.as_ref().map(|(at, _)| *at);
-        for (at, planned) in done.plan.steps.iter().enumerate() {
-            if failed.is_some_and(|f| at > f) {
-                break;
-            }
-            let carried_out = failed != Some(at);
-            self.health.metrics.step(planned.rule, carried_out);
-            if carried_out {
-                self.publish(cluster, EventType::Normal, planned.rule, &planned.why).await;
-            } else if let Some((_, error)) = &done.failed {
-                let note = format!("{}: {error}", planned.step);
-                tracing::warn!(cluster = cluster.name_any(), rule = planned.rule, "{note}");
-                self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
+        for (planned, fate) in done.plan.steps.iter().zip(&done.fates) {
+            match fate {
+                Fate::Skipped => {}
+                Fate::Done => {
+                    self.health.metrics.step(planned.rule, true);
+                    self.publish(cluster, EventType::Normal, planned.rule, &planned.why).await;
+                }
+                Fate::Failed(error) => {
+                    self.health.metrics.step(planned.rule, false);
+                    let note = format!("{}: {error}", planned.step);
+                    tracing::warn!(cluster = cluster.name_any(), rule = planned.rule, "{note}");
+                    self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
+                }
             }
         }
         let past = done.observed.past.as_deref();
