@@ -13,6 +13,8 @@ pub mod council;
 pub mod event_loop;
 pub mod eviction;
 pub mod expiry;
+pub mod lazy;
+pub mod entropy;
 pub mod glob;
 pub mod journal;
 pub mod keyspace;
