@@ -1,1 +1,20 @@
-//! The end-to-end harness of Larder.
+//! The end-to-end harness of Larder: a real Kubernetes, real clients, faults, and the tests that use them.
+
+pub mod archive;
+pub mod bench;
+pub mod client;
+pub mod clock;
+pub mod cluster;
+pub mod failure;
+pub mod image;
+pub mod install;
+pub mod ledger;
+pub mod local;
+pub mod own;
+pub mod parts;
+pub mod provider;
+pub mod sh;
+pub mod tests;
+pub mod tools;
+pub mod wire;
+pub mod world;

@@ -1,1 +1,98 @@
-fn main() {}
+//! `cargo e2e`: boots clusters, builds images, runs the tests.
+
+use clap::{Parser, Subcommand};
+use e2e::failure::Result;
+use e2e::parts::{self, Options, PARTS};
+use e2e::{image, local, provider, tests};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo e2e",
+    version,
+    about = "Boots a real Kubernetes on this machine and tests Larder on it"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Boot the cluster and print its KUBECONFIG
+    Up,
+    /// Take the cluster down, with all that belongs to it
+    Down,
+    /// Build the operator and engine images as one archive
+    Image {
+        /// Where to write it
+        #[arg(short, long, default_value = "target/larder-images.tar")]
+        output: PathBuf,
+    },
+    /// Run all parts of the tests, or those named; a single test is a name too
+    Test {
+        names: Vec<String>,
+        /// Use the cluster that is up, and leave it up
+        #[arg(long)]
+        keep: bool,
+    },
+    /// List parts and tests
+    List,
+    /// Write keys with the cluster client, for a test
+    #[command(hide = true)]
+    Fill { address: String, prefix: String, count: usize },
+    /// Write to one member and print each acknowledgement's time, for a test
+    #[command(hide = true)]
+    Captive { address: String, tag: String },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Subcommands) -> Result<ExitCode> {
+    match command {
+        Subcommands::Up => {
+            let provider = provider::choose()?;
+            let _alone = provider.lock()?;
+            provider.up()?;
+            println!("KUBECONFIG={}", provider.kubeconfig().display());
+        }
+        Subcommands::Down => {
+            let provider = provider::choose()?;
+            let _alone = provider.lock()?;
+            provider.down()?;
+        }
+        Subcommands::Image { output } => {
+            image::product(&output)?;
+            println!("{}: {} and {}", output.display(), image::OPERATOR, image::ENGINE);
+        }
+        Subcommands::Test { names, keep } => return parts::test(&Options { names, keep }),
+        Subcommands::List => list(),
+        Subcommands::Fill { address, prefix, count } => {
+            tests::form::fill(&address, &prefix, count)?
+        }
+        Subcommands::Captive { address, tag } => {
+            parts::runtime()?.block_on(tests::cut::captive(&address, &tag))?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    for part in PARTS {
+        println!("{:10} {}", part.name, part.about);
+        match part.name {
+            "local" => local::TESTS.iter().for_each(|test| println!("  {}", test.name)),
+            "kube" => tests::TESTS.iter().for_each(|test| println!("  {}", test.name)),
+            _ => {}
+        }
+    }
+}

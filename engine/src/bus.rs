@@ -4,6 +4,10 @@
 //! `u32` length (at most `FRAME_BYTES_MAX`) and that many bytes of JSON, one `Envelope` each.
 //! Unknown fields are ignored, so that two adjacent versions understand each other.
 
+pub mod client;
+pub mod frame;
+pub mod tls;
+
 use serde::{Deserialize, Serialize};
 
 use crate::topology::{Change, Member, Report, SlotRange, Topology};

@@ -93,7 +93,8 @@ impl Shared {
         let cluster = &self.cluster;
         let me = topology.members.get(my_id);
         let my_shard = me.and_then(|m| m.shard);
-        let primary = my_shard.and_then(|s| topology.shards.get(&s)).and_then(|s| s.primary.as_deref());
+        let primary =
+            my_shard.and_then(|s| topology.shards.get(&s)).and_then(|s| s.primary.as_deref());
         let mut view = cluster.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = Arc::new(View { topology: topology.clone(), my_id: my_id.to_string() });
         cluster.is_primary.store(primary == Some(my_id), Ordering::Release);

@@ -10,18 +10,23 @@ mod walk;
 
 pub mod client;
 pub mod cluster;
+mod collections;
 pub mod config;
 pub mod connection;
+pub mod hashes;
 pub mod info;
 pub mod inspect;
 pub mod keys;
+pub mod lists;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
+pub mod sets;
 pub mod slowlog;
 pub mod strings;
 pub mod table;
 pub mod transactions;
+pub mod zsets;
 
 pub use context::{Ctx, Effects};
 pub use lookup::{find, find_canonical, set_renames};
@@ -193,6 +198,10 @@ const FAMILIES: &[&[Command]] = &[
     keys::COMMANDS,
     scan::COMMANDS,
     strings::COMMANDS,
+    hashes::COMMANDS,
+    lists::COMMANDS,
+    sets::COMMANDS,
+    zsets::COMMANDS,
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,

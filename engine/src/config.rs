@@ -117,7 +117,8 @@ impl Config {
                     .take(&line.words)
                     .map_err(|reason| file::fatal(line.number, &line.text, &reason))?;
             }
-            path = (first != "-").then(|| std::path::absolute(file).unwrap_or_else(|_| file.into()));
+            path =
+                (first != "-").then(|| std::path::absolute(file).unwrap_or_else(|_| file.into()));
             rest = others;
         }
         for (at, words) in flag_lines(rest)?.into_iter().enumerate() {
@@ -175,8 +176,7 @@ impl Config {
 
     /// Sets one directive whatever its flags, for the server's own use.
     pub fn set(&self, name: &str, value: &str) -> Result<(), String> {
-        let directive =
-            directives::find(name).ok_or_else(|| format!("Unknown option '{name}'"))?;
+        let directive = directives::find(name).ok_or_else(|| format!("Unknown option '{name}'"))?;
         self.apply(&[(directive, value.to_string())]).map_err(|(_, reason)| reason)
     }
 
@@ -198,7 +198,8 @@ impl Config {
             if directive.is(FIXED) {
                 return Err(failed("can't set immutable config"));
             }
-            if directive.is(PROTECTED) && self.get("enable-protected-configs").as_deref() == Some("no")
+            if directive.is(PROTECTED)
+                && self.get("enable-protected-configs").as_deref() == Some("no")
             {
                 return Err(failed("can't set protected config"));
             }
@@ -221,8 +222,9 @@ impl Config {
         let mut next = values.clone();
         for (directive, value) in changes {
             let old = next.get(directive.name).cloned().unwrap_or_default();
-            let value =
-                directive.parse(&words_of(directive, value), &old).map_err(|e| (directive.name, e))?;
+            let value = directive
+                .parse(&words_of(directive, value), &old)
+                .map_err(|e| (directive.name, e))?;
             next.insert(directive.name, value);
         }
         let name = changes.first().map_or("", |(d, _)| d.name);
@@ -366,7 +368,10 @@ impl Builder {
         }
         let is_managed = self.values.get("larder-managed").is_some_and(|v| v == "yes");
         let unset = self.values.get("maxmemory").is_some_and(|v| v == "0");
-        if is_managed && unset && let Some(bytes) = limits.maxmemory() {
+        if is_managed
+            && unset
+            && let Some(bytes) = limits.maxmemory()
+        {
             self.values.insert("maxmemory", bytes.to_string());
         }
     }
@@ -374,7 +379,8 @@ impl Builder {
 
 fn parse_hot(values: &Values) -> Result<Hot, String> {
     let text = |name: &str| values.get(name).map(String::as_str).unwrap_or_default();
-    let int = |name: &str| text(name).parse::<i64>().map_err(|_| format!("{name} is not an integer"));
+    let int =
+        |name: &str| text(name).parse::<i64>().map_err(|_| format!("{name} is not an integer"));
     let size = |name: &str| int(name).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let output_limits = lists::parse_output_limits(text("client-output-buffer-limit"));
     let tenacity = int("maxmemory-eviction-tenacity")?;
@@ -415,7 +421,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
 /// One seed for the life of the process.
 fn hash_seed() -> u64 {
     static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    *SEED.get_or_init(crate::entropy::seed)
+    *SEED.get_or_init(crate::random::seed)
 }
 
 #[cfg(test)]

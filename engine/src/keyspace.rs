@@ -5,8 +5,8 @@
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
 use std::cell::UnsafeCell;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 

@@ -52,6 +52,16 @@ pub struct Shard {
     pub primary: Option<MemberId>,
     pub epoch: Epoch,
     pub slots: Vec<SlotRange>,
+    /// Boot of the primary that `epoch` was given to: a restarted process never acts under it.
+    #[serde(default)]
+    pub boot: String,
+    /// Members (and their boots) whose data is known to be at most the asynchronous tail behind the
+    /// primary's: while one of them may come back, nobody else is promoted over it.
+    #[serde(default)]
+    pub in_sync: BTreeMap<MemberId, String>,
+    /// Lineage of the primary when it was promoted: a data set below it is an older one.
+    #[serde(default)]
+    pub floor: Option<Lineage>,
 }
 
 /// What one failover cost, kept for status and events (the last 32).
@@ -147,7 +157,21 @@ pub enum Change {
     /// Gives slots that nobody owns to a shard, creating the shard when it is new.
     Assign { shard: ShardId, slots: Vec<SlotRange> },
     /// Makes `to` the primary of `shard`; applied only while the shard's epoch is still `expected`.
-    Promote { shard: ShardId, to: MemberId, expected: Epoch, window_ms: u64 },
+    /// As a wish it is a handover: the council stops the old primary first, and `to` must have all of
+    /// its writes.
+    Promote {
+        shard: ShardId,
+        to: MemberId,
+        expected: Epoch,
+        window_ms: u64,
+        /// Boot and lineage that the choice was made by.
+        #[serde(default)]
+        boot: String,
+        #[serde(default)]
+        lineage: Option<Lineage>,
+    },
+    /// Who is in sync with the primary of that epoch; the council's own finding.
+    Synced { shard: ShardId, epoch: Epoch, in_sync: BTreeMap<MemberId, String> },
     /// The set of voters after the library's own configuration change went through.
     Voters { voters: BTreeSet<MemberId> },
     /// What a returning primary counted.
@@ -237,6 +261,13 @@ impl SlotRange {
 pub fn even_slots(index: u16, count: u16) -> SlotRange {
     let cut = |i: u16| (f64::from(SLOTS) / f64::from(count) * f64::from(i)).round() as u16;
     SlotRange { first: cut(index), last: cut(index + 1) - 1 }
+}
+
+impl Lineage {
+    /// What two lineages of one cluster and shard are compared by.
+    pub fn rank(&self) -> (u64, Epoch, u64) {
+        (self.incarnation, self.epoch, self.offset)
+    }
 }
 
 impl Topology {

@@ -82,8 +82,8 @@ fn client(ctx: &mut Ctx<'_, '_>) {
         }
         (b"help", 2) => ctx.help(HELP),
         (
-            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply" | b"no-evict"
-            | b"no-touch" | b"unblock" | b"pause" | b"unpause",
+            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply"
+            | b"no-evict" | b"no-touch" | b"unblock" | b"pause" | b"unpause",
             _,
         ) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),

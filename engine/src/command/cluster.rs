@@ -35,7 +35,8 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
     match (word.as_slice(), ctx.args.len()) {
         (b"info", 2) => info(ctx, &view),
         (b"nodes", 2) => {
-            let text: String = view.topology.members.values().map(|m| node_line(&view, m)).collect();
+            let text: String =
+                view.topology.members.values().map(|m| node_line(&view, m)).collect();
             ctx.reply.verbatim(&text);
         }
         (b"slots", 2) => slots(ctx, &view),
@@ -55,16 +56,22 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         }
         (b"getkeysinslot", 4) => keys_in_slot(ctx),
         (b"replicas" | b"slaves", 3) => replicas(ctx, &view),
-        (b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
-        | b"delslotsrange" | b"setslot" | b"replicate" | b"failover" | b"bumpepoch"
-        | b"set-config-epoch" | b"flushslots" | b"saveconfig" | b"migrateslots", _) => {
+        (
+            b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
+            | b"delslotsrange" | b"setslot" | b"replicate" | b"failover" | b"bumpepoch"
+            | b"set-config-epoch" | b"flushslots" | b"saveconfig" | b"migrateslots",
+            _,
+        ) => {
             let word = String::from_utf8_lossy(&word).to_ascii_uppercase();
             ctx.reply.error(&format!(
                 "ERR CLUSTER {word} is not supported: the members' council decides on slots and roles"
             ));
         }
-        (b"info" | b"nodes" | b"slots" | b"shards" | b"links" | b"myid" | b"myshardid" | b"keyslot"
-        | b"countkeysinslot" | b"getkeysinslot" | b"replicas" | b"slaves", _) => {
+        (
+            b"info" | b"nodes" | b"slots" | b"shards" | b"links" | b"myid" | b"myshardid"
+            | b"keyslot" | b"countkeysinslot" | b"getkeysinslot" | b"replicas" | b"slaves",
+            _,
+        ) => {
             ctx.wrong_sub_arity();
         }
         _ => ctx.unknown_subcommand(),
@@ -237,7 +244,8 @@ fn shards(ctx: &mut Ctx<'_, '_>, view: &View) {
             ctx.reply.map(if named { 8 } else { 7 });
             let texts = [("id", &*member.id), ("ip", &*member.host), ("endpoint", &*member.host)];
             let hostname = named.then_some(("hostname", &*member.host));
-            let texts = texts.into_iter().chain(hostname).chain([("role", role), ("health", "online")]);
+            let texts =
+                texts.into_iter().chain(hostname).chain([("role", role), ("health", "online")]);
             for (name, value) in texts {
                 ctx.reply.bulk(name.as_bytes());
                 ctx.reply.bulk(value.as_bytes());

@@ -59,8 +59,7 @@ fn digest(password: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(password).into()
 }
 
-const WRONG_PASSWORD: &str =
-    "WRONGPASS invalid username-password pair or user is disabled.";
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 fn auth(ctx: &mut Ctx<'_, '_>) {
     let (user, password) = match ctx.args {
@@ -89,7 +88,9 @@ fn hello(ctx: &mut Ctx<'_, '_>) {
     let mut i = 1;
     if let Some(version) = ctx.args.get(1) {
         match crate::number::parse_i64(version) {
-            None => return ctx.reply.error("ERR Protocol version is not an integer or out of range"),
+            None => {
+                return ctx.reply.error("ERR Protocol version is not an integer or out of range");
+            }
             Some(n @ (2 | 3)) => resp3 = n == 3,
             Some(_) => return ctx.reply.error("NOPROTO unsupported protocol version"),
         }

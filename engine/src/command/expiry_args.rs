@@ -4,7 +4,7 @@ use super::Ctx;
 
 /// What a SET or GETEX does to the expiry time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expiry {
+pub(super) enum Expiry {
     None,
     Keep,
     /// Unix milliseconds.
@@ -12,7 +12,7 @@ pub enum Expiry {
 }
 
 /// `EX n`, `PX n`, `EXAT n` or `PXAT n` at argument `i`. `None`: it is none of them; an error has been replied.
-pub fn parse_expiry(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<Result<Expiry, ()>> {
+pub(super) fn parse_expiry(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<Result<Expiry, ()>> {
     let (unit_ms, relative) = if ctx.is_word(i, "ex") {
         (1000, true)
     } else if ctx.is_word(i, "px") {
@@ -36,7 +36,7 @@ pub fn parse_expiry(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<Result<Expiry, ()
 }
 
 /// Refuses a time that is not positive, or beyond what can be counted.
-pub fn invalid(ctx: &mut Ctx<'_, '_>) {
+pub(super) fn invalid(ctx: &mut Ctx<'_, '_>) {
     let text = format!("ERR invalid expire time in '{}' command", ctx.command.name);
     ctx.reply.error(&text);
 }

@@ -26,8 +26,17 @@ pub const REDIS_VERSION: &str = "7.4.0";
 pub const LARDER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const DEFAULT: &[&str] = &[
-    "server", "clients", "memory", "persistence", "stats", "replication", "cpu", "modules",
-    "errorstats", "cluster", "keyspace",
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cpu",
+    "modules",
+    "errorstats",
+    "cluster",
+    "keyspace",
 ];
 const EXTRA: &[&str] = &["commandstats", "latencystats"];
 
@@ -139,9 +148,8 @@ fn clients(out: &mut String, shared: &Shared) {
         all.iter().filter(|c| pick(c)).count().to_string()
     };
     let replicas = all.iter().filter(|c| c.is_replica.load(Ordering::Relaxed)).count();
-    let pubsub = count(|c| {
-        c.subscriptions.load(Ordering::Relaxed) + c.patterns.load(Ordering::Relaxed) > 0
-    });
+    let pubsub =
+        count(|c| c.subscriptions.load(Ordering::Relaxed) + c.patterns.load(Ordering::Relaxed) > 0);
     let output = all.iter().map(|c| c.pending_out.load(Ordering::Relaxed)).max().unwrap_or(0);
     let fields: &[Field] = &[
         ("connected_clients", all.len().saturating_sub(replicas).to_string()),
@@ -170,7 +178,8 @@ fn memory(out: &mut String, shared: &Shared) {
     let data = shared.keyspace.used_memory();
     let buffers = used.saturating_sub(data);
     let backlog = shared.journal.memory();
-    let [allocated, active, resident] = process::allocator();
+    // What is counted as used is what was allocated; the allocator's own slack shows in what is resident.
+    let [allocated, active, resident] = [used, rss.max(used), rss];
     let ratio = |a: u64, b: u64| format!("{:.2}", if b == 0 { 1.0 } else { a as f64 / b as f64 });
     let policy = shared.config.get("maxmemory-policy").unwrap_or_default();
     let fields: &[Field] = &[

@@ -6,7 +6,8 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::server::Shared;
 use crate::session::Session;
 
-const LISTEN: u32 = flag::PUBSUB | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::IN_SUBSCRIBE;
+const LISTEN: u32 =
+    flag::PUBSUB | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::IN_SUBSCRIBE;
 const TELL: u32 = flag::PUBSUB | flag::LOADING | flag::STALE;
 
 #[rustfmt::skip]

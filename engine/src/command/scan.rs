@@ -60,7 +60,8 @@ fn keys(ctx: &mut Ctx<'_, '_>) {
 
 fn scan(ctx: &mut Ctx<'_, '_>) {
     let Some(cursor) = parse_u64(ctx.args[1]) else { return ctx.reply.error("ERR invalid cursor") };
-    let (mut pattern, mut count, mut kind): (Option<&[u8]>, usize, Option<&[u8]>) = (None, 10, None);
+    let (mut pattern, mut count, mut kind): (Option<&[u8]>, usize, Option<&[u8]>) =
+        (None, 10, None);
     if !ctx.args.len().is_multiple_of(2) {
         return ctx.reply.syntax_error();
     }
@@ -128,7 +129,7 @@ fn scan(ctx: &mut Ctx<'_, '_>) {
 
 fn randomkey(ctx: &mut Ctx<'_, '_>) {
     let (index, now) = (ctx.db.index, ctx.db.now_ms());
-    let from = crate::entropy::below(u64::from(SLOTS)) as u16;
+    let from = crate::random::below(u64::from(SLOTS)) as u16;
     for step in 0..SLOTS {
         let slot = (from + step) % SLOTS;
         let found = with_slot(ctx.shared, ctx.db, index, slot, |table| random_key(table, now));
@@ -147,13 +148,13 @@ fn random_key(table: &Table, now_ms: i64) -> Option<Vec<u8>> {
         return None;
     }
     let (mut seen, mut chosen) = (0, None);
-    let mut cursor = crate::entropy::next();
+    let mut cursor = crate::random::next();
     // A bucket may be empty: a few are tried, then all.
     for _ in 0..16 {
         table.scan(cursor, |entry| {
             if !is_due(entry, now_ms) {
                 seen += 1;
-                if crate::entropy::below(seen) == 0 {
+                if crate::random::below(seen) == 0 {
                     chosen = Some(entry.key().to_vec());
                 }
             }
@@ -161,7 +162,7 @@ fn random_key(table: &Table, now_ms: i64) -> Option<Vec<u8>> {
         if chosen.is_some() {
             return chosen;
         }
-        cursor = crate::entropy::next();
+        cursor = crate::random::next();
     }
     table.each(|entry| {
         if chosen.is_none() && !is_due(entry, now_ms) {

@@ -98,7 +98,8 @@ fn latency(ctx: &mut Ctx<'_, '_>) {
         b"doctor" => ctx.reply.verbatim(
             "Latency spikes are not recorded by this server. SLOWLOG GET shows slow commands.",
         ),
-        b"help" => ctx.help(&["LATENCY <subcommand>. Subcommands are:", "LATEST, HISTOGRAM, RESET, DOCTOR"]),
+        b"help" => ctx
+            .help(&["LATENCY <subcommand>. Subcommands are:", "LATEST, HISTOGRAM, RESET, DOCTOR"]),
         _ => ctx.unknown_subcommand(),
     }
 }

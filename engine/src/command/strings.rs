@@ -37,10 +37,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("setrange", 4, WM, Keys::FIRST, Group::String, "2.2.0", "Overwrites a part of a value.", setrange),
 ];
 
-/// The longest value, bytes.
-pub(super) const VALUE_BYTES_MAX: usize = 512 << 20;
-pub(super) const TOO_LONG: &str =
-    "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
 fn get(ctx: &mut Ctx<'_, '_>) {
     match ctx.db.string(ctx.args[1]) {

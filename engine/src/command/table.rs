@@ -157,8 +157,11 @@ fn describe(reply: &mut Reply, command: &Command) {
 
 fn docs(reply: &mut Reply, command: &Command) {
     reply.bulk(command.name.as_bytes());
-    let fields =
-        [("summary", command.summary), ("since", command.since), ("group", group_name(command.group))];
+    let fields = [
+        ("summary", command.summary),
+        ("since", command.since),
+        ("group", group_name(command.group)),
+    ];
     reply.map(fields.len());
     for (name, value) in fields {
         reply.bulk(name.as_bytes());
@@ -207,8 +210,11 @@ fn get_keys(ctx: &mut Ctx<'_, '_>, with_flags: bool) {
         }
         ctx.reply.bulk(args[at]);
         if with_flags {
-            let words: &[&str] =
-                if command.is(flag::WRITE) { &["RW", "access", "update"] } else { &["RO", "access"] };
+            let words: &[&str] = if command.is(flag::WRITE) {
+                &["RW", "access", "update"]
+            } else {
+                &["RO", "access"]
+            };
             ctx.reply.set(words.len());
             words.iter().for_each(|w| ctx.reply.simple(w));
         }

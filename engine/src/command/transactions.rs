@@ -45,7 +45,8 @@ fn watch(ctx: &mut Ctx<'_, '_>) {
     if ctx.session.queue.is_some() {
         return ctx.reply.error("ERR WATCH inside MULTI is not allowed");
     }
-    let broken = ctx.session.watch_broken.get_or_insert_with(|| Arc::new(AtomicBool::new(false))).clone();
+    let broken =
+        ctx.session.watch_broken.get_or_insert_with(|| Arc::new(AtomicBool::new(false))).clone();
     let db = ctx.session.db;
     for key in &ctx.args[1..] {
         if ctx.session.watched.iter().any(|(d, k)| *d == db && k == key) {

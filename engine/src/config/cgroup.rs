@@ -61,7 +61,8 @@ fn look(dir: &Path, controllers: &str, limits: &mut CgroupLimits) {
         lower(&mut limits.memory, number("memory.limit_in_bytes").and_then(memory));
     }
     if controllers.split(',').any(|c| c == "cpu")
-        && let (Some(quota), Some(period)) = (number("cpu.cfs_quota_us"), number("cpu.cfs_period_us"))
+        && let (Some(quota), Some(period)) =
+            (number("cpu.cfs_quota_us"), number("cpu.cfs_period_us"))
         && quota > 0
         && period > 0
     {
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn no_limit_is_no_limit() {
-        let none = world(&[("memory/memory.limit_in_bytes", "9223372036854771712")], "3:memory:/\n");
+        let none =
+            world(&[("memory/memory.limit_in_bytes", "9223372036854771712")], "3:memory:/\n");
         assert_eq!(none, CgroupLimits::default());
         assert_eq!(none.maxmemory(), None);
         assert_eq!(none.threads(4), 4);

@@ -306,9 +306,13 @@ impl Directive {
             }
             Choice(names) => {
                 let word = one()?;
-                names.iter().find(|n| n.eq_ignore_ascii_case(word)).map(|n| (*n).to_string()).ok_or_else(
-                    || format!("argument(s) must be one of the following: {}", names.join(", ")),
-                )
+                names
+                    .iter()
+                    .find(|n| n.eq_ignore_ascii_case(word))
+                    .map(|n| (*n).to_string())
+                    .ok_or_else(|| {
+                        format!("argument(s) must be one of the following: {}", names.join(", "))
+                    })
             }
             Text => one().map(str::to_string),
             Words => Ok(words.join(" ")),

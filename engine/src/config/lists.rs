@@ -47,10 +47,16 @@ pub fn output_limits(words: &[String], old: &str) -> Result<String, String> {
         let number = |word: &str| parse_memory(word).map(|n| n as u64);
         match (number(one[1]), number(one[2]), one[3].parse::<u64>()) {
             (Some(hard), Some(soft), Ok(soft_s)) => limits[at] = OutputLimit { hard, soft, soft_s },
-            _ => return Err("Error in hard, soft or soft_seconds setting in buffer limit configuration.".into()),
+            _ => {
+                return Err(
+                    "Error in hard, soft or soft_seconds setting in buffer limit configuration."
+                        .into(),
+                );
+            }
         }
     }
-    let text = |(class, l): (&&str, &OutputLimit)| format!("{class} {} {} {}", l.hard, l.soft, l.soft_s);
+    let text =
+        |(class, l): (&&str, &OutputLimit)| format!("{class} {} {} {}", l.hard, l.soft, l.soft_s);
     Ok(CLASSES.iter().zip(&limits).map(text).collect::<Vec<_>>().join(" "))
 }
 

@@ -103,7 +103,9 @@ fn rewrite_keeps_comments_and_order_and_reads_back_the_same() {
     config.rewrite().unwrap();
     let path = dir.path().join("redis.conf");
     let new = std::fs::read_to_string(&path).unwrap();
-    assert!(new.starts_with("# top\nport 7000\n\n# memory\nmaxmemory 2147483648\nsave 900 1\nsave 60 5\n"));
+    assert!(new.starts_with(
+        "# top\nport 7000\n\n# memory\nmaxmemory 2147483648\nsave 900 1\nsave 60 5\n"
+    ));
     let again = Config::from_args(&[path.to_string_lossy().into_owned()]).unwrap();
     for name in ["port", "maxmemory", "save", "timeout", "requirepass"] {
         assert_eq!(again.get(name), config.get(name), "{name}");

@@ -10,7 +10,7 @@ pub fn rss_bytes() -> u64 {
 }
 
 /// Memory of the machine, bytes.
-pub fn total_memory() -> u64 {
+pub(super) fn total_memory() -> u64 {
     let text = read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
@@ -18,29 +18,21 @@ pub fn total_memory() -> u64 {
 }
 
 /// Seconds of processor time: in user code, in the system. The system counts in hundredths.
-pub fn cpu_seconds() -> (f64, f64) {
+pub(super) fn cpu_seconds() -> (f64, f64) {
     let stat = read_to_string("/proc/self/stat").unwrap_or_default();
     // The name of the process, in parentheses, may hold spaces; the fields behind it do not.
     let behind = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = |n: usize| behind.split_ascii_whitespace().nth(n).and_then(|t| t.parse::<f64>().ok());
+    let field =
+        |n: usize| behind.split_ascii_whitespace().nth(n).and_then(|t| t.parse::<f64>().ok());
     (field(11).unwrap_or(0.0) / 100.0, field(12).unwrap_or(0.0) / 100.0)
 }
 
 /// Name, release and machine of the system.
-pub fn system() -> String {
+pub(super) fn system() -> String {
     let release = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
-pub fn executable() -> String {
+pub(super) fn executable() -> String {
     std::env::current_exe().map(|p| p.display().to_string()).unwrap_or_default()
-}
-
-/// The allocator's own figures: allocated, active, resident bytes.
-pub fn allocator() -> [u64; 3] {
-    use tikv_jemalloc_ctl::{epoch, stats};
-    // The figures are as of the last epoch; one that cannot be read is 0.
-    let _ = epoch::advance();
-    let read = |n: Result<usize, tikv_jemalloc_ctl::Error>| n.map_or(0, |n| n as u64);
-    [read(stats::allocated::read()), read(stats::active::read()), read(stats::resident::read())]
 }

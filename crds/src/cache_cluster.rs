@@ -1,0 +1,460 @@
+//! The spec of a CacheCluster: its fields, its defaults and the CEL rules that the API server checks.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::CacheClusterStatus;
+
+/// A Kubernetes quantity of bytes, as a pattern.
+pub const QUANTITY_PATTERN: &str =
+    r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[mkMGTPE]|[eE][+]?[0-9]+)?$";
+/// A duration such as 900s, 1m30s or 500ms, as a pattern.
+pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
+
+/// A sharded, replicated, persistent cache that keeps itself alive.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "larder.dev",
+    version = "v1alpha1",
+    kind = "CacheCluster",
+    namespaced,
+    shortname = "cc",
+    category = "all",
+    status = "CacheClusterStatus",
+    derive = "PartialEq",
+    doc = "A sharded, replicated, persistent cache that keeps itself alive.",
+    scale(
+        spec_replicas_path = ".spec.shards",
+        status_replicas_path = ".status.shardCount",
+        label_selector_path = ".status.labelSelector"
+    ),
+    printcolumn(
+        name = "Shards",
+        type_ = "integer",
+        json_path = ".spec.shards",
+        description = "Shards wanted"
+    ),
+    printcolumn(
+        name = "Replicas",
+        type_ = "integer",
+        json_path = ".spec.replicasPerShard",
+        description = "Replicas wanted per shard"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.ready",
+        description = "Members that are ready of those wanted"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why it is ready, or not"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        description = "The same as a sentence",
+        priority = "1"
+    ),
+    validation = Rule::new(
+        "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+    ).message(
+        "metadata.name must be at most 40 characters of a-z, 0-9 and -, begin with a letter and end with a letter or digit: pods, Services and DNS names are made from it"
+    ),
+    validation = Rule::new("!self.metadata.name.matches('-(members|read|primary)$')").message(
+        "metadata.name must not end in -members, -read or -primary: a Service of another cluster could have that name"
+    )
+)]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.resources) || !has(self.resources.limits) || !('memory' in self.resources.limits) || quantity(string(self.resources.limits['memory'])).compareTo(quantity(self.memory)) > 0"
+    ).message("resources.limits.memory must be larger than memory: buffers and snapshots need room beside the data"),
+    validation = Rule::new(
+        "!has(self.persistence) || !has(self.persistence.volume) || quantity(self.persistence.volume.size).compareTo(quantity(self.memory)) >= 0"
+    ).message("persistence.volume.size must be at least memory: the volume has to hold what memory holds"),
+    validation = Rule::new(
+        "(has(self.persistence) && has(self.persistence.volume)) == (has(oldSelf.persistence) && has(oldSelf.persistence.volume))"
+    ).message("persistence.volume cannot be added or removed later: create a new cluster and move the data")
+)]
+pub struct CacheClusterSpec {
+    /// Number of shards; the 16,384 slots are dealt evenly among them.
+    #[schemars(range(min = 1, max = 500))]
+    pub shards: i32,
+
+    /// Replicas of each primary.
+    #[serde(default = "defaults::replicas_per_shard")]
+    #[schemars(range(min = 0, max = 5))]
+    pub replicas_per_shard: i32,
+
+    /// Memory for the data of one member (maxmemory). The pod's limit is derived from it:
+    /// a quarter more and 96 MiB, unless resources says otherwise.
+    #[serde(default = "defaults::memory")]
+    #[schemars(length(max = 32), regex(pattern = QUANTITY_PATTERN))]
+    #[x_kube(
+        validation = Rule::new("!isQuantity(self) || quantity(self).compareTo(quantity('16Mi')) >= 0")
+            .message("memory must be at least 16Mi")
+    )]
+    pub memory: String,
+
+    /// What goes when memory is full (maxmemory-policy).
+    #[serde(default)]
+    pub eviction: Eviction,
+
+    /// When a write is acknowledged.
+    #[serde(default)]
+    #[x_kube(
+        validation = Rule::new("self != 'Quorum'")
+            .message("durability: Quorum is not in this version yet; use Async")
+    )]
+    pub durability: Durability,
+
+    /// What is written to disk, and where. Absent: the AOF, synced every second, on the pod's own
+    /// disk, which lives as long as the pod. Present: exactly what it says; {} writes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+
+    /// Image of the engine; absent: the one that the operator was released with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// When the image is pulled; absent: as Kubernetes decides from its tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
+    /// Any other directive of the engine. One that a member refuses stops at the first member.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::directives")]
+    #[x_kube(
+        validation = Rule::new("self.all(k, k.matches('^[a-z][a-z0-9-]{0,63}$'))")
+            .message("config: a directive is written in lower case letters, digits and -"),
+        validation = Rule::new("self.all(k, !self[k].contains('\\n') && !self[k].contains('\\r'))")
+            .message("config: a value is one line"),
+        validation = Rule::new(
+            "self.all(k, !k.startsWith('larder-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'cluster-enabled', 'cluster-announce-hostname', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
+        ).message(
+            "config: port, bind, dir, include, daemonize, cluster-*, replicaof, requirepass, masterauth, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence and auth"
+        )
+    )]
+    pub config: BTreeMap<String, String>,
+
+    /// The password of clients. Absent: one is generated, in the Secret NAME-auth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+
+    /// Requests and limits of each member, instead of those derived from memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resources")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Affinity of the pods, instead of the default one (members of a shard on different nodes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::open_object")]
+    pub affinity: Option<Affinity>,
+
+    /// Tolerations of the pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::open_objects")]
+    pub tolerations: Vec<Toleration>,
+
+    /// Topology spread constraints of the pods, instead of the default ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::open_objects")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+
+    /// Labels added to every pod and volume.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::small_map")]
+    #[x_kube(
+        validation = Rule::new("self.all(k, !k.startsWith('larder.dev/') && !k.startsWith('app.kubernetes.io/'))")
+            .message("labels: the prefixes larder.dev/ and app.kubernetes.io/ belong to Larder")
+    )]
+    pub labels: BTreeMap<String, String>,
+
+    /// Annotations added to every pod.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::small_map")]
+    #[x_kube(
+        validation = Rule::new("self.all(k, !k.startsWith('larder.dev/'))")
+            .message("annotations: the prefix larder.dev/ belongs to Larder")
+    )]
+    pub annotations: BTreeMap<String, String>,
+
+    /// How members are restarted when something about them changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+
+    /// The operator looks and tells, and changes nothing. Failover goes on: it is the members' own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
+
+    /// Silence after which a member is taken for failed.
+    #[serde(default = "defaults::failure_timeout")]
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('300ms') && duration(self) <= duration('60s'))"
+        ).message("failureTimeout must be between 300ms and 60s")
+    )]
+    pub failure_timeout: String,
+}
+
+/// What goes when memory is full.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum Eviction {
+    /// Nothing: writes that need memory fail.
+    #[default]
+    NoEviction,
+    /// Any key, the least recently used first.
+    AllKeysLru,
+    /// Any key, the least frequently used first.
+    AllKeysLfu,
+    /// Any key, at random.
+    AllKeysRandom,
+    /// Keys that expire, the least recently used first.
+    VolatileLru,
+    /// Keys that expire, the least frequently used first.
+    VolatileLfu,
+    /// Keys that expire, at random.
+    VolatileRandom,
+    /// Keys that expire, the one that expires first.
+    VolatileTtl,
+}
+
+/// When a write is acknowledged.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum Durability {
+    /// By the primary alone: a failover may lose a bounded tail, which is counted.
+    #[default]
+    Async,
+    /// By a majority of the shard's members.
+    Quorum,
+}
+
+/// What is written to disk, and where.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.volume) || has(self.aof) || has(self.rdb)")
+        .message("persistence.volume needs aof or rdb: without them nothing is written to it")
+)]
+pub struct Persistence {
+    /// The append-only file: every write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aof: Option<Aof>,
+    /// Snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdb: Option<Rdb>,
+    /// A volume per member, which outlives its pod. Absent: the pod's own disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Volume>,
+}
+
+/// The append-only file.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aof {
+    /// When the file is synced (appendfsync).
+    #[serde(default)]
+    pub fsync: Fsync,
+}
+
+/// When the append-only file is synced.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// Once a second.
+    #[default]
+    Everysec,
+    /// Before a write is acknowledged.
+    Always,
+    /// When the kernel likes.
+    No,
+}
+
+/// Snapshots.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rdb {
+    /// A snapshot is made when one of these holds. Absent: 3600s and 1, 300s and 100, 60s and 10000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub save: Vec<SavePoint>,
+}
+
+/// When a snapshot is made.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SavePoint {
+    /// So long after the last one, in whole seconds.
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self) >= duration('1s')")
+            .message("persistence.rdb.save.after must be at least 1s")
+    )]
+    pub after: String,
+    /// And at least so many changes.
+    #[schemars(range(min = 1))]
+    pub changes: i64,
+}
+
+/// A volume per member.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// Size of each.
+    #[schemars(length(max = 32), regex(pattern = QUANTITY_PATTERN))]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf")
+            .message("persistence.volume.size cannot be changed in this version: volumes do not grow yet")
+    )]
+    pub size: String,
+    /// Storage class; absent: the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf")
+            .message("persistence.volume.storageClassName cannot be changed later")
+    )]
+    pub storage_class_name: Option<String>,
+    /// What happens to the volumes when the CacheCluster is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+/// What happens to the volumes when the CacheCluster is deleted.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum OnDelete {
+    /// They stay, and a CacheCluster of the same name finds its data again.
+    #[default]
+    Keep,
+    /// They go with it.
+    Delete,
+}
+
+/// When the image is pulled.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum ImagePullPolicy {
+    /// At every start of a pod.
+    Always,
+    /// When the node does not have it.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+/// The password of clients.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.secretName) && has(self.disabled) && self.disabled)")
+        .message("auth: secretName and disabled: true contradict each other")
+)]
+pub struct Auth {
+    /// A Secret in the same namespace that holds the password. Absent: one is generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+    /// The key in it.
+    #[serde(default = "defaults::secret_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_key: String,
+    /// No password: whoever reaches the port may do everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+}
+
+/// How members are restarted when something about them changes.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// So many shards at a time; in each shard it is one member at a time.
+    #[serde(default = "defaults::shards_at_once")]
+    #[schemars(range(min = 1, max = 500))]
+    pub shards_at_once: i32,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { shards_at_once: defaults::shards_at_once() }
+    }
+}
+
+impl Eviction {
+    /// The word that `maxmemory-policy` takes.
+    pub fn directive(self) -> &'static str {
+        match self {
+            Self::NoEviction => "noeviction",
+            Self::AllKeysLru => "allkeys-lru",
+            Self::AllKeysLfu => "allkeys-lfu",
+            Self::AllKeysRandom => "allkeys-random",
+            Self::VolatileLru => "volatile-lru",
+            Self::VolatileLfu => "volatile-lfu",
+            Self::VolatileRandom => "volatile-random",
+            Self::VolatileTtl => "volatile-ttl",
+        }
+    }
+}
+
+impl Fsync {
+    /// The word that `appendfsync` takes.
+    pub fn directive(self) -> &'static str {
+        match self {
+            Self::Everysec => "everysec",
+            Self::Always => "always",
+            Self::No => "no",
+        }
+    }
+}
+
+impl ImagePullPolicy {
+    /// The word that a pod takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// The defaults, as the CRD carries them: the API server writes them into the object, so that a new
+/// version with other defaults changes no cluster that runs.
+mod defaults {
+    pub(super) fn replicas_per_shard() -> i32 {
+        1
+    }
+    pub(super) fn memory() -> String {
+        "256Mi".into()
+    }
+    pub(super) fn failure_timeout() -> String {
+        "1s".into()
+    }
+    pub(super) fn secret_key() -> String {
+        "password".into()
+    }
+    pub(super) fn shards_at_once() -> i32 {
+        1
+    }
+}

@@ -1,0 +1,64 @@
+//! The vocabulary that users see: condition types, condition reasons and event reasons.
+//!
+//! A reason of a step is the step's own name (`ReplaceMember`), so that an event, the status and the
+//! source say the same word.
+
+/// Condition types.
+pub mod condition {
+    /// Every shard has a primary that serves, and the observed generation is in force.
+    pub const READY: &str = "Ready";
+    /// The plan has steps left: something is being made, moved or restarted.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Something is missing or broken: a shard without a primary, a replica that is gone.
+    pub const DEGRADED: &str = "Degraded";
+}
+
+/// Reasons of the condition `Ready`, and of `Progressing` and `Degraded` where they say more.
+pub mod reason {
+    /// All is as the manifest says.
+    pub const SERVING: &str = "Serving";
+    /// The cluster is being formed for the first time.
+    pub const FORMING: &str = "Forming";
+    /// At least one shard has no primary that serves.
+    pub const SHARD_DOWN: &str = "ShardDown";
+    /// Every shard serves, but a member is missing or not in sync.
+    pub const MEMBER_LOST: &str = "MemberLost";
+    /// A shard that wants replicas has none in sync.
+    pub const NO_REPLICA: &str = "NoReplica";
+    /// Members do not answer the operator, or no majority of the council does.
+    pub const COUNCIL_SILENT: &str = "CouncilSilent";
+    /// A member refused a directive of `spec.config`; nothing was rolled further.
+    pub const CONFIG_REFUSED: &str = "ConfigRefused";
+    /// The manifest says what this version cannot do or does not understand; the message names the field.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// The Secret that `spec.auth.secretName` names is missing or has no such key.
+    pub const SECRET_MISSING: &str = "SecretMissing";
+    /// A pod cannot be scheduled, or its image cannot be pulled; the message is Kubernetes' own.
+    pub const POD_STUCK: &str = "PodStuck";
+    /// `spec.pause` is set: the operator only looks.
+    pub const PAUSED: &str = "Paused";
+    /// Members are being added, replaced, moved or restarted.
+    pub const CHANGING: &str = "Changing";
+    /// Nothing is left to do.
+    pub const SETTLED: &str = "Settled";
+    /// Nothing is missing.
+    pub const HEALTHY: &str = "Healthy";
+}
+
+/// Reasons of events that are no steps.
+pub mod event {
+    /// A replica became primary because the old one was gone; the message counts the writes dropped.
+    pub const FAILED_OVER: &str = "FailedOver";
+    /// The condition `Ready` became true.
+    pub const READY: &str = "Ready";
+    /// The condition `Ready` became false.
+    pub const NOT_READY: &str = "NotReady";
+    /// A step was carried out and has no better name.
+    pub const STEP: &str = "Step";
+    /// A step failed; the next round plans afresh.
+    pub const STEP_FAILED: &str = "StepFailed";
+    /// The manifest is not understood.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A pure cache whose members all vanished was formed anew.
+    pub const FORMED_ANEW: &str = "FormedAnew";
+}

@@ -1,0 +1,211 @@
+//! Each CEL rule accepts what it should and refuses the rest, with its own message.
+
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
+
+fn schema() -> Value {
+    let crd = crds::schema::crd();
+    let version = &crd.spec.versions[0];
+    serde_json::to_value(version.schema.as_ref().unwrap().open_api_v3_schema.as_ref()).unwrap()
+}
+
+fn cluster(spec: Value) -> Value {
+    json!({
+        "apiVersion": "larder.dev/v1alpha1",
+        "kind": "CacheCluster",
+        "metadata": {"name": "demo"},
+        "spec": spec,
+    })
+}
+
+/// Spec with three shards and these fields on top.
+fn spec(fields: Value) -> Value {
+    let mut spec = json!({"shards": 3});
+    for (name, value) in fields.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    spec
+}
+
+fn messages(object: &Value, old: Option<&Value>) -> Vec<String> {
+    match Validator::new().validate(&schema(), object, old) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|e| e.message).collect(),
+    }
+}
+
+fn accepted(fields: Value) {
+    let found = messages(&cluster(spec(fields.clone())), None);
+    assert!(found.is_empty(), "{fields}: {found:?}");
+}
+
+fn refused(fields: Value, message: &str) {
+    let found = messages(&cluster(spec(fields.clone())), None);
+    assert!(found.len() == 1 && found[0].contains(message), "{fields}: {found:?}");
+}
+
+#[test]
+fn names_are_dns_labels_of_at_most_forty_characters() {
+    let named = |name: &str| {
+        let mut object = cluster(spec(json!({})));
+        object["metadata"]["name"] = json!(name);
+        messages(&object, None)
+    };
+    for good in ["demo", "a", "a-1", &"a".repeat(40)] {
+        assert_eq!(named(good), Vec::<String>::new(), "{good}");
+    }
+    for bad in ["0demo", "a.b", "demo-", &"a".repeat(41)] {
+        let found = named(bad);
+        assert!(found.len() == 1 && found[0].contains("at most 40 characters"), "{bad}: {found:?}");
+    }
+    for bad in ["a-members", "a-read", "a-0-primary"] {
+        let found = named(bad);
+        assert!(found.len() == 1 && found[0].contains("must not end in"), "{bad}: {found:?}");
+    }
+}
+
+#[test]
+fn memory_is_at_least_sixteen_mebibytes() {
+    accepted(json!({"memory": "16Mi"}));
+    accepted(json!({"memory": "1.5Gi"}));
+    refused(json!({"memory": "1Mi"}), "at least 16Mi");
+    refused(json!({"memory": "100"}), "at least 16Mi");
+}
+
+#[test]
+fn quorum_is_refused_with_what_to_use_instead() {
+    accepted(json!({"durability": "Async"}));
+    refused(json!({"durability": "Quorum"}), "not in this version yet; use Async");
+}
+
+#[test]
+fn memory_limit_leaves_room_beside_the_data() {
+    accepted(json!({"memory": "100Mi", "resources": {"limits": {"memory": "200Mi"}}}));
+    accepted(json!({"memory": "100Mi", "resources": {"limits": {"memory": 209_715_200}}}));
+    accepted(json!({"memory": "100Mi", "resources": {"limits": {"cpu": "1"}}}));
+    accepted(json!({"resources": {"requests": {"memory": "1Mi"}}}));
+    refused(
+        json!({"memory": "100Mi", "resources": {"limits": {"memory": "100Mi"}}}),
+        "resources.limits.memory must be larger than memory",
+    );
+}
+
+#[test]
+fn volume_holds_what_memory_holds() {
+    accepted(json!({"memory": "1Gi", "persistence": {"aof": {}, "volume": {"size": "1Gi"}}}));
+    refused(
+        json!({"memory": "1Gi", "persistence": {"aof": {}, "volume": {"size": "512Mi"}}}),
+        "persistence.volume.size must be at least memory",
+    );
+}
+
+#[test]
+fn volume_needs_something_that_is_written() {
+    accepted(json!({"persistence": {}}));
+    accepted(json!({"persistence": {"aof": {"fsync": "always"}}}));
+    accepted(json!({"persistence": {"rdb": {}, "volume": {"size": "1Gi"}}}));
+    refused(json!({"persistence": {"volume": {"size": "1Gi"}}}), "needs aof or rdb");
+}
+
+#[test]
+fn volumes_stay_as_they_were_made() {
+    let with = |volume: Value| cluster(spec(json!({"persistence": {"aof": {}, "volume": volume}})));
+    let without = cluster(spec(json!({"persistence": {"aof": {}}})));
+    let old = with(json!({"size": "1Gi", "storageClassName": "fast"}));
+
+    assert!(messages(&old, Some(&old)).is_empty());
+    let keep = with(json!({"size": "1Gi", "storageClassName": "fast", "onDelete": "Delete"}));
+    assert!(messages(&keep, Some(&old)).is_empty(), "onDelete may change");
+
+    let found = messages(&with(json!({"size": "2Gi", "storageClassName": "fast"})), Some(&old));
+    assert!(found.len() == 1 && found[0].contains("volumes do not grow yet"), "{found:?}");
+    let found = messages(&with(json!({"size": "1Gi", "storageClassName": "slow"})), Some(&old));
+    assert!(found.len() == 1 && found[0].contains("cannot be changed later"), "{found:?}");
+    for (new, old) in [(&without, &old), (&old, &without)] {
+        let found = messages(new, Some(old));
+        assert!(found.len() == 1 && found[0].contains("cannot be added or removed"), "{found:?}");
+    }
+}
+
+#[test]
+fn snapshots_are_at_least_a_second_apart() {
+    let save =
+        |after: &str| json!({"persistence": {"rdb": {"save": [{"after": after, "changes": 1}]}}});
+    accepted(save("900s"));
+    accepted(save("1h30m"));
+    refused(save("500ms"), "at least 1s");
+}
+
+#[test]
+fn config_holds_directives_that_are_not_the_operators() {
+    accepted(json!({"config": {"notify-keyspace-events": "Ex", "maxmemory-samples": "10"}}));
+    refused(json!({"config": {"Maxmemory Samples": "10"}}), "lower case letters");
+    refused(json!({"config": {"databases": "16\nrequirepass x"}}), "a value is one line");
+    for owned in [
+        "port",
+        "dir",
+        "include",
+        "requirepass",
+        "maxmemory",
+        "maxmemory-policy",
+        "appendonly",
+        "save",
+        "replicaof",
+        "cluster-enabled",
+        "larder-name",
+    ] {
+        let mut config = json!({});
+        config[owned] = json!("1");
+        refused(json!({"config": config}), "are set by Larder");
+    }
+}
+
+#[test]
+fn auth_is_a_secret_or_disabled_but_not_both() {
+    accepted(json!({"auth": {}}));
+    accepted(json!({"auth": {"secretName": "mine", "secretKey": "pw"}}));
+    accepted(json!({"auth": {"disabled": true}}));
+    accepted(json!({"auth": {"secretName": "mine", "disabled": false}}));
+    refused(json!({"auth": {"secretName": "mine", "disabled": true}}), "contradict each other");
+}
+
+#[test]
+fn labels_and_annotations_leave_our_prefixes_alone() {
+    accepted(json!({"labels": {"team": "web"}, "annotations": {"a.b/c": "d"}}));
+    refused(json!({"labels": {"larder.dev/role": "primary"}}), "belong to Larder");
+    refused(json!({"labels": {"app.kubernetes.io/name": "x"}}), "belong to Larder");
+    refused(json!({"annotations": {"larder.dev/x": "y"}}), "belongs to Larder");
+}
+
+#[test]
+fn failure_timeout_is_between_300ms_and_60s() {
+    for good in ["300ms", "1s", "1m"] {
+        accepted(json!({"failureTimeout": good}));
+    }
+    for bad in ["299ms", "61s", "1h"] {
+        refused(json!({"failureTimeout": bad}), "between 300ms and 60s");
+    }
+}
+
+/// Every rule of the CRD compiles, and has a message of its own.
+#[test]
+fn every_rule_has_a_message() {
+    fn walk(schema: &Value, count: &mut usize) {
+        match schema {
+            Value::Object(map) => {
+                if let Some(Value::Array(rules)) = map.get("x-kubernetes-validations") {
+                    for rule in rules {
+                        assert!(rule["message"].as_str().is_some_and(|m| !m.is_empty()), "{rule}");
+                        *count += 1;
+                    }
+                }
+                map.values().for_each(|v| walk(v, count));
+            }
+            Value::Array(items) => items.iter().for_each(|v| walk(v, count)),
+            _ => {}
+        }
+    }
+    let mut count = 0;
+    walk(&schema(), &mut count);
+    assert_eq!(count, 18, "a new rule needs a test here");
+}

@@ -1,0 +1,49 @@
+//! The bench: our engine and its peers under one load generator, interleaved in one run.
+//!
+//! Where client and server share few cores, throughput mixes in the client's cost and the host's
+//! noise. So every server is started first, each round visits all of them, ratios are taken within
+//! a round, and the figure to trust is the server's CPU time per operation.
+//!
+//! Reading order: `options`, `speed` (and `memory`, `failover`), which use `load` over `wire`
+//! against a `server` described by `peers`; `floor` is the bare epoll loop; `table` prints.
+
+mod clock;
+mod failover;
+mod floor;
+mod load;
+mod memory;
+mod options;
+mod peers;
+mod server;
+mod speed;
+mod table;
+mod wire;
+
+pub use options::Options;
+use options::What;
+
+/// What kept a bench from running.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{action}: {source}")]
+    Io { action: String, source: std::io::Error },
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}
+
+/// Runs what the command line asks for and prints its table.
+pub fn run(options: &Options) -> Result<(), Error> {
+    match options.what {
+        What::Speed => speed::run(options),
+        What::Memory => memory::run(options),
+        What::Failover => failover::run(options),
+        What::Floor => floor::run(options.floor_port, options.threads),
+    }
+}

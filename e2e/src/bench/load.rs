@@ -1,0 +1,368 @@
+//! The load generator: closed loop by default, open loop at a rate, one event loop per thread.
+//!
+//! Closed: each connection sends `pipeline` requests in one write and awaits all their replies
+//! before the next batch; latency counts from that write. Open: requests are due at fixed times,
+//! are sent when due on the next connection in turn, whatever is still unanswered, and latency
+//! counts from when they were due. A stalled server thus shows in every request it delayed, and
+//! not in one alone (no coordinated omission).
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::wire::{Dialect, Encoder, Replies};
+use super::{Error, clock};
+
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    pub(super) addr: SocketAddr,
+    pub(super) dialect: Dialect,
+    pub(super) encoder: Encoder,
+    /// Sent once on each connection before the load (the floor learns its lengths from it).
+    pub(super) preamble: Vec<u8>,
+    pub(super) connections: usize,
+    pub(super) pipeline: usize,
+    pub(super) threads: usize,
+    pub(super) rate: Option<u64>,
+    pub(super) keys: u64,
+    pub(super) warmup: Duration,
+    pub(super) span: Duration,
+    pub(super) seed: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) ops: u64,
+    pub(super) errors: u64,
+    pub(super) first_error: Option<String>,
+    pub(super) elapsed: Duration,
+    pub(super) server_cpu: Duration,
+    /// Nanoseconds.
+    pub(super) latency: Histogram<u64>,
+}
+
+const WARMUP: u8 = 0;
+const MEASURE: u8 = 1;
+const STOP: u8 = 2;
+/// Unanswered requests of one thread above which an open loop stops sending: it is overload.
+const BACKLOG_MAX: usize = 1 << 20;
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Runs the load; `server_cpu` is asked at both ends of the measured span.
+pub(super) fn run(
+    load: &Load,
+    mut server_cpu: impl FnMut() -> Result<Duration, Error>,
+) -> Result<Outcome, Error> {
+    let phase = AtomicU8::new(WARMUP);
+    let (spans, workers) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..load.threads)
+            .map(|index| {
+                let phase = &phase;
+                scope.spawn(move || Worker::new(load, index)?.run(phase))
+            })
+            .collect();
+        thread::sleep(load.warmup);
+        let before = server_cpu();
+        let start = clock::now();
+        phase.store(MEASURE, Ordering::Relaxed);
+        thread::sleep(load.span);
+        phase.store(STOP, Ordering::Relaxed);
+        let elapsed = start.elapsed();
+        let after = server_cpu();
+        let workers: Vec<_> = workers
+            .into_iter()
+            .map(|worker| {
+                worker.join().unwrap_or_else(|_| Err(Error::Refused("a load thread died".into())))
+            })
+            .collect();
+        ((before, after, elapsed), workers)
+    });
+    let (before, after, elapsed) = spans;
+    let mut outcome = Outcome {
+        ops: 0,
+        errors: 0,
+        first_error: None,
+        elapsed,
+        server_cpu: after?.saturating_sub(before?),
+        latency: histogram()?,
+    };
+    for tally in workers {
+        let tally = tally?;
+        outcome.ops += tally.ops;
+        outcome.errors += tally.errors;
+        outcome.first_error = outcome.first_error.or(tally.first_error);
+        let added = outcome.latency.add(&tally.latency);
+        added.map_err(|error| Error::Refused(format!("adding histograms: {error}")))?;
+    }
+    Ok(outcome)
+}
+
+fn histogram() -> Result<Histogram<u64>, Error> {
+    Histogram::new_with_bounds(1_000, 100_000_000_000, 3)
+        .map_err(|error| Error::Refused(format!("histogram: {error}")))
+}
+
+#[derive(Debug)]
+struct Tally {
+    ops: u64,
+    errors: u64,
+    first_error: Option<String>,
+    latency: Histogram<u64>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    replies: Replies,
+    out: Vec<u8>,
+    sent: usize,
+    input: Vec<u8>,
+    filled: usize,
+    /// Closed loop: requests of the batch still unanswered, and when it was sent.
+    unanswered: u64,
+    batch_at: Instant,
+    /// Open loop: when each unanswered request was due.
+    due: VecDeque<Instant>,
+}
+
+struct Worker<'a> {
+    load: &'a Load,
+    poll: Poll,
+    connections: Vec<Connection>,
+    /// Requests a second of this thread, in an open loop.
+    interval: Option<Duration>,
+    random: u64,
+    tally: Tally,
+}
+
+impl<'a> Worker<'a> {
+    fn new(load: &'a Load, index: usize) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(Error::io("epoll"))?;
+        let share =
+            load.connections / load.threads + usize::from(index < load.connections % load.threads);
+        let mut connections = Vec::with_capacity(share);
+        for token in 0..share {
+            let mut stream = connect(load)?;
+            poll.registry()
+                .register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
+                .map_err(Error::io("epoll"))?;
+            connections.push(Connection {
+                stream,
+                replies: Replies::new(load.dialect),
+                out: Vec::new(),
+                sent: 0,
+                input: vec![0; READ_BUFFER],
+                filled: 0,
+                unanswered: 0,
+                batch_at: clock::now(),
+                due: VecDeque::new(),
+            });
+        }
+        let interval =
+            load.rate.map(|rate| Duration::from_secs_f64(load.threads as f64 / rate.max(1) as f64));
+        let tally = Tally { ops: 0, errors: 0, first_error: None, latency: histogram()? };
+        // Any odd constant sets the threads apart; a zero state would stay zero.
+        let random = (load.seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1);
+        Ok(Self { load, poll, connections, interval, random, tally })
+    }
+
+    fn run(mut self, phase: &AtomicU8) -> Result<Tally, Error> {
+        if self.connections.is_empty() {
+            return Ok(self.tally);
+        }
+        let mut events = Events::with_capacity(1024);
+        let mut due = clock::now();
+        let mut turn = 0;
+        if self.interval.is_none() {
+            (0..self.connections.len()).try_for_each(|index| self.send_batch(index))?;
+        }
+        while phase.load(Ordering::Relaxed) != STOP {
+            // An open loop polls without sleeping: waking late would count as the server's delay.
+            let timeout = if self.interval.is_some() { 0 } else { 100 };
+            match self.poll.poll(&mut events, Some(Duration::from_millis(timeout))) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled.map_err(Error::io("epoll"))?,
+            }
+            let measuring = phase.load(Ordering::Relaxed) == MEASURE;
+            for event in &events {
+                let index = event.token().0;
+                if event.is_writable() {
+                    flush(&mut self.connections[index])?;
+                }
+                if event.is_readable() {
+                    self.receive(index, measuring)?;
+                }
+            }
+            if let Some(interval) = self.interval {
+                self.send_due(interval, &mut due, &mut turn)?;
+            }
+        }
+        for connection in &mut self.connections {
+            self.tally.errors += connection.replies.errors;
+            let error = connection.replies.first_error.take();
+            self.tally.first_error = self.tally.first_error.take().or(error);
+        }
+        Ok(self.tally)
+    }
+
+    fn random(&mut self) -> u64 {
+        // xorshift64*: the cheapest that is even enough over a key space.
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn push_request(&mut self, index: usize) {
+        let random = self.random();
+        let (key, chance) = ((random >> 20) % self.load.keys, (random & 0xf_ffff) as u32);
+        self.load.encoder.encode(key, chance, &mut self.connections[index].out);
+    }
+
+    fn send_batch(&mut self, index: usize) -> Result<(), Error> {
+        (0..self.load.pipeline).for_each(|_| self.push_request(index));
+        let connection = &mut self.connections[index];
+        connection.unanswered = self.load.pipeline as u64;
+        connection.batch_at = clock::now();
+        flush(connection)
+    }
+
+    fn send_due(
+        &mut self,
+        interval: Duration,
+        due: &mut Instant,
+        turn: &mut usize,
+    ) -> Result<(), Error> {
+        let now = clock::now();
+        let backlog: usize = self.connections.iter().map(|each| each.due.len()).sum();
+        let first = *turn;
+        while *due <= now && backlog + (*turn - first) < BACKLOG_MAX {
+            let index = *turn % self.connections.len();
+            self.push_request(index);
+            self.connections[index].due.push_back(*due);
+            *due += interval;
+            *turn += 1;
+        }
+        let touched = (*turn - first).min(self.connections.len());
+        for step in 0..touched {
+            let index = (first + step) % self.connections.len();
+            flush(&mut self.connections[index])?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, index: usize, measuring: bool) -> Result<(), Error> {
+        loop {
+            let connection = &mut self.connections[index];
+            let room = connection.input.len() - connection.filled;
+            let read = match connection.stream.read(&mut connection.input[connection.filled..]) {
+                Ok(0) => return Err(Error::Refused("the server closed a connection".into())),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io("read")(error)),
+            };
+            connection.filled += read;
+            let (taken, done) = connection.replies.feed(&connection.input[..connection.filled]);
+            connection.input.copy_within(taken..connection.filled, 0);
+            connection.filled -= taken;
+            let now = clock::now();
+            if self.interval.is_some() {
+                for _ in 0..done {
+                    let due = connection.due.pop_front().unwrap_or(now);
+                    if measuring {
+                        record(&mut self.tally.latency, now.duration_since(due), 1);
+                    }
+                }
+            } else {
+                connection.unanswered = connection.unanswered.saturating_sub(done);
+                if measuring {
+                    record(&mut self.tally.latency, now - connection.batch_at, done);
+                }
+            }
+            if measuring {
+                self.tally.ops += done;
+            }
+            if self.interval.is_none() && self.connections[index].unanswered == 0 {
+                self.send_batch(index)?;
+            }
+            // A short read emptied the socket; asking again would only cost a system call.
+            if read < room {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn record(latency: &mut Histogram<u64>, taken: Duration, count: u64) {
+    let nanos = u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX);
+    latency.saturating_record_n(nanos, count);
+}
+
+fn connect(load: &Load) -> Result<TcpStream, Error> {
+    let stream = std::net::TcpStream::connect(load.addr)
+        .map_err(Error::io(format!("connect to {}", load.addr)))?;
+    stream.set_nodelay(true).map_err(Error::io("TCP_NODELAY"))?;
+    (&stream).write_all(&load.preamble).map_err(Error::io("preamble"))?;
+    stream.set_nonblocking(true).map_err(Error::io("O_NONBLOCK"))?;
+    Ok(TcpStream::from_std(stream))
+}
+
+fn flush(connection: &mut Connection) -> Result<(), Error> {
+    while connection.sent < connection.out.len() {
+        match connection.stream.write(&connection.out[connection.sent..]) {
+            Ok(written) => connection.sent += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("write")(error)),
+        }
+    }
+    connection.out.clear();
+    connection.sent = 0;
+    Ok(())
+}
+
+/// Writes the keys `0..keys` once, over one connection.
+pub(super) fn fill(
+    addr: SocketAddr,
+    dialect: Dialect,
+    encoder: &Encoder,
+    keys: u64,
+) -> Result<(), Error> {
+    const BATCH: u64 = 500;
+    let mut stream =
+        std::net::TcpStream::connect(addr).map_err(Error::io(format!("connect to {addr}")))?;
+    let mut replies = Replies::new(dialect);
+    let (mut out, mut input) = (Vec::new(), vec![0; READ_BUFFER]);
+    let mut next = 0;
+    while next < keys {
+        let batch = BATCH.min(keys - next);
+        out.clear();
+        // A mix whose chance is the last of its ratio writes; a plain SET always does.
+        (next..next + batch).for_each(|key| encoder.encode(key, u32::MAX, &mut out));
+        stream.write_all(&out).map_err(Error::io("fill"))?;
+        next += batch;
+        let (mut answered, mut filled) = (0, 0);
+        while answered < batch {
+            let read = stream.read(&mut input[filled..]).map_err(Error::io("fill"))?;
+            if read == 0 {
+                return Err(Error::Refused("the server closed the connection of the fill".into()));
+            }
+            filled += read;
+            let (taken, done) = replies.feed(&input[..filled]);
+            input.copy_within(taken..filled, 0);
+            filled -= taken;
+            answered += done;
+        }
+    }
+    match replies.first_error {
+        Some(error) => Err(Error::Refused(format!("fill: {} errors: {error}", replies.errors))),
+        None => Ok(()),
+    }
+}

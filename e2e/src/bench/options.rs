@@ -1,0 +1,101 @@
+//! The command line of `cargo bench-peers`.
+
+use std::path::PathBuf;
+
+use super::wire::Workload;
+
+#[derive(Debug, Clone, clap::Parser)]
+#[command(
+    name = "bench-peers",
+    about = "Runs the engine and the peers found on this machine, interleaved, and prints ratios"
+)]
+pub struct Options {
+    #[arg(value_enum, default_value = "speed")]
+    pub what: What,
+    /// Threads of each server (its event loops or I/O threads).
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Requests sent before a reply is awaited, one table per depth.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,50")]
+    pub pipeline: Vec<usize>,
+    #[arg(long, default_value_t = 50)]
+    pub connections: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 64)]
+    pub value: usize,
+    /// Keys that exist, and that requests pick from evenly.
+    #[arg(long, default_value_t = 100_000)]
+    pub keys: u64,
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Seconds measured per visit.
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Seconds of load before each measurement.
+    #[arg(long, default_value_t = 0.4)]
+    pub warmup: f64,
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "set,get")]
+    pub workloads: Vec<Workload>,
+    /// Reads to writes of the workload `mix`.
+    #[arg(long, default_value = "9:1", value_parser = parse_ratio)]
+    pub ratio: (u32, u32),
+    /// Requests a second sent on schedule, whether replies come or not (open loop); latency then
+    /// counts from when a request was due. Without it each connection awaits its replies.
+    #[arg(long)]
+    pub rate: Option<u64>,
+    #[arg(long, default_value_t = 1)]
+    pub client_threads: usize,
+    /// Only these peers (by the names printed), in this order.
+    #[arg(long, value_delimiter = ',')]
+    pub peers: Vec<String>,
+    /// The peer that ratios are taken against.
+    #[arg(long, default_value = "valkey")]
+    pub baseline: String,
+    /// Server on core 0 and client on core 1; by default if there are two cores and one thread.
+    #[arg(long)]
+    pub pin: Option<bool>,
+    /// An engine binary to use instead of building the release one.
+    #[arg(long)]
+    pub server: Option<PathBuf>,
+    /// Do not fetch missing peers.
+    #[arg(long)]
+    pub offline: bool,
+    /// Kills of `failover`.
+    #[arg(long, default_value_t = 10)]
+    pub kills: usize,
+    /// The manifest that `failover` runs.
+    #[arg(long, default_value = "examples/minimal.yaml")]
+    pub manifest: PathBuf,
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub floor_port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// Throughput, server CPU per operation, latency.
+    Speed,
+    /// Resident bytes per key.
+    Memory,
+    /// Time from the kill of a primary to the first accepted write.
+    Failover,
+    /// Serves fixed replies: the loop that `speed` measures as the floor.
+    #[value(hide = true)]
+    Floor,
+}
+
+impl Options {
+    pub(super) fn pins(&self) -> bool {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.pin.unwrap_or(self.threads == 1 && cores >= 2)
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(reads, writes)| Some((reads.parse().ok()?, writes.parse().ok()?)));
+    match parsed {
+        Some((reads, writes)) if reads + writes > 0 => Ok((reads, writes)),
+        _ => Err(format!("expected reads:writes, as in 9:1, not {text:?}")),
+    }
+}

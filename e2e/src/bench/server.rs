@@ -1,0 +1,135 @@
+//! A server as a child process: started, watched through /proc, and stopped.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Error, clock};
+
+pub(super) struct Server {
+    pub(super) addr: SocketAddr,
+    child: Child,
+    /// Its data directory, removed with it.
+    _dir: tempfile::TempDir,
+}
+
+/// What a peer needs to be started with.
+pub(super) struct Place<'a> {
+    pub(super) port: u16,
+    pub(super) threads: usize,
+    pub(super) dir: &'a Path,
+}
+
+impl Server {
+    /// Starts what `command` describes, on `core` if given, and waits until it accepts.
+    pub(super) fn start(
+        name: &str,
+        threads: usize,
+        core: Option<usize>,
+        command: impl FnOnce(&Place) -> Command,
+    ) -> Result<Self, Error> {
+        let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
+        let port = free_port()?;
+        let inner = command(&Place { port, threads, dir: dir.path() });
+        let log = fs::File::create(dir.path().join("log")).map_err(Error::io("log"))?;
+        let errors = log.try_clone().map_err(Error::io("log"))?;
+        let child = pinned(&inner, core)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .map_err(Error::io(format!("start {name}")))?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut server = Self { addr, child, _dir: dir };
+        server.await_ready(name)?;
+        Ok(server)
+    }
+
+    fn await_ready(&mut self, name: &str) -> Result<(), Error> {
+        let start = clock::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            if TcpStream::connect(self.addr).is_ok() {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(Error::Refused(format!("{name} ended: {status}: {}", self.last_log())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(Error::Refused(format!("{name} does not accept: {}", self.last_log())))
+    }
+
+    fn last_log(&self) -> String {
+        let log = fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
+        log.lines().rev().take(3).collect::<Vec<_>>().join(" / ")
+    }
+
+    /// User and system time of the whole process so far.
+    pub(super) fn cpu(&self) -> Result<Duration, Error> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        // The name of the process may hold spaces, so count the fields from its end.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap_or(0))
+            .sum::<u64>();
+        // USER_HZ is 100 on every Linux that this runs on.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident bytes.
+    pub(super) fn rss(&self) -> Result<u64, Error> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| Error::Refused(format!("{path}: no VmRSS")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Binds this process (the load generator) to a core; threads started later inherit it.
+pub(super) fn pin_self(core: usize) -> bool {
+    Command::new("taskset")
+        .args(["-a", "-cp", &core.to_string(), &std::process::id().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn pinned(inner: &Command, core: Option<usize>) -> Command {
+    // taskset execs what it starts, so the child's process ID is the server's.
+    let mut command = match core {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &core.to_string()]).arg(inner.get_program());
+            command
+        }
+        None => Command::new(inner.get_program()),
+    };
+    command.args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn free_port() -> Result<u16, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(Error::io("bind"))?;
+    Ok(listener.local_addr().map_err(Error::io("bind"))?.port())
+}

@@ -1,0 +1,184 @@
+//! Throughput, server CPU per operation and latency of every peer, round by round.
+
+use std::time::Duration;
+
+use super::load::{self, Load};
+use super::peers::{self, Peer};
+use super::server::{Server, pin_self};
+use super::table::{self, Spread};
+use super::wire::{Dialect, Encoder, Workload};
+use super::{Error, Options, floor};
+
+/// One visit to one peer.
+#[derive(Debug, Clone)]
+struct Sample {
+    kops: f64,
+    cpu_us: f64,
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    rss_mib: f64,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Error> {
+    let (peers, missing) = peers::find(options)?;
+    let pins = options.pins() && pin_self(1);
+    print_settings(options, &peers, &missing, pins);
+    let core = pins.then_some(0);
+    for &workload in &options.workloads {
+        for &pipeline in &options.pipeline {
+            let runners: Vec<&Peer> =
+                peers.iter().filter(|peer| workload.runs_on(peer.dialect)).collect();
+            let mut servers = Vec::new();
+            for peer in &runners {
+                let server =
+                    Server::start(peer.name, options.threads, core, |place| peer.command(place))?;
+                prefill(options, peer, &server)?;
+                servers.push(server);
+            }
+            let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); runners.len()];
+            for round in 0..options.rounds {
+                // Each round starts with another peer, so that none always comes after the same.
+                for step in 0..runners.len() {
+                    let at = (round + step) % runners.len();
+                    let load =
+                        load_for(options, runners[at], &servers[at], workload, pipeline, round);
+                    samples[at].push(visit(runners[at], &servers[at], &load)?);
+                }
+            }
+            report(options, workload, pipeline, &runners, &samples);
+        }
+    }
+    Ok(())
+}
+
+fn prefill(options: &Options, peer: &Peer, server: &Server) -> Result<(), Error> {
+    if peer.is_floor() {
+        return Ok(());
+    }
+    let encoder = Encoder::new(peer.dialect, Workload::Set, options.value, None, (0, 1));
+    load::fill(server.addr, peer.dialect, &encoder, options.keys)
+        .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))
+}
+
+fn load_for(
+    options: &Options,
+    peer: &Peer,
+    server: &Server,
+    workload: Workload,
+    pipeline: usize,
+    round: usize,
+) -> Load {
+    let encoder = Encoder::new(peer.dialect, workload, options.value, None, options.ratio);
+    let preamble = match peer.dialect {
+        Dialect::Floor => {
+            floor::preamble(encoder.request_len(), &workload.floor_reply(options.value))
+        }
+        _ => Vec::new(),
+    };
+    Load {
+        addr: server.addr,
+        dialect: peer.dialect,
+        encoder,
+        preamble,
+        connections: options.connections,
+        pipeline,
+        threads: options.client_threads.max(1),
+        rate: options.rate,
+        keys: options.keys.max(1),
+        warmup: Duration::from_secs_f64(options.warmup),
+        span: Duration::from_secs_f64(options.seconds),
+        seed: round as u64,
+    }
+}
+
+fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample, Error> {
+    let outcome = load::run(load, || server.cpu())
+        .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
+    if let Some(error) = outcome.first_error {
+        let text = format!("{}: {} error replies: {error}", peer.name, outcome.errors);
+        return Err(Error::Refused(text));
+    }
+    let quantile = |q: f64| outcome.latency.value_at_quantile(q) as f64 / 1e3;
+    Ok(Sample {
+        kops: outcome.ops as f64 / outcome.elapsed.as_secs_f64() / 1e3,
+        cpu_us: outcome.server_cpu.as_secs_f64() * 1e6 / outcome.ops as f64,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        rss_mib: server.rss()? as f64 / f64::from(1 << 20),
+    })
+}
+
+fn print_settings(options: &Options, peers: &[Peer], missing: &[peers::Missing], pins: bool) {
+    let Options { threads, connections, value, keys, rounds, seconds, .. } = options;
+    println!(
+        "{threads} server thread(s), {connections} connections, 16-byte keys out of {keys}, \
+         {value}-byte values, {rounds} rounds of {seconds} s, {} client thread(s), {}, {}.",
+        options.client_threads,
+        if pins { "server on core 0 and client on core 1" } else { "not pinned" },
+        match options.rate {
+            Some(rate) => format!("open loop at {rate} requests a second"),
+            None => "closed loop".into(),
+        },
+    );
+    println!("Medians of the rounds (smallest-largest); ratios are taken within a round.\n");
+    for peer in peers {
+        println!("- {}: {}", peer.name, peer.version);
+    }
+    for peers::Missing { name, why } in missing {
+        println!("- {name}: missing: {why}");
+    }
+}
+
+fn report(
+    options: &Options,
+    workload: Workload,
+    pipeline: usize,
+    runners: &[&Peer],
+    samples: &[Vec<Sample>],
+) {
+    println!("\n### {}, pipeline {pipeline}, {} thread(s)\n", workload.name(), options.threads);
+    let baseline = runners.iter().position(|peer| peer.name == options.baseline);
+    let spread = |at: usize, pick: fn(&Sample) -> f64| Spread::of(samples[at].iter().map(pick));
+    let ratio = |at: usize, pick: fn(&Sample) -> f64| {
+        let base = &samples[baseline?];
+        Spread::of(samples[at].iter().zip(base).map(|(own, base)| pick(own) / pick(base)))
+    };
+    let per_cpu = |sample: &Sample| 1.0 / sample.cpu_us;
+    let rows: Vec<Vec<String>> = runners
+        .iter()
+        .enumerate()
+        .map(|(at, peer)| {
+            vec![
+                peer.name.to_owned(),
+                table::show(spread(at, |sample| sample.kops), 1),
+                table::show(spread(at, |sample| sample.cpu_us), 2),
+                table::show(ratio(at, per_cpu), 2),
+                table::show(ratio(at, |sample| sample.kops), 2),
+                table::show(spread(at, |sample| sample.p50_us), 0),
+                table::show(spread(at, |sample| sample.p99_us), 0),
+                table::show(ratio(at, |sample| sample.p99_us), 2),
+                table::show(spread(at, |sample| sample.p999_us), 0),
+                spread(at, |sample| sample.rss_mib)
+                    .map_or_else(|| "-".into(), |rss| format!("{:.1}", rss.median)),
+            ]
+        })
+        .collect();
+    let against = &options.baseline;
+    table::print(
+        &[
+            "peer",
+            "kops/s",
+            "CPU us/op",
+            &format!("ops per CPU s / {against}"),
+            &format!("ops/s / {against}"),
+            "p50 us",
+            "p99 us",
+            &format!("p99 / {against}"),
+            "p99.9 us",
+            "RSS MiB",
+        ],
+        &rows,
+    );
+}

@@ -1,0 +1,245 @@
+//! The same scenarios on local processes: `larder run -f FILE`, no Kubernetes anywhere.
+
+use crate::client::AddressBook;
+use crate::clock::{self, eventually, seconds};
+use crate::failure::{Context, Failure, Result};
+use crate::ledger::{self, Writers};
+use crate::tests::Tally;
+use crate::tools;
+use crate::wire::Connection;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+pub struct Test {
+    pub name: &'static str,
+    run: fn() -> BoxFuture<'static, Result>,
+}
+
+macro_rules! test {
+    ($name:ident) => {
+        Test { name: stringify!($name), run: || Box::pin($name()) }
+    };
+}
+
+pub const TESTS: &[Test] = &[
+    test!(local_example_forms_and_finds_its_data_again),
+    test!(local_primary_killed_writes_resume),
+    test!(local_all_killed_at_once_come_back),
+];
+
+pub async fn run(tests: &[&Test]) -> Tally {
+    let mut tally = Tally::default();
+    for test in tests {
+        let start = clock::now();
+        let result = tokio::time::timeout(Duration::from_secs(300), (test.run)()).await;
+        let result = result.unwrap_or_else(|_| Err(Failure::new("not done within 300 s")));
+        let took = seconds(start.elapsed());
+        match result {
+            Ok(()) => {
+                println!("pass  {} ({took})", test.name);
+                tally.passed += 1;
+            }
+            Err(failure) => {
+                println!("FAIL  {} ({took}): {failure}", test.name);
+                tally.failed += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// A running `larder run`, and how to reach what it runs.
+struct Local {
+    child: Child,
+    book: AddressBook,
+    password: Option<String>,
+}
+
+impl Local {
+    async fn start(manifest: &Path, folder: &Path) -> Result<Self> {
+        let program = tools::project().join("target/debug/larder");
+        let log = std::fs::File::create(folder.with_extension("log"))?;
+        let mut child = Command::new(program)
+            .args(["run", "--output", "json", "-f"])
+            .arg(manifest)
+            .arg("--dir")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("larder run")?;
+        let mut lines =
+            BufReader::new(child.stdout.take().context("output of larder run")?).lines();
+        let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line())
+            .await
+            .map_err(|_| Failure::new("larder run was not Ready within 60 s"))??
+            .context("larder run ended before it was Ready")?;
+        // Keep reading: a full pipe would stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let ready: Value = serde_json::from_str(&line).context(line)?;
+        let endpoints = ready["endpoints"].as_array().context("endpoints")?;
+        let mut members = BTreeMap::new();
+        for endpoint in endpoints {
+            let address: SocketAddr = endpoint.as_str().context("an endpoint")?.parse()?;
+            members.insert(address.to_string(), address);
+        }
+        let book = AddressBook::default();
+        book.set(members);
+        Ok(Self { child, book, password: ready["password"].as_str().map(str::to_owned) })
+    }
+
+    /// Ctrl-C, as a user stops it.
+    async fn stop(mut self) -> Result {
+        let pid = self.child.id().context("larder run has ended")?;
+        crate::sh!("kill", "-INT", pid.to_string())?;
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        ended.map_err(|_| Failure::new("larder run did not stop within 30 s of Ctrl-C"))??;
+        for address in self.book.all() {
+            let open = Connection::open(address, None, Duration::from_millis(300)).await.is_ok();
+            crate::ensure!(!open, "{address} still answers after Ctrl-C");
+        }
+        Ok(())
+    }
+
+    /// The process that serves an address, by the port in INFO.
+    async fn pid_of(&self, address: SocketAddr) -> Result<String> {
+        let mut connection =
+            Connection::open(address, self.password.as_deref(), Duration::from_secs(2)).await?;
+        let info = connection.call(&["INFO", "server"]).await?.ok()?.text().context("INFO")?;
+        let pid = info
+            .lines()
+            .find_map(|line| line.strip_prefix("process_id:"))
+            .context("process_id in INFO")?;
+        Ok(pid.trim().to_owned())
+    }
+
+    async fn writers(&self) -> Result<Writers> {
+        Writers::start(&self.book, self.password.as_deref(), Duration::from_millis(1)).await
+    }
+}
+
+fn manifest(folder: &Path, spec: &Value) -> Result<PathBuf> {
+    let file = folder.join("demo.yaml");
+    let object = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "demo"}, "spec": spec,
+    });
+    std::fs::write(&file, object.to_string())?;
+    Ok(file)
+}
+
+async fn local_example_forms_and_finds_its_data_again() -> Result {
+    let folder = tempfile::tempdir()?;
+    let example = tools::project().join("examples/minimal.yaml");
+    let state = folder.path().join("state");
+    let start = clock::now();
+    let local = Local::start(&example, &state).await?;
+    println!("      Ready after {}", seconds(start.elapsed()));
+    let writers = local.writers().await?;
+    thousand(&writers).await?;
+    let ledgers = writers.stop().await;
+    local.stop().await?;
+    let again = Local::start(&example, &state).await?;
+    let loss = ledger::check(&again.book, again.password.as_deref(), &ledgers).await?;
+    crate::ensure!(
+        loss.lost.is_empty(),
+        "{} of {} writes lost",
+        loss.lost.len(),
+        loss.acknowledged
+    );
+    again.stop().await
+}
+
+async fn local_primary_killed_writes_resume() -> Result {
+    let folder = tempfile::tempdir()?;
+    let file =
+        manifest(folder.path(), &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"}))?;
+    let local = Local::start(&file, &folder.path().join("state")).await?;
+    let writers = local.writers().await?;
+    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    let mut gaps = Vec::new();
+    for round in 0..10 {
+        client.refresh().await?;
+        let range = client.ranges().get(round % 3).context("a shard")?;
+        let primary = *range.members.first().context("a primary")?;
+        let pid = local.pid_of(primary).await?;
+        writers.reset_gaps();
+        crate::sh!("kill", "-KILL", pid)?;
+        writers.all_resume(Duration::from_secs(30)).await?;
+        let gap = writers.gaps().into_iter().max().unwrap_or_default();
+        gaps.push(gap.as_millis());
+        whole(&local).await?;
+    }
+    println!("      write gaps in ms: {gaps:?}");
+    let ledgers = writers.stop().await;
+    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
+    println!("      {} writes acknowledged, {} lost", loss.acknowledged, loss.lost.len());
+    crate::ensure!(gaps.iter().all(|gap| *gap <= 3000), "writes did not resume within 3 s");
+    local.stop().await
+}
+
+async fn local_all_killed_at_once_come_back() -> Result {
+    let folder = tempfile::tempdir()?;
+    let spec = json!({
+        "shards": 3, "replicasPerShard": 1, "memory": "64Mi",
+        "persistence": {"aof": {"fsync": "always"}, "volume": {"size": "1Gi"}},
+    });
+    let local =
+        Local::start(&manifest(folder.path(), &spec)?, &folder.path().join("state")).await?;
+    let writers = local.writers().await?;
+    thousand(&writers).await?;
+    let ledgers = writers.stop().await;
+    let mut pids = Vec::new();
+    for address in local.book.all() {
+        pids.push(local.pid_of(address).await?);
+    }
+    for pid in &pids {
+        crate::sh!("kill", "-KILL", pid)?;
+    }
+    whole(&local).await?;
+    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
+    crate::ensure!(
+        loss.lost.is_empty(),
+        "{} of {} writes lost",
+        loss.lost.len(),
+        loss.acknowledged
+    );
+    local.stop().await
+}
+
+async fn thousand(writers: &Writers) -> Result {
+    eventually("a thousand writes to each shard", Duration::from_secs(60), || async {
+        let least = writers.ledgers().iter().map(|ledger| ledger.acks.len()).min().unwrap_or(0);
+        crate::ensure!(least >= 1000, "{least} so far");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until every primary sees its replica in sync.
+async fn whole(local: &Local) -> Result {
+    eventually("every primary has its replica", Duration::from_secs(60), || async {
+        let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+        client.refresh().await?;
+        for range in client.ranges().to_vec() {
+            let primary = *range.members.first().context("a primary")?;
+            let info = client
+                .call_at(primary, &["INFO", "replication"])
+                .await?
+                .ok()?
+                .text()
+                .unwrap_or_default();
+            crate::ensure!(info.contains("state=online"), "{primary} has no replica in sync");
+        }
+        Ok(())
+    })
+    .await
+}

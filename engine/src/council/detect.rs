@@ -1,0 +1,114 @@
+//! Who is there: what each member last said of itself, and when, on this member's clock.
+
+use std::collections::BTreeMap;
+
+use super::message::Stamp;
+use super::settings::Settings;
+use super::voters::Presence;
+use crate::topology::{MemberId, Report, Shard};
+
+/// The last sign of life of one member.
+pub(super) struct Seen {
+    pub(super) at_ms: u64,
+    /// The report was made after this moment of the leader's clock.
+    pub(super) as_of: Stamp,
+    pub(super) report: Report,
+    /// Its host has refused a connection since: the process is gone.
+    refused: bool,
+}
+
+/// Everybody's last sign of life.
+#[derive(Default)]
+pub(super) struct Presences {
+    seen: BTreeMap<MemberId, Seen>,
+}
+
+/// Why a shard's primary is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    NoPrimary,
+    Silent,
+    Refused,
+    Restarted,
+    DiskError,
+}
+
+impl Presences {
+    /// Takes a report in, unless a younger one is here already. A process that has just started has
+    /// seen no stamp yet: it is believed once it echoes one, so that what a former process of the same
+    /// member said, and the network kept, is never taken for news.
+    pub(super) fn heard(&mut self, from: &MemberId, now_ms: u64, as_of: Stamp, report: Report) {
+        if self.seen.get(from).is_none_or(|s| s.as_of <= as_of) {
+            self.seen.insert(from.clone(), Seen { at_ms: now_ms, as_of, report, refused: false });
+        }
+    }
+
+    pub(super) fn refused(&mut self, member: &MemberId) {
+        if let Some(seen) = self.seen.get_mut(member) {
+            seen.refused = true;
+        }
+    }
+
+    pub(super) fn get(&self, member: &MemberId) -> Option<&Seen> {
+        self.seen.get(member)
+    }
+
+    pub(super) fn retain(&mut self, is_known: impl Fn(&MemberId) -> bool) {
+        self.seen.retain(|id, _| is_known(id));
+    }
+
+    /// Heard lately, and nothing says that it is gone.
+    pub(super) fn is_live(&self, member: &MemberId, now_ms: u64, settings: &Settings) -> bool {
+        self.seen.get(member).is_some_and(|s| !s.refused && now_ms < s.at_ms + settings.suspect_ms)
+    }
+
+    /// `since_ms`: when we began to listen; nobody is silent for longer than that.
+    pub(super) fn presence(
+        &self,
+        member: &MemberId,
+        now_ms: u64,
+        since_ms: u64,
+        settings: &Settings,
+    ) -> Presence {
+        let last_ms = self.seen.get(member).map_or(0, |s| s.at_ms).max(since_ms);
+        if self.is_live(member, now_ms, settings) {
+            Presence::Present
+        } else if now_ms < last_ms + settings.voter_silence_ms {
+            Presence::Quiet
+        } else {
+            Presence::Gone
+        }
+    }
+
+    /// What speaks against the shard's primary, if anything.
+    pub(super) fn suspicion(
+        &self,
+        shard: &Shard,
+        now_ms: u64,
+        since_ms: u64,
+        settings: &Settings,
+    ) -> Option<Suspicion> {
+        let Some(primary) = &shard.primary else { return Some(Suspicion::NoPrimary) };
+        let Some(seen) = self.seen.get(primary) else {
+            let patient = now_ms < since_ms + settings.suspect_ms;
+            return (!patient).then_some(Suspicion::Silent);
+        };
+        if seen.report.boot != shard.boot {
+            return Some(Suspicion::Restarted);
+        }
+        if seen.refused {
+            return Some(Suspicion::Refused);
+        }
+        if now_ms >= seen.at_ms.max(since_ms) + settings.suspect_ms {
+            return Some(Suspicion::Silent);
+        }
+        // A primary that cannot write its disk is better than none.
+        let is_able = |id: &MemberId, boot: &String| {
+            let other = self.seen.get(id).filter(|_| id != primary);
+            other.is_some_and(|s| s.report.boot == *boot && s.report.disk_error.is_none())
+                && self.is_live(id, now_ms, settings)
+        };
+        let replaceable = shard.in_sync.iter().any(|(id, boot)| is_able(id, boot));
+        (seen.report.disk_error.is_some() && replaceable).then_some(Suspicion::DiskError)
+    }
+}

@@ -1,0 +1,441 @@
+//! What the council's leader does: grants leases, notices who is gone, appoints who takes over.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use raft::eraftpb::ConfChangeType;
+
+use super::choose::{Candidate, Choice, choose, lineage_of};
+use super::consensus::{Consensus, Proposal};
+use super::handover::Handover;
+use super::message::{Body, Renewal, Stamp};
+use super::voters::pick;
+use super::{Council, detect::Suspicion};
+use crate::topology::{Change, Epoch, Member, MemberId, Role, Shard, ShardId, Topology};
+
+/// A round of confirmation that was lost is started again after this many beats.
+const ROUND_BEATS: u64 = 2;
+/// Rounds under way at most.
+const ROUNDS_MAX: usize = 8;
+
+/// What a leader remembers of its term; a later leader knows none of it and needs none of it.
+pub(super) struct Tenure {
+    pub(super) term: u64,
+    pub(super) since_ms: u64,
+    /// When this leader last granted something for a shard.
+    granted: BTreeMap<ShardId, u64>,
+    collected: Vec<(MemberId, Renewal)>,
+    rounds: VecDeque<Round>,
+    round_last: u64,
+    /// Index of the `Promote` or other change that is in the log and not applied yet.
+    promoting: BTreeMap<ShardId, u64>,
+    syncing: BTreeMap<ShardId, u64>,
+    other: Option<u64>,
+    losses: BTreeMap<ShardId, Loss>,
+    pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
+    pub(super) handovers: BTreeMap<ShardId, Handover>,
+    /// Since when a member's place in the in-sync set has been wrong.
+    differs: BTreeMap<MemberId, u64>,
+    unanswered: BTreeMap<u64, (Option<MemberId>, u64)>,
+}
+
+struct Round {
+    number: u64,
+    begun_ms: u64,
+    renewals: Vec<(MemberId, Renewal)>,
+}
+
+/// A shard whose primary is to be replaced.
+struct Loss {
+    since_ms: u64,
+    polled_ms: u64,
+    reason: String,
+}
+
+impl Tenure {
+    pub(super) fn new(term: u64, since_ms: u64) -> Self {
+        Self {
+            term,
+            since_ms,
+            granted: BTreeMap::new(),
+            collected: vec![],
+            rounds: VecDeque::new(),
+            round_last: 0,
+            promoting: BTreeMap::new(),
+            syncing: BTreeMap::new(),
+            other: None,
+            losses: BTreeMap::new(),
+            released: BTreeMap::new(),
+            handovers: BTreeMap::new(),
+            differs: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn collect(&mut self, from: MemberId, renewal: Renewal) {
+        self.collected.retain(|(m, _)| *m != from);
+        self.collected.push((from, renewal));
+    }
+
+    /// A beat may be what a shard waits for.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.losses.is_empty() || !self.handovers.is_empty()
+    }
+
+    /// The entry at `index` is applied: who asked for it.
+    pub(super) fn applied(&mut self, index: u64) -> Option<(Option<MemberId>, u64)> {
+        self.promoting.retain(|_, i| *i != index);
+        self.syncing.retain(|_, i| *i != index);
+        self.other = self.other.filter(|i| *i != index);
+        self.unanswered.remove(&index)
+    }
+
+    pub(super) fn into_unanswered(self) -> Vec<(Option<MemberId>, u64)> {
+        let handovers = self.handovers.into_values().map(|h| (h.from, h.token));
+        self.unanswered.into_values().chain(handovers).collect()
+    }
+
+    pub(super) fn reasons(&self) -> BTreeMap<ShardId, String> {
+        self.losses.iter().map(|(shard, loss)| (*shard, loss.reason.clone())).collect()
+    }
+
+    pub(super) fn await_answer(&mut self, index: u64, from: Option<MemberId>, token: u64) {
+        self.unanswered.insert(index, (from, token));
+    }
+
+    pub(super) fn note_promoting(&mut self, shard: ShardId, index: u64) {
+        self.promoting.insert(shard, index);
+        self.losses.remove(&shard);
+    }
+
+    /// From when on every lease that was ever granted for the shard is over.
+    pub(super) fn fence_ms(&self, id: ShardId, shard: &Shard, lease_wait_ms: u64) -> u64 {
+        if shard.epoch == 0 {
+            return 0;
+        }
+        if let Some((_, at_ms)) = self.released.get(&id).filter(|(e, _)| *e == shard.epoch) {
+            return *at_ms;
+        }
+        let last_ms = self.granted.get(&id).copied().unwrap_or(0);
+        last_ms.max(self.since_ms) + lease_wait_ms
+    }
+}
+
+impl Council {
+    /// Starts a round for the renewals that came in.
+    pub(super) fn confirm(&mut self) {
+        let (Some(tenure), Some(consensus)) = (&mut self.tenure, &mut self.consensus) else {
+            return;
+        };
+        let retry_ms = ROUND_BEATS * self.settings.beat_ms;
+        let is_busy = tenure.rounds.back().is_some_and(|r| self.now_ms < r.begun_ms + retry_ms);
+        if tenure.collected.is_empty() || is_busy || !consensus.is_caught_up() {
+            return;
+        }
+        tenure.round_last += 1;
+        let renewals = std::mem::take(&mut tenure.collected);
+        tenure.rounds.push_back(Round {
+            number: tenure.round_last,
+            begun_ms: self.now_ms,
+            renewals,
+        });
+        if tenure.rounds.len() > ROUNDS_MAX {
+            tenure.rounds.pop_front();
+        }
+        consensus.confirm(tenure.round_last);
+    }
+
+    /// A majority has confirmed this leader since round `number` began.
+    pub(super) fn grant(&mut self, number: u64) {
+        let Some(tenure) = &mut self.tenure else { return };
+        let Some(at) = tenure.rounds.iter().position(|r| r.number == number) else { return };
+        let renewals: Vec<_> = tenure.rounds.drain(..=at).flat_map(|r| r.renewals).collect();
+        for (from, renewal) in renewals {
+            if !self.may_grant(&from, &renewal) {
+                continue;
+            }
+            if let Some(tenure) = &mut self.tenure {
+                tenure.granted.insert(renewal.shard, self.now_ms);
+            }
+            if from == self.me {
+                if self.holder.granted(&renewal, &self.boot, &self.settings) {
+                    self.tell_lease();
+                }
+            } else {
+                self.send(&from, Body::Granted(renewal));
+            }
+        }
+        self.confirm();
+    }
+
+    fn may_grant(&self, from: &MemberId, renewal: &Renewal) -> bool {
+        let (Some(tenure), Some(consensus)) = (&self.tenure, &self.consensus) else { return false };
+        let id = renewal.shard;
+        let Some(shard) = consensus.machine.shards.get(&id) else { return false };
+        consensus.is_caught_up()
+            && shard.primary.as_ref() == Some(from)
+            && shard.epoch == renewal.epoch
+            && shard.boot == renewal.boot
+            && !tenure.promoting.contains_key(&id)
+            && !tenure.handovers.contains_key(&id)
+            && self.suspicion(shard, tenure.since_ms).is_none()
+    }
+
+    fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {
+        self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings)
+    }
+
+    /// Puts a change into the log; the index at which it will be applied.
+    pub(super) fn put(&mut self, change: Change, expected: Option<Epoch>) -> Option<u64> {
+        self.consensus.as_mut()?.propose(&Proposal { change, expected })
+    }
+
+    /// Looks after every shard, the voters and the accounts.
+    pub(super) fn lead(&mut self) {
+        let Some(consensus) = &self.consensus else { return };
+        if self.tenure.is_none() || !consensus.is_caught_up() {
+            return;
+        }
+        let machine = &consensus.machine;
+        let topology = match &self.known {
+            Some(known) if known.epoch == machine.epoch => known.clone(),
+            _ => Arc::new(machine.clone()),
+        };
+        for (id, shard) in &topology.shards {
+            self.look_after_handover(&topology, *id, shard);
+            self.look_after(&topology, *id, shard);
+        }
+        self.look_after_voters(&topology);
+        self.note_dropped(&topology);
+        self.confirm();
+    }
+
+    fn look_after(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
+        let Some(tenure) = &mut self.tenure else { return };
+        if tenure.promoting.contains_key(&id) || tenure.handovers.contains_key(&id) {
+            return;
+        }
+        let since_ms = tenure.since_ms;
+        let Some(suspicion) = self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings)
+        else {
+            tenure.losses.remove(&id);
+            self.look_after_sync(topology, id, shard);
+            return;
+        };
+        let fresh = Loss {
+            since_ms: self.now_ms,
+            polled_ms: 0,
+            reason: format!("the primary is to be replaced: {suspicion:?}"),
+        };
+        let lost_ms = tenure.losses.entry(id).or_insert(fresh).since_ms;
+        let fence_ms = tenure.fence_ms(id, shard, self.settings.lease_wait_ms);
+        if self.now_ms < fence_ms {
+            return;
+        }
+        let members = topology.members_of(id);
+        let patience_ms = fence_ms.max(lost_ms) + 3 * self.settings.beat_ms;
+        if shard.epoch > 0 && self.poll(&members, id, fence_ms) && self.now_ms < patience_ms {
+            return;
+        }
+        let patience_over = self.now_ms >= lost_ms.max(since_ms) + self.settings.grace_ms;
+        let candidates: Vec<_> = members.iter().map(|m| self.candidate(m, fence_ms)).collect();
+        match choose(topology, id, shard, &candidates, patience_over) {
+            Choice::Appoint { to, boot, lineage } => {
+                let last_ms = shard.primary.as_ref().and_then(|p| self.seen.get(p));
+                let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));
+                let window_ms = self.now_ms.saturating_sub(last_ms);
+                let expected = shard.epoch;
+                let change = Change::Promote { shard: id, to, expected, window_ms, boot, lineage };
+                self.promote(id, change);
+            }
+            Choice::Wait(reason) => {
+                if let Some(loss) = self.tenure.as_mut().and_then(|t| t.losses.get_mut(&id)) {
+                    loss.reason = reason;
+                }
+            }
+        }
+    }
+
+    pub(super) fn promote(&mut self, id: ShardId, change: Change) -> Option<u64> {
+        let index = self.put(change, None)?;
+        self.tenure.as_mut()?.note_promoting(id, index);
+        Some(index)
+    }
+
+    /// The member, with its report if that was made after `fence_ms`.
+    fn candidate<'a>(&'a self, member: &'a Member, fence_ms: u64) -> Candidate<'a> {
+        let term = self.term();
+        let is_current =
+            |as_of: Stamp| fence_ms == 0 || (as_of.term == term && as_of.at_ms > fence_ms);
+        let live = self.seen.is_live(&member.id, self.now_ms, &self.settings);
+        let seen = self.seen.get(&member.id).filter(|s| live && is_current(s.as_of));
+        Candidate {
+            id: &member.id,
+            name: &member.name,
+            report: seen.map(|s| &s.report).filter(|r| !r.loading),
+        }
+    }
+
+    /// Asks those that are there, but have not spoken since `fence_ms`. `true`: there are some.
+    pub(super) fn poll(&mut self, members: &[&Member], id: ShardId, fence_ms: u64) -> bool {
+        let is_late = |m: &&&Member| {
+            let seen = self.seen.get(&m.id).filter(|s| !s.report.loading);
+            seen.is_some()
+                && self.seen.is_live(&m.id, self.now_ms, &self.settings)
+                && self.candidate(m, fence_ms).report.is_none()
+        };
+        let late: Vec<MemberId> = members.iter().filter(is_late).map(|m| m.id.clone()).collect();
+        if late.is_empty() {
+            return false;
+        }
+        let every_ms = self.settings.beat_ms / 2;
+        let loss = self.tenure.as_mut().and_then(|t| t.losses.get_mut(&id));
+        let is_due = loss.is_none_or(|l| {
+            let is_due = self.now_ms >= l.polled_ms + every_ms || l.polled_ms < fence_ms;
+            l.polled_ms = if is_due { self.now_ms } else { l.polled_ms };
+            is_due
+        });
+        if is_due {
+            late.iter().for_each(|m| self.send_heard(m, true));
+        }
+        true
+    }
+
+    /// Keeps the in-sync set true: who lags or is silent for long leaves it, who has caught up joins.
+    fn look_after_sync(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
+        let Some(primary) = &shard.primary else { return };
+        let Some(lead) = self.seen.get(primary) else { return };
+        let lead_lineage = lineage_of(topology, id, &lead.report);
+        let mut wanted = shard.in_sync.clone();
+        wanted.retain(|m, _| topology.members.contains_key(m));
+        let mut waits = vec![];
+        for member in topology.members_of(id).into_iter().filter(|m| m.id != *primary) {
+            let seen = self.seen.get(&member.id).filter(|s| {
+                let lineage = lineage_of(topology, id, &s.report);
+                self.seen.is_live(&member.id, self.now_ms, &self.settings)
+                    && s.report.in_sync
+                    && s.report.role == Role::Replica
+                    && lineage.is_some()
+                    && lineage.map(|l| l.epoch) == lead_lineage.map(|l| l.epoch)
+            });
+            let is_attached = seen.map(|s| s.report.boot.clone());
+            if is_attached.as_ref() == shard.in_sync.get(&member.id) {
+                continue;
+            }
+            waits.push(member.id.clone());
+            let tenure_differs = self.tenure.as_ref().and_then(|t| t.differs.get(&member.id));
+            let since_ms = tenure_differs.copied().unwrap_or(self.now_ms);
+            let patience_ms = match is_attached {
+                Some(_) => self.settings.beat_ms,
+                None => self.settings.sync_lag_ms,
+            };
+            if self.now_ms >= since_ms + patience_ms {
+                match is_attached {
+                    Some(boot) => wanted.insert(member.id.clone(), boot),
+                    None => wanted.remove(&member.id),
+                };
+            }
+        }
+        let now_ms = self.now_ms;
+        let Some(tenure) = &mut self.tenure else { return };
+        for member in topology.members_of(id) {
+            if waits.contains(&member.id) {
+                tenure.differs.entry(member.id.clone()).or_insert(now_ms);
+            } else {
+                tenure.differs.remove(&member.id);
+            }
+        }
+        if wanted != shard.in_sync && !tenure.syncing.contains_key(&id) {
+            let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync: wanted };
+            if let Some(index) = self.put(change, None)
+                && let Some(tenure) = &mut self.tenure
+            {
+                tenure.syncing.insert(id, index);
+            }
+        }
+    }
+
+    /// Moves the council's seats, one change at a time: first a learner, then a voter, then one less.
+    fn look_after_voters(&mut self, topology: &Topology) {
+        let Some(tenure) = &self.tenure else { return };
+        let since_ms = tenure.since_ms;
+        let wanted =
+            pick(topology, |id| self.seen.presence(id, self.now_ms, since_ms, &self.settings));
+        let me = self.me.clone();
+        let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
+            return;
+        };
+        let learners: Vec<MemberId> = consensus.learners().cloned().collect();
+        if let Some(stray) = learners.iter().find(|l| !wanted.contains(*l)) {
+            consensus.change_voter(ConfChangeType::RemoveNode, stray);
+        } else if let Some(learner) = learners.iter().find(|l| consensus.has_caught_up(l)) {
+            consensus.change_voter(ConfChangeType::AddNode, learner);
+        } else if let Some(new) =
+            wanted.iter().find(|w| !topology.voters.contains(*w) && !learners.contains(w))
+        {
+            consensus.change_voter(ConfChangeType::AddLearnerNode, new);
+        } else if learners.is_empty() {
+            let surplus = |v: &&MemberId| !wanted.contains(*v);
+            let others = topology.voters.iter().filter(|v| **v != me);
+            if let Some(old) = others.clone().find(surplus) {
+                consensus.change_voter(ConfChangeType::RemoveNode, old);
+            } else if !wanted.contains(&me)
+                && let Some(next) = others.clone().find(|v| consensus.has_caught_up(v))
+            {
+                consensus.hand_leadership_to(next);
+            }
+        }
+    }
+
+    /// What a former primary counted goes into the record of the failover that cost it.
+    fn note_dropped(&mut self, topology: &Topology) {
+        if self.tenure.as_ref().is_none_or(|t| t.other.is_some()) {
+            return;
+        }
+        let counted = topology.failovers.iter().find_map(|f| {
+            let report = &self.seen.get(f.from.as_ref()?)?.report;
+            let is_told = f.dropped_writes.is_none() && report.dropped_epoch == f.epoch;
+            is_told.then_some((f.shard, f.epoch, report.dropped_writes))
+        });
+        if let Some((shard, epoch, writes)) = counted {
+            let index = self.put(Change::Dropped { shard, epoch, writes }, None);
+            if let Some(tenure) = &mut self.tenure {
+                tenure.other = index;
+            }
+        }
+    }
+
+    /// A wish of the operator's or of an unmanaged member's.
+    pub(super) fn wish(
+        &mut self,
+        from: Option<MemberId>,
+        token: u64,
+        change: Change,
+        expected: Option<Epoch>,
+    ) {
+        let is_ready = self.consensus.as_ref().is_some_and(Consensus::is_caught_up);
+        if self.tenure.is_none() || !is_ready {
+            self.answer(from, token, Err("this member does not lead the council".to_owned()));
+            return;
+        }
+        match change {
+            Change::Join(_) | Change::Leave { .. } | Change::Assign { .. } => {
+                match self.put(change, expected) {
+                    Some(index) => {
+                        if let Some(tenure) = &mut self.tenure {
+                            tenure.await_answer(index, from, token);
+                        }
+                    }
+                    None => self.answer(from, token, Err("the log takes no entry now".to_owned())),
+                }
+            }
+            Change::Promote { shard, to, expected, .. } => {
+                self.start_handover(from, token, shard, to, expected);
+            }
+            Change::Voters { .. } | Change::Dropped { .. } | Change::Synced { .. } => {
+                let why = "only the council itself decides that";
+                self.answer(from, token, Err(why.to_owned()));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! One value as bytes, as DUMP gives it and RESTORE and MIGRATE take it.
+//!
+//! Type byte, body, version (2 bytes), checksum (8 bytes); no magic.
+
+use crc_fast::{CrcAlgorithm, checksum};
+
+use super::{
+    Error, ErrorKind, REDIS_READ_MAX, VALKEY_READ, Value, ValueRef, WriteOptions,
+    input::Input,
+    value,
+    writer::{type_of, write_value},
+};
+use crate::types::Limits;
+
+const FOOTER: usize = 10;
+
+/// The payload of a value, readable by every server of that version and later.
+pub fn dump_payload(value: ValueRef<'_>, version: u32) -> Vec<u8> {
+    let version = version.clamp(super::VERSION_MIN, super::VERSION_MAX);
+    let options = WriteOptions { version, ..WriteOptions::default() };
+    let mut payload = vec![type_of(value, version)];
+    // Nothing is drained, so that nothing can fail.
+    let written = write_value(&mut payload, value, &options, &mut |_| Ok(()));
+    debug_assert!(written.is_ok());
+    payload.extend_from_slice(&(version as u16).to_le_bytes());
+    payload.extend_from_slice(&checksum(CrcAlgorithm::Crc64Redis, &payload).to_le_bytes());
+    payload
+}
+
+/// The value of a payload. Nothing is believed but the checksum, and that only keeps accidents out.
+pub fn restore_payload(payload: &[u8], limits: &Limits) -> Result<Value, Error> {
+    let refuse = |offset: usize, kind| Err(Error { offset: offset as u64, kind });
+    let Some((body, footer)) = payload.len().checked_sub(FOOTER).map(|at| payload.split_at(at))
+    else {
+        return refuse(payload.len(), ErrorKind::Truncated);
+    };
+    let version = u32::from(u16::from_le_bytes([footer[0], footer[1]]));
+    if !(1..=REDIS_READ_MAX).contains(&version) && !VALKEY_READ.contains(&version) {
+        return refuse(body.len(), ErrorKind::Version(version.to_string()));
+    }
+    let summed = checksum(CrcAlgorithm::Crc64Redis, &payload[..payload.len() - 8]);
+    if footer[2..] != summed.to_le_bytes() {
+        return refuse(payload.len(), ErrorKind::Checksum);
+    }
+    let mut input = Input::new(body);
+    let kind = input.byte()?;
+    let value = value::read(&mut input, kind, limits)?;
+    if !input.is_at_end()? {
+        return input.corrupt("bytes behind the value");
+    }
+    match value {
+        Some(value) => Ok(value),
+        None => input.corrupt("a collection without elements"),
+    }
+}

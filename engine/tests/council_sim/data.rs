@@ -1,0 +1,171 @@
+//! A member's data set: a journal of writes, pulled by replicas from the primary.
+
+use engine::topology::{Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
+
+/// One write: the shard epoch it was made under, and its number (0: a primary's first mark).
+pub(crate) type Write = (Epoch, u64);
+
+/// What members say to each other about data.
+#[derive(Clone, Debug)]
+pub(crate) enum Sync {
+    /// A replica of `epoch` has a journal of that length, ending in a write of that epoch.
+    Pull { epoch: Epoch, have: usize, last: Epoch },
+    /// What follows `base` writes that both have. `end`: the length of the primary's journal.
+    Push { epoch: Epoch, base: usize, writes: Vec<Write>, end: usize },
+}
+
+#[derive(Default)]
+pub(crate) struct Data {
+    pub(crate) journal: Vec<Write>,
+    /// How much of it is on disk.
+    pub(crate) durable: usize,
+    /// Shard epoch that this process acts under as primary.
+    pub(crate) acting: Option<Epoch>,
+    /// Shard epoch of the primary that it follows, and who that is.
+    following: Option<(Epoch, MemberId)>,
+    pub(crate) in_sync_until_ms: u64,
+    pub(crate) acked: Vec<u64>,
+    dropped: (Epoch, u64),
+    /// Lengths that replicas are known to have, under the present epoch.
+    pub(crate) replicas: Vec<(MemberId, usize)>,
+}
+
+impl Data {
+    /// The process is gone; `keep` writes of the journal were on disk.
+    pub(crate) fn restart(&mut self, keep: usize) {
+        let mut journal = std::mem::take(&mut self.journal);
+        journal.truncate(keep);
+        *self = Self { durable: journal.len(), journal, ..Self::default() };
+    }
+
+    fn last_epoch(&self) -> Epoch {
+        self.journal.last().map_or(0, |w| w.0)
+    }
+
+    pub(crate) fn follow(&mut self, me: &MemberId, boot: &str, shard: &Shard) {
+        let Some(primary) = &shard.primary else { return };
+        if primary == me && shard.boot == boot {
+            if self.acting != Some(shard.epoch) {
+                self.acting = Some(shard.epoch);
+                self.following = None;
+                self.replicas.clear();
+                // The mark makes the journal of this epoch the higher one, even before a write.
+                self.journal.push((shard.epoch, 0));
+            }
+        } else if primary != me {
+            let target = Some((shard.epoch, primary.clone()));
+            if self.following != target {
+                self.acting = None;
+                self.following = target;
+                self.in_sync_until_ms = 0;
+            }
+        } else {
+            self.acting = None;
+            self.following = None;
+        }
+    }
+
+    pub(crate) fn pull(&self) -> Option<(MemberId, Sync)> {
+        let (epoch, primary) = self.following.clone()?;
+        Some((primary, Sync::Pull { epoch, have: self.journal.len(), last: self.last_epoch() }))
+    }
+
+    /// The primary's answer to a pull. A journal of the same epoch and length is the same journal.
+    pub(crate) fn push(
+        &mut self,
+        from: &MemberId,
+        epoch: Epoch,
+        have: usize,
+        last: Epoch,
+    ) -> Option<Sync> {
+        if self.acting != Some(epoch) {
+            return None;
+        }
+        let is_prefix = have == 0 || self.journal.get(have - 1).is_some_and(|w| w.0 == last);
+        let base = if is_prefix { have } else { 0 };
+        if is_prefix {
+            self.replicas.retain(|(m, _)| m != from);
+            self.replicas.push((from.clone(), have));
+        }
+        Some(Sync::Push {
+            epoch,
+            base,
+            writes: self.journal[base..].to_vec(),
+            end: self.journal.len(),
+        })
+    }
+
+    /// A replica takes over what the primary sent. `Err`: a promise is broken.
+    pub(crate) fn apply(
+        &mut self,
+        from: &MemberId,
+        now_ms: u64,
+        sync: (Epoch, usize, Vec<Write>, usize),
+    ) -> Result<(), String> {
+        let (epoch, base, writes, end) = sync;
+        if self.following.as_ref() != Some(&(epoch, from.clone())) {
+            return Ok(());
+        }
+        if base > self.journal.len() {
+            return Ok(());
+        }
+        let theirs = writes.last().map(|w| (w.0, base + writes.len()));
+        if base == 0 && theirs < Some((self.last_epoch(), self.journal.len())) {
+            // A full sync from a lower lineage is refused (or this is a late message).
+            return Ok(());
+        }
+        if base + writes.len() < self.journal.len() && base > 0 {
+            return Ok(());
+        }
+        if base > 0
+            && base < self.journal.len()
+            && self.journal[base..] != writes[..self.journal.len() - base]
+        {
+            return Err("two journals of one epoch and length differ".into());
+        }
+        let mut journal = self.journal[..base].to_vec();
+        journal.extend(writes);
+        let lost = self.acked.iter().filter(|id| !journal.iter().any(|w| w.1 == **id)).count();
+        if lost > 0 {
+            self.dropped = (epoch, lost as u64);
+        }
+        self.acked.clear();
+        self.journal = journal;
+        self.durable = self.durable.min(base);
+        if self.journal.len() >= end {
+            self.in_sync_until_ms = now_ms + 300;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn report(
+        &self,
+        topology: Option<&Topology>,
+        shard: Option<ShardId>,
+        now_ms: u64,
+    ) -> Report {
+        let lineage =
+            topology.zip(shard).filter(|_| !self.journal.is_empty()).map(|(t, shard)| Lineage {
+                cluster: t.cluster.clone(),
+                incarnation: t.incarnation,
+                shard,
+                epoch: self.last_epoch(),
+                replid: String::new(),
+                offset: self.journal.len() as u64,
+            });
+        let role = match (&self.acting, &self.following) {
+            _ if shard.is_none() => Role::Witness,
+            (Some(_), _) => Role::Primary,
+            (None, Some(_)) => Role::Replica,
+            (None, None) => Role::None,
+        };
+        Report {
+            lineage,
+            role,
+            in_sync: now_ms < self.in_sync_until_ms,
+            dropped_epoch: self.dropped.0,
+            dropped_writes: self.dropped.1,
+            ..Report::default()
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A member's disk: what was synced survives a crash, of the rest only what happened to get there.
+
+use std::collections::VecDeque;
+
+use engine::council::record::{Batch, Record};
+use engine::council::rng::Rng;
+
+#[derive(Default)]
+pub(crate) struct Disk {
+    durable: Vec<Record>,
+    pending: VecDeque<Batch>,
+}
+
+impl Disk {
+    pub(crate) fn write(&mut self, batch: Batch) {
+        self.pending.push_back(batch);
+    }
+
+    /// A sync has ended: everything up to `number` is safe.
+    pub(crate) fn synced(&mut self, number: u64) {
+        while self.pending.front().is_some_and(|b| b.number <= number) {
+            self.keep_one();
+        }
+    }
+
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.below(self.pending.len() as u64 + 1) {
+            self.keep_one();
+        }
+        self.pending.clear();
+    }
+
+    fn keep_one(&mut self) {
+        if let Some(batch) = self.pending.pop_front() {
+            if batch.rewrite {
+                self.durable.clear();
+            }
+            self.durable.extend(batch.records);
+        }
+    }
+
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.durable.clone()
+    }
+}

@@ -1,0 +1,227 @@
+//! Two servers that get the same commands, and the comparison of what they say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::TOLERATED;
+use crate::support::{Client, Server, Value, encode};
+
+pub(crate) type Command = Vec<Vec<u8>>;
+
+/// How a pair of replies is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Exactly, or as the command asks for (unordered, times).
+    Default,
+    Set,
+    Shape,
+}
+
+/// A connection to each server by number, made when first used.
+pub(crate) struct Pair {
+    larder: Server,
+    redis: Server,
+    protocol: u8,
+    connections: BTreeMap<usize, (Client, Client)>,
+    pub(crate) compared: usize,
+    differences: Vec<String>,
+}
+
+/// Differences kept in full; more than these are only counted.
+const SHOWN_MAX: usize = 150;
+
+impl Pair {
+    /// None, after saying so, where no redis-server is installed.
+    pub(crate) fn start(protocol: u8) -> Option<Self> {
+        match Server::oracle(&["--databases", "16"]) {
+            Ok(redis) => Some(Self {
+                larder: Server::larder(&["--databases", "16"]),
+                redis,
+                protocol,
+                connections: BTreeMap::new(),
+                compared: 0,
+                differences: Vec::new(),
+            }),
+            Err(why) => {
+                println!("skipped: nothing to compare with: {why}");
+                None
+            }
+        }
+    }
+
+    fn on(&mut self, number: usize) -> &mut (Client, Client) {
+        let Self { larder, redis, protocol, connections, .. } = self;
+        connections.entry(number).or_insert_with(|| {
+            let mut both = (larder.connect(), redis.connect());
+            if *protocol == 3 {
+                both.0.words("HELLO 3");
+                both.1.words("HELLO 3");
+            }
+            both
+        })
+    }
+
+    pub(crate) fn send(&mut self, number: usize, command: &[Vec<u8>]) {
+        let (larder, redis) = self.on(number);
+        larder.send(command);
+        redis.send(command);
+    }
+
+    /// Waits until a command just sent has blocked its client in both servers.
+    pub(crate) fn await_blocked(&mut self) {
+        let (larder, redis) = self.on(0);
+        for client in [larder, redis] {
+            for _ in 0..100 {
+                let info = client.words("INFO clients");
+                let text = match &info {
+                    Value::Bulk(bytes) | Value::Verbatim(bytes) => {
+                        String::from_utf8_lossy(bytes).into_owned()
+                    }
+                    _ => String::new(),
+                };
+                if text.contains("blocked_clients:") && !text.contains("blocked_clients:0") {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn replies(&mut self, number: usize) -> (Value, Value) {
+        let (larder, redis) = self.on(number);
+        let or_error = |reply: Result<Value, String>| {
+            reply.unwrap_or_else(|why| Value::Error(format!("[{why}]").into_bytes()))
+        };
+        let both = (or_error(larder.reply()), or_error(redis.reply()));
+        let gone = |value: &Value| matches!(value, Value::Error(text) if text.starts_with(b"["));
+        if gone(&both.0) || gone(&both.1) {
+            self.connections.remove(&number);
+        }
+        both
+    }
+
+    /// Compares the replies that are due; true if they agree.
+    pub(crate) fn compare(&mut self, number: usize, line: &str, name: &[u8], by: By) -> bool {
+        let (larder, redis) = self.replies(number);
+        self.compared += 1;
+        let (ours, theirs) = (prepare(larder, name, by), prepare(redis, name, by));
+        let same = agree(&ours, &theirs, name, by);
+        if !same && !TOLERATED.iter().any(|(start, _)| line.starts_with(start)) {
+            let protocol = self.protocol;
+            self.differences.push(format!(
+                "RESP{protocol} {:.200}\n    redis  {:.400}\n    larder {:.400}",
+                line,
+                theirs.to_string(),
+                ours.to_string()
+            ));
+        }
+        same
+    }
+
+    pub(crate) fn run(&mut self, number: usize, line: &str, command: &[Vec<u8>], by: By) -> bool {
+        self.send(number, command);
+        self.compare(number, line, &command[0].to_ascii_uppercase(), by)
+    }
+
+    /// Runs commands whose replies do not matter, such as a preparation, in one go.
+    pub(crate) fn prepare(&mut self, lines: &[&str]) {
+        let (larder, redis) = self.on(1);
+        for client in [larder, redis] {
+            let requests = lines.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+            client.send_raw(&requests.flat_map(|words| encode(&words)).collect::<Vec<_>>());
+            lines.iter().for_each(|line| {
+                client.reply().unwrap_or_else(|why| panic!("{line}: {why}"));
+            });
+        }
+    }
+
+    /// A full iteration by cursor: what it returns in all, whatever the order and the chunks.
+    pub(crate) fn scan(&mut self, line: &str, command: &[Vec<u8>]) -> bool {
+        let (larder, redis) = self.on(1);
+        let (ours, theirs) = (iterate(larder, command), iterate(redis, command));
+        self.compared += 1;
+        let same = ours == theirs;
+        if !same {
+            let show = |items: &[Value]| Value::Array(items.to_vec()).to_string();
+            self.differences.push(format!(
+                "RESP{} {line}\n    redis  {:.400}\n    larder {:.400}",
+                self.protocol,
+                show(&theirs),
+                show(&ours)
+            ));
+        }
+        same
+    }
+
+    /// Fails the test if anything differed.
+    pub(crate) fn finish(self) {
+        let found = self.differences.len();
+        println!("RESP{}: {} replies compared, {found} differ", self.protocol, self.compared);
+        let shown = self.differences[..found.min(SHOWN_MAX)].join("\n");
+        assert!(found == 0, "{found} of {} replies differ:\n{shown}", self.compared);
+    }
+}
+
+fn iterate(client: &mut Client, command: &[Vec<u8>]) -> Vec<Value> {
+    // SCAN has its cursor first, HSCAN and the like after the key.
+    let at = if command[0].eq_ignore_ascii_case(b"SCAN") { 1 } else { 2 };
+    let pairs = [b"HSCAN".as_slice(), b"ZSCAN"].iter().any(|n| command[0].eq_ignore_ascii_case(n));
+    let mut command = command.to_vec();
+    let mut found = Vec::new();
+    for _ in 0..10_000 {
+        let reply = client.command(&command);
+        let Value::Array(mut parts) = reply else { return vec![reply] };
+        let items = parts.pop().map_or_else(Vec::new, Value::items);
+        found.extend(
+            items.chunks(if pairs { 2 } else { 1 }).map(|chunk| Value::Array(chunk.to_vec())),
+        );
+        match parts.pop() {
+            Some(Value::Bulk(cursor)) if cursor != b"0" => command[at] = cursor,
+            _ => break,
+        }
+    }
+    found.sort();
+    // An element may come twice.
+    found.dedup();
+    found
+}
+
+fn prepare(value: Value, name: &[u8], by: By) -> Value {
+    const SETS: &[&[u8]] =
+        &[b"SMEMBERS", b"SUNION", b"SINTER", b"SDIFF", b"SPOP", b"KEYS", b"HKEYS", b"HVALS"];
+    match by {
+        By::Shape => Value::Bulk(value.shape().into_bytes()),
+        _ if value.is_error() => value,
+        By::Set => value.sorted(false),
+        By::Default if name == b"EXEC" => inner_sorted(value),
+        By::Default if SETS.contains(&name) => value.sorted(false),
+        By::Default if [b"HGETALL".as_slice(), b"CONFIG"].contains(&name) => value.sorted(true),
+        By::Default => value,
+    }
+}
+
+/// A transaction's replies in order, each of them as a set: it may be of a command whose order
+/// means nothing, and the others are compared in order outside of transactions.
+fn inner_sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            Value::Array(items.into_iter().map(|item| item.sorted(false)).collect())
+        }
+        other => other,
+    }
+}
+
+fn agree(ours: &Value, theirs: &Value, name: &[u8], by: By) -> bool {
+    let near = match name {
+        b"TTL" => 2,
+        b"PTTL" => 2000,
+        _ => 0,
+    };
+    match (ours, theirs) {
+        // The two servers read their clocks at different moments.
+        (Value::Int(ours), Value::Int(theirs)) if by == By::Default && *theirs > 0 => {
+            ours.abs_diff(*theirs) <= near
+        }
+        _ => ours == theirs,
+    }
+}

@@ -1,0 +1,300 @@
+//! Seeded random commands of one type over few keys, so that they meet each other's results.
+
+use crate::pair::{By, Command, Pair};
+
+const ROUNDS: u64 = 6;
+const COMMANDS: usize = 1500;
+
+/// Runs the same seeds over RESP2 and RESP3; `SEED=` runs that one alone.
+pub(crate) fn run(what: &str, generate: fn(&mut Dice) -> String) {
+    let seeds: Vec<u64> = match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..ROUNDS).collect(),
+    };
+    for protocol in [2, 3] {
+        let Some(mut pair) = Pair::start(protocol) else { return };
+        for &seed in &seeds {
+            let mut dice = Dice::new(seed);
+            pair.prepare(&["FLUSHALL"]);
+            for at in 0..COMMANDS {
+                let line = generate(&mut dice);
+                let command = words(&line);
+                let label = format!("{what}, SEED={seed}, command {at}: {line}");
+                // From a difference on, the data sets may differ too: begin again.
+                if !pair.run(1, &label, &command, By::Default) {
+                    pair.prepare(&["FLUSHALL"]);
+                }
+            }
+        }
+        pair.finish();
+    }
+}
+
+fn words(line: &str) -> Command {
+    crate::script::parse(line)
+}
+
+/// A seeded source of choices.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+
+    fn key(&mut self) -> &'static str {
+        self.pick(&["k1", "k2", "k3", "k4"])
+    }
+
+    fn member(&mut self) -> String {
+        match self.below(4) {
+            0 => self.below(12).to_string(),
+            1 => format!("m{}", self.below(40)),
+            2 => format!("x{{{}}}", 60 + self.below(10)),
+            _ => self.pick(&["a", "b", "c", "\"\"", "\"\\x00\\xff\"", "-5", "1.5", "007"]).into(),
+        }
+    }
+
+    fn members(&mut self) -> String {
+        let count = 1 + self.below(6);
+        (0..count).map(|_| self.member()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn index(&mut self) -> i64 {
+        self.below(24) as i64 - 8
+    }
+
+    fn score(&mut self) -> String {
+        match self.below(3) {
+            0 => self.index().to_string(),
+            1 => format!("{}.{}", self.index(), self.below(1000)),
+            _ => self.pick(&["inf", "-inf", "1e10", "0.1", "-0", "3.0", "1e-5"]).into(),
+        }
+    }
+}
+
+/// Replaces the capital placeholders of a template: K key, M member, MS members, I index, S score.
+fn fill(dice: &mut Dice, template: &str) -> String {
+    let words: Vec<String> = template
+        .split(' ')
+        .map(|word| match word {
+            "K" => dice.key().to_owned(),
+            "M" => dice.member(),
+            "MS" => dice.members(),
+            "I" => dice.index().to_string(),
+            "C" => dice.below(8).to_string(),
+            "S" => dice.score(),
+            "(S" => format!("({}", dice.score()),
+            "[M" => format!("[{}", dice.below(9)),
+            other => other.to_owned(),
+        })
+        .collect();
+    words.join(" ")
+}
+
+fn generate(dice: &mut Dice, templates: &[&str]) -> String {
+    let template = dice.pick(templates);
+    fill(dice, template)
+}
+
+const GENERIC: &[&str] = &[
+    "DEL K",
+    "EXISTS K K",
+    "TYPE K",
+    "RENAME K K",
+    "RENAMENX K K",
+    "COPY K K",
+    "COPY K K REPLACE",
+    "EXPIRE K 1000",
+    "TTL K",
+    "PERSIST K",
+    "DBSIZE",
+    "KEYS *",
+    "UNLINK K",
+];
+
+const STRINGS: &[&str] = &[
+    "SET K M",
+    "SET K M NX",
+    "SET K M XX GET",
+    "SET K M EX 1000",
+    "SET K M KEEPTTL",
+    "GET K",
+    "GETDEL K",
+    "GETSET K M",
+    "APPEND K M",
+    "STRLEN K",
+    "GETRANGE K I I",
+    "SETRANGE K C M",
+    "INCR K",
+    "DECR K",
+    "INCRBY K I",
+    "INCRBYFLOAT K S",
+    "MSET K M K M",
+    "MGET K K K",
+    "MSETNX K M K M",
+    "GETEX K PERSIST",
+    "SETNX K M",
+    "LCS K K",
+    "LCS K K LEN",
+];
+
+const HASHES: &[&str] = &[
+    "HSET K M M",
+    "HSET K M M M M M M",
+    "HGET K M",
+    "HMGET K MS",
+    "HDEL K MS",
+    "HLEN K",
+    "HGETALL K",
+    "HKEYS K",
+    "HVALS K",
+    "HEXISTS K M",
+    "HSTRLEN K M",
+    "HSETNX K M M",
+    "HINCRBY K M I",
+    "HINCRBYFLOAT K M S",
+    "HSET K M I",
+    "HSET K M I",
+];
+
+const LISTS: &[&str] = &[
+    "LPUSH K MS",
+    "RPUSH K MS",
+    "LPUSHX K M",
+    "RPUSHX K MS",
+    "LPOP K",
+    "RPOP K",
+    "LPOP K C",
+    "RPOP K C",
+    "LLEN K",
+    "LRANGE K I I",
+    "LRANGE K 0 -1",
+    "LINDEX K I",
+    "LSET K I M",
+    "LREM K I M",
+    "LTRIM K I I",
+    "LPOS K M",
+    "LPOS K M COUNT C",
+    "LPOS K M RANK I",
+    "LINSERT K BEFORE M M",
+    "LINSERT K AFTER M M",
+    "RPOPLPUSH K K",
+    "LMOVE K K LEFT RIGHT",
+    "LMOVE K K RIGHT RIGHT",
+    "LMPOP 2 K K LEFT COUNT C",
+    "RPUSH K MS",
+    "LPUSH K MS",
+];
+
+const SETS: &[&str] = &[
+    "SADD K MS",
+    "SADD K MS",
+    "SADD K I I I",
+    "SREM K MS",
+    "SCARD K",
+    "SMEMBERS K",
+    "SISMEMBER K M",
+    "SMISMEMBER K MS",
+    "SMOVE K K M",
+    "SINTER K K",
+    "SUNION K K",
+    "SDIFF K K K",
+    "SINTERSTORE K K K",
+    "SUNIONSTORE K K K",
+    "SDIFFSTORE K K K",
+    "SINTERCARD 2 K K",
+    "SINTERCARD 2 K K LIMIT C",
+    "SPOP K 1000",
+];
+
+const ZSETS: &[&str] = &[
+    "ZADD K S M",
+    "ZADD K S M S M S M",
+    "ZADD K NX S M",
+    "ZADD K XX CH S M",
+    "ZADD K GT CH S M",
+    "ZADD K LT S M",
+    "ZADD K INCR S M",
+    "ZINCRBY K S M",
+    "ZREM K MS",
+    "ZSCORE K M",
+    "ZMSCORE K MS",
+    "ZCARD K",
+    "ZRANGE K I I",
+    "ZRANGE K I I REV WITHSCORES",
+    "ZRANGE K S S BYSCORE",
+    "ZRANGE K (S S BYSCORE LIMIT C C",
+    "ZRANGE K S S BYSCORE REV",
+    "ZADD lex 0 M 0 M",
+    "ZREM lex M",
+    "ZRANGE lex [M [M BYLEX",
+    "ZRANGEBYSCORE K S +inf WITHSCORES",
+    "ZCOUNT K S (S",
+    "ZRANK K M",
+    "ZREVRANK K M",
+    "ZPOPMIN K",
+    "ZPOPMAX K C",
+    "ZREMRANGEBYRANK K I I",
+    "ZREMRANGEBYSCORE K S S",
+    "ZUNION 2 K K WITHSCORES",
+    "ZINTER 2 K K WEIGHTS S 2 WITHSCORES",
+    "ZDIFF 2 K K",
+    "ZUNIONSTORE K 2 K K AGGREGATE MAX",
+    "ZINTERSTORE K 2 K K",
+    "ZDIFFSTORE K 2 K K",
+    "ZRANGESTORE K K I I",
+    "ZINTERCARD 2 K K",
+    "ZLEXCOUNT lex - [M",
+    "ZREMRANGEBYLEX lex [M (5",
+    "ZMPOP 2 K K MIN COUNT C",
+    "ZRANGE K 0 -1 WITHSCORES",
+];
+
+fn one_type(dice: &mut Dice, own: &[&str]) -> String {
+    if dice.below(12) == 0 { generate(dice, GENERIC) } else { generate(dice, own) }
+}
+
+pub(crate) fn strings(dice: &mut Dice) -> String {
+    one_type(dice, STRINGS)
+}
+
+pub(crate) fn hashes(dice: &mut Dice) -> String {
+    one_type(dice, HASHES)
+}
+
+pub(crate) fn lists(dice: &mut Dice) -> String {
+    one_type(dice, LISTS)
+}
+
+pub(crate) fn sets(dice: &mut Dice) -> String {
+    one_type(dice, SETS)
+}
+
+pub(crate) fn zsets(dice: &mut Dice) -> String {
+    one_type(dice, ZSETS)
+}
+
+/// All types over the same keys: wrong types, overwritten keys, transactions left open.
+pub(crate) fn mixture(dice: &mut Dice) -> String {
+    match dice.below(8) {
+        0 => generate(dice, STRINGS),
+        1 => generate(dice, HASHES),
+        2 => generate(dice, LISTS),
+        3 => generate(dice, SETS),
+        4 => generate(dice, ZSETS),
+        5 => generate(dice, &["MULTI", "EXEC", "DISCARD", "WATCH K", "UNWATCH"]),
+        _ => generate(dice, GENERIC),
+    }
+}

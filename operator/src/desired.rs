@@ -1,0 +1,292 @@
+//! What is wanted: the manifest with every default filled in, as far as the plan has to know it.
+//!
+//! What only a driver needs (tolerations, storage classes, labels) stays in the manifest, which the
+//! driver holds. Parsed once, at the door: whoever holds a `Desired` holds a valid one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crds::{CacheCluster, CacheClusterSpec, Durability, Persistence, quantity};
+use engine::topology::ShardId;
+
+use crate::Error;
+
+/// The wish for one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// Name of the cluster: the first part of every member's name.
+    pub name: String,
+    /// Generation of the manifest, where there is one.
+    pub generation: Option<i64>,
+    pub shards: u16,
+    /// Replicas of each primary.
+    pub replicas: u16,
+    /// Look and tell, change nothing.
+    pub paused: bool,
+    /// Shards in which a member may be restarted at the same time.
+    pub shards_at_once: u16,
+    /// Directives that every member has, those of `spec.config` included; neither ports, nor
+    /// passwords, nor names, which the driver adds.
+    pub directives: BTreeMap<String, String>,
+}
+
+/// A place in a cluster, from which the name of a member is made. The member that sits in it has an
+/// ID of its own, and another one after its disk was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Seat {
+    /// A primary or replica of a shard: `demo-0-1`.
+    Data { shard: ShardId, index: u16 },
+    /// A member that votes and holds no data: `demo-w-0`.
+    Witness { index: u16 },
+}
+
+impl Seat {
+    /// The name of the member in this seat, which is also its pod's.
+    pub fn name(self, cluster: &str) -> String {
+        format!("{cluster}-{self}")
+    }
+
+    /// The seat that a member's name tells; `None` when it is not one of this cluster's.
+    pub fn parse(cluster: &str, name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(cluster)?.strip_prefix('-')?;
+        let (first, index) = rest.split_once('-')?;
+        let index = index.parse().ok()?;
+        let seat = match first {
+            "w" => Self::Witness { index },
+            shard => Self::Data { shard: shard.parse().ok()?, index },
+        };
+        // Only the one spelling counts: `demo-00-1` is nobody's name.
+        (seat.name(cluster) == name).then_some(seat)
+    }
+
+    pub fn shard(self) -> Option<ShardId> {
+        match self {
+            Self::Data { shard, .. } => Some(shard),
+            Self::Witness { .. } => None,
+        }
+    }
+
+    pub fn index(self) -> u16 {
+        match self {
+            Self::Data { index, .. } | Self::Witness { index } => index,
+        }
+    }
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data { shard, index } => write!(f, "{shard}-{index}"),
+            Self::Witness { index } => write!(f, "w-{index}"),
+        }
+    }
+}
+
+/// Directives that the engine reads at its start only: a member has to be restarted for them. Every
+/// other one is set live, as CONFIG SET does.
+const AT_START: &[&str] = &[
+    "appenddirname",
+    "appendfilename",
+    "cluster-port",
+    "databases",
+    "dbfilename",
+    "io-threads",
+    "larder-failure-timeout-ms",
+    "logfile",
+    "tcp-backlog",
+    "threads",
+    "unixsocket",
+    "unixsocketperm",
+];
+
+impl Desired {
+    /// What a manifest wishes for.
+    ///
+    /// # Errors
+    /// `Error::Invalid` with the first field that is not understood. The API server checks most of
+    /// it before; a manifest from a file comes here unchecked.
+    pub fn of(cluster: &CacheCluster) -> Result<Self, Error> {
+        let spec = &cluster.spec;
+        let name = cluster.metadata.name.clone().unwrap_or_default();
+        let dns_label = name.len() <= 40
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !dns_label {
+            let message = "must be 1 to 40 characters of a-z, 0-9 and -, begin with a letter and \
+                           end with a letter or digit";
+            return Err(invalid("metadata.name", message));
+        }
+        if spec.durability == Durability::Quorum {
+            return Err(invalid("spec.durability", "Quorum is not in this version yet; use Async"));
+        }
+        let shards_at_once = spec.rollout.as_ref().map_or(1, |r| r.shards_at_once);
+        Ok(Self {
+            name,
+            generation: cluster.metadata.generation,
+            shards: count("spec.shards", spec.shards, 1, 500)?,
+            replicas: count("spec.replicasPerShard", spec.replicas_per_shard, 0, 5)?,
+            paused: spec.pause,
+            shards_at_once: count("spec.rollout.shardsAtOnce", shards_at_once, 1, 500)?,
+            directives: directives(spec)?,
+        })
+    }
+
+    /// Members of each shard: its primary and its replicas.
+    pub fn members_per_shard(&self) -> u16 {
+        self.replicas + 1
+    }
+
+    /// Witnesses wanted: one when there are two members with data, of which neither could tell
+    /// whether the other one is dead or cut off. A single member has nobody to hand over to, so that
+    /// a council of one is all it needs.
+    pub fn witnesses(&self) -> u16 {
+        u16::from(self.shards == 1 && self.replicas == 1)
+    }
+
+    /// The directives that are set without a restart.
+    pub fn live(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.split(false)
+    }
+
+    /// The directives that take a restart: part of what makes a pod's template old.
+    pub fn at_start(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.split(true)
+    }
+
+    fn split(&self, at_start: bool) -> impl Iterator<Item = (&str, &str)> {
+        self.directives
+            .iter()
+            .filter(move |(name, _)| AT_START.contains(&name.as_str()) == at_start)
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// What `larder-config-hash` says of a member in which the live directives are in force.
+    pub fn live_hash(&self) -> String {
+        hash(self.live())
+    }
+
+    /// The same of the directives that take a restart; a driver hashes it into its template.
+    pub fn at_start_hash(&self) -> String {
+        hash(self.at_start())
+    }
+}
+
+fn invalid(field: &str, message: impl Into<String>) -> Error {
+    Error::Invalid { field: field.into(), message: message.into() }
+}
+
+fn count(field: &str, value: i32, min: u16, max: u16) -> Result<u16, Error> {
+    u16::try_from(value)
+        .ok()
+        .filter(|v| (min..=max).contains(v))
+        .ok_or_else(|| invalid(field, format!("must be between {min} and {max}, and is {value}")))
+}
+
+/// What the typed fields of the manifest mean to the engine, and `spec.config` beside it.
+fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error> {
+    let mut out = BTreeMap::new();
+    for (name, value) in &spec.config {
+        let field = format!("spec.config.{name}");
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || !name.chars().all(is_word) {
+            return Err(invalid(
+                &field,
+                "a directive is written in lower case letters, digits and -",
+            ));
+        }
+        if OURS.contains(&name.as_str()) || name.starts_with("larder-") {
+            return Err(invalid(
+                &field,
+                "is set by Larder; use memory, eviction, persistence, auth",
+            ));
+        }
+        if value.contains(['\n', '\r']) {
+            return Err(invalid(&field, "a value is one line"));
+        }
+        out.insert(name.clone(), value.clone());
+    }
+    let memory = quantity::bytes(&spec.memory).filter(|b| *b >= 16 << 20);
+    let memory =
+        memory.ok_or_else(|| invalid("spec.memory", "must be a quantity of at least 16Mi"))?;
+    let timeout = quantity::duration_ms(&spec.failure_timeout);
+    let timeout = timeout
+        .filter(|ms| (300..=60_000).contains(ms))
+        .ok_or_else(|| invalid("spec.failureTimeout", "must be between 300ms and 60s"))?;
+    let mut set = |name: &str, value: String| out.insert(name.into(), value);
+    set("maxmemory", memory.to_string());
+    set("maxmemory-policy", spec.eviction.directive().into());
+    set("larder-failure-timeout-ms", timeout.to_string());
+    let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
+    let persistence = spec.persistence.as_ref().unwrap_or(&default);
+    set("appendonly", if persistence.aof.is_some() { "yes" } else { "no" }.into());
+    if let Some(aof) = &persistence.aof {
+        set("appendfsync", aof.fsync.directive().into());
+    }
+    let mut points = Vec::new();
+    if let Some(rdb) = &persistence.rdb {
+        for (at, point) in rdb.save.iter().enumerate() {
+            let field = format!("spec.persistence.rdb.save[{at}]");
+            let after = quantity::duration_ms(&point.after).filter(|ms| *ms >= 1000);
+            let after = after.ok_or_else(|| invalid(&field, "after must be at least 1s"))?;
+            if point.changes < 1 {
+                return Err(invalid(&field, "changes must be at least 1"));
+            }
+            points.push(format!("{} {}", after / 1000, point.changes));
+        }
+        if points.is_empty() {
+            points.push("3600 1 300 100 60 10000".into());
+        }
+    }
+    set("save", points.join(" "));
+    Ok(out)
+}
+
+/// Directives that follow from other fields, or that a driver sets: `spec.config` must not have them.
+const OURS: &[&str] = &[
+    "appendfsync",
+    "appendonly",
+    "bind",
+    "cluster-announce-hostname",
+    "cluster-enabled",
+    "daemonize",
+    "dir",
+    "include",
+    "masterauth",
+    "masteruser",
+    "maxmemory",
+    "maxmemory-policy",
+    "port",
+    "replicaof",
+    "requirepass",
+    "save",
+    "slaveof",
+];
+
+/// A short fingerprint (FNV-1a, 64 bits): equal settings have equal ones, in every version.
+pub fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for (name, value) in pairs {
+        for byte in name.bytes().chain([0]).chain(value.bytes()).chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_read_from_its_one_name() {
+        let data = Seat::Data { shard: 12, index: 1 };
+        assert_eq!(data.name("demo"), "demo-12-1");
+        assert_eq!(Seat::parse("demo", "demo-12-1"), Some(data));
+        assert_eq!(Seat::parse("demo", "demo-w-0"), Some(Seat::Witness { index: 0 }));
+        assert_eq!(Seat::parse("a-1", "a-1-0-2"), Some(Seat::Data { shard: 0, index: 2 }));
+        for stranger in ["demo-012-1", "demo-1", "demo", "other-1-1", "demo-1-1-1", "demo-+1-1"] {
+            assert_eq!(Seat::parse("demo", stranger), None, "{stranger}");
+        }
+    }
+}

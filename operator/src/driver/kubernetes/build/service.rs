@@ -1,0 +1,60 @@
+//! The Services: one to begin at, one for reads, one per shard's primary, and one for DNS names.
+
+use serde_json::{Value, json};
+
+use super::labels::{CLUSTER, ROLE, SHARD};
+use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
+
+pub(super) fn services(build: &Build) -> Vec<Object> {
+    let mut services = vec![members(build), any(build), read(build)];
+    services.extend((0..build.desired.shards).map(|shard| primary(build, shard)));
+    services
+}
+
+/// The headless Service: each pod has a DNS name in it, ready or not, because a member has to find the
+/// others in order to become ready.
+fn members(build: &Build) -> Object {
+    let body = json!({
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": true,
+            "selector": {CLUSTER: build.name()},
+            "ports": [
+                port("resp", PORT),
+                port("bus", BUS_PORT),
+                port("metrics", METRICS_PORT),
+            ],
+        },
+    });
+    build.object(Kind::Service, build.members_service(), true, body)
+}
+
+/// Any member with data: where a cluster client begins.
+fn any(build: &Build) -> Object {
+    let selector = json!({CLUSTER: build.name(), "app.kubernetes.io/component": "data"});
+    service(build, build.name().to_owned(), selector)
+}
+
+/// Replicas, or any member where there are none.
+fn read(build: &Build) -> Object {
+    let mut selector = json!({CLUSTER: build.name(), "app.kubernetes.io/component": "data"});
+    if build.desired.replicas > 0 {
+        selector[ROLE] = json!("replica");
+    }
+    service(build, format!("{}-read", build.name()), selector)
+}
+
+/// The primary of one shard: the label moves with the council's word.
+fn primary(build: &Build, shard: u16) -> Object {
+    let selector = json!({CLUSTER: build.name(), SHARD: shard.to_string(), ROLE: "primary"});
+    service(build, format!("{}-{shard}-primary", build.name()), selector)
+}
+
+fn service(build: &Build, name: String, selector: Value) -> Object {
+    let body = json!({"spec": {"selector": selector, "ports": [port("resp", PORT)]}});
+    build.object(Kind::Service, name, true, body)
+}
+
+fn port(name: &str, port: u16) -> Value {
+    json!({"name": name, "port": port, "targetPort": name, "protocol": "TCP"})
+}

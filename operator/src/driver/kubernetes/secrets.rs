@@ -1,0 +1,224 @@
+//! Password and certificates of a cluster: made once, and repaired when one of the Secrets is lost.
+//!
+//! What cannot be made again is never overwritten by a guess: a Secret that the store does not have is
+//! *created*, so that one which is there after all is met as an error and read in the next round.
+
+use engine::bus::tls::Tls;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use kube::runtime::reflector::ObjectRef;
+
+use super::build::{Build, Kind, Secrets, generated_auth_name, operator_tls_name, tls_name};
+use super::reconcile::Kubernetes;
+use crate::Error;
+use crate::desired::Desired;
+use crate::pki::{self, Ca, Pair};
+
+/// What the stored Secrets of a cluster hold, as far as they are there.
+#[derive(Default)]
+struct Stored {
+    operator: Option<Secret>,
+    tls: Option<Secret>,
+    auth: Option<Secret>,
+}
+
+impl Kubernetes<'_> {
+    /// Makes sure that all Secrets are there and say the same, and takes up the operator's identity.
+    pub(super) async fn keep_secrets(&mut self, desired: &Desired) -> Result<(), Error> {
+        let stored = self.stored(&desired.name);
+        let secrets = match self.memory.secrets.clone() {
+            Some(secrets) if !self.auth_changed(desired, &secrets) => secrets,
+            _ => self.gather(desired, &stored).await?,
+        };
+        let tls = match self.memory.tls.take() {
+            Some(tls) if self.memory.secrets.as_ref() == Some(&secrets) => tls,
+            _ => Tls::from_pem(
+                secrets.ca.cert.as_bytes(),
+                secrets.operator.cert.as_bytes(),
+                secrets.operator.key.as_bytes(),
+            )
+            .map_err(|e| Error::world("take up the operator's certificate", e))?,
+        };
+        if !desired.paused {
+            for object in self.build(desired).secrets(&secrets) {
+                let stores = &self.context.stores;
+                if stores.version(Kind::Secret, &self.namespace, &object.name).is_none()
+                    && !self.memory.applied.contains_key(&(Kind::Secret, object.name.clone()))
+                {
+                    self.create_new(&object).await?;
+                }
+                self.apply_object(&object).await?;
+            }
+        }
+        self.memory.tls = Some(tls);
+        self.memory.secrets = Some(secrets);
+        Ok(())
+    }
+
+    fn auth_changed(&self, desired: &Desired, secrets: &Secrets) -> bool {
+        self.build(desired).auth_disabled() == secrets.password.is_some()
+    }
+
+    fn stored(&self, cluster: &str) -> Stored {
+        let get = |name: String| {
+            let at = ObjectRef::<Secret>::new(&name).within(&self.namespace);
+            self.context.stores.secrets.get(&at).map(|s| (*s).clone())
+        };
+        Stored {
+            operator: get(operator_tls_name(cluster)),
+            tls: get(tls_name(cluster)),
+            auth: get(generated_auth_name(cluster)),
+        }
+    }
+
+    /// Reads what is there, and makes what is not.
+    async fn gather(&self, desired: &Desired, stored: &Stored) -> Result<Secrets, Error> {
+        let build = self.build(desired);
+        let password = match build.auth_disabled() {
+            true => None,
+            false => Some(self.password(&build, stored).await?),
+        };
+        let year = i32::from(jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year());
+        certificates(stored, &build.member_names(), year, password)
+            .map_err(|e| Error::world("make certificates", e))
+    }
+
+    /// The password in force: the one that members were started with, then the given one, then a new one.
+    async fn password(&self, build: &Build<'_>, stored: &Stored) -> Result<String, Error> {
+        if let Some(known) = text(stored.operator.as_ref(), "password")
+            .or_else(|| text(stored.auth.as_ref(), "password"))
+        {
+            return Ok(known);
+        }
+        let Some((name, key)) = build.given_auth() else {
+            return pki::password().map_err(|e| Error::world("make a password", e));
+        };
+        let missing =
+            |message: String| Error::Invalid { field: "spec.auth.secretName".into(), message };
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let secret = api
+            .get_opt(name)
+            .await
+            .map_err(|e| Error::world(format!("read Secret {name}"), e))?
+            // It may be made later: no error of the manifest, so it is tried again.
+            .ok_or_else(|| Error::world("read the password", format!("no Secret {name}")))?;
+        let password = text(Some(&secret), key)
+            .ok_or_else(|| missing(format!("Secret {name} has no key {key} with text in it")))?;
+        if password.is_empty() || password.chars().any(char::is_control) {
+            return Err(missing(format!("key {key} of Secret {name} must be one line of text")));
+        }
+        Ok(password)
+    }
+
+    async fn create_new(&self, object: &super::build::Object) -> Result<(), Error> {
+        let typed: Secret = serde_json::from_value(object.json.clone())
+            .map_err(|e| Error::world(format!("build {}", object.name), e))?;
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        self.context.health.metrics.write(object.kind.as_str());
+        let parameters = kube::api::PostParams {
+            field_manager: Some(super::MANAGER.into()),
+            ..Default::default()
+        };
+        api.create(&parameters, &typed)
+            .await
+            .map(|_| ())
+            .map_err(|e| Error::world(format!("create Secret {}", object.name), e))
+    }
+}
+
+/// Certificates as they are stored, made where they are missing.
+fn certificates(
+    stored: &Stored,
+    names: &[String],
+    year: i32,
+    password: Option<String>,
+) -> Result<Secrets, pki::Error> {
+    let ca = [&stored.operator, &stored.tls]
+        .into_iter()
+        .find_map(|s| Ca::from_pem(text(s.as_ref(), "ca.crt")?, text(s.as_ref(), "ca.key")?).ok());
+    let ca = match ca {
+        Some(ca) => ca,
+        None => Ca::new(year)?,
+    };
+    let signed = |secret: &Option<Secret>| {
+        let ours = text(secret.as_ref(), "ca.crt")? == ca.pair.cert;
+        let pair = Pair {
+            cert: text(secret.as_ref(), "tls.crt")?,
+            key: text(secret.as_ref(), "tls.key")?,
+        };
+        let fits =
+            Tls::from_pem(ca.pair.cert.as_bytes(), pair.cert.as_bytes(), pair.key.as_bytes());
+        (ours && fits.is_ok()).then_some(pair)
+    };
+    let operator = match signed(&stored.operator) {
+        Some(pair) => pair,
+        None => ca.operator(year)?,
+    };
+    let member = match signed(&stored.tls) {
+        Some(pair) => pair,
+        None => ca.member(names, year)?,
+    };
+    Ok(Secrets { ca: ca.pair, member, operator, password })
+}
+
+/// One key of a Secret as text.
+fn text(secret: Option<&Secret>, key: &str) -> Option<String> {
+    let bytes = secret?.data.as_ref()?.get(key)?;
+    String::from_utf8(bytes.0.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+
+    fn secret(pairs: &[(&str, &str)]) -> Option<Secret> {
+        let data = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())))
+            .collect();
+        Some(Secret { data: Some(data), ..Secret::default() })
+    }
+
+    fn stored(secrets: &Secrets) -> Stored {
+        let of = |pair: &Pair| {
+            secret(&[
+                ("ca.crt", &secrets.ca.cert),
+                ("ca.key", &secrets.ca.key),
+                ("tls.crt", &pair.cert),
+                ("tls.key", &pair.key),
+            ])
+        };
+        Stored { operator: of(&secrets.operator), tls: of(&secrets.member), auth: None }
+    }
+
+    fn made(stored: &Stored) -> Secrets {
+        certificates(stored, &["*.demo-members.a.svc".into()], 2026, None).unwrap()
+    }
+
+    #[test]
+    fn certificates_that_are_there_are_kept() {
+        let first = made(&Stored::default());
+        assert_eq!(made(&stored(&first)), first);
+    }
+
+    #[test]
+    fn any_one_lost_secret_comes_back_under_the_same_ca() {
+        let first = made(&Stored::default());
+        let again = made(&Stored { operator: None, ..stored(&first) });
+        assert_eq!((&again.ca, &again.member), (&first.ca, &first.member));
+        assert_ne!(again.operator, first.operator);
+        let again = made(&Stored { tls: None, ..stored(&first) });
+        assert_eq!((&again.ca, &again.operator), (&first.ca, &first.operator));
+    }
+
+    #[test]
+    fn certificate_of_another_ca_is_not_taken_up() {
+        let first = made(&Stored::default());
+        let other = made(&Stored::default());
+        let mixed = Stored { tls: stored(&other).tls, ..stored(&first) };
+        let again = made(&mixed);
+        assert_eq!((&again.ca, &again.operator), (&first.ca, &first.operator));
+        assert_ne!(again.member, other.member);
+    }
+}

@@ -1,0 +1,255 @@
+//! What to do next, as a value: a pure function of what is wanted and what is there.
+//!
+//! `plan` knows no client, no clock and no chance, and it cannot fail: what holds it up is part of its
+//! answer. The rules are one ordered list, the most urgent first; the first one with steps speaks for
+//! its shard this round, and the next observation decides what is left.
+//!
+//! # What always holds
+//!
+//! 1. **Unseen is not dead.** No member is replaced because it did not answer; only when its body is
+//!    gone, or when another ID answers from its seat.
+//! 2. **A cluster is formed once.** Only while nobody knows a topology, and everybody who might know
+//!    one has said so; a second time only under a higher incarnation, by the same proof.
+//! 3. **The plan appoints nobody.** Who is primary is the council's word; steps only say who is there.
+//! 4. **A disruptive step needs a spare.** No member of a shard is restarted while another one of it
+//!    is missing or not in sync, and never a member that the council's majority hangs on.
+//! 5. **A seat that owns slots is never given up**, and a disk is deleted only after its member has left.
+
+mod form;
+mod members;
+mod rollout;
+mod view;
+
+use std::fmt;
+
+use crds::reasons::reason;
+use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
+
+use crate::desired::{Desired, Seat};
+use crate::observed::Observed;
+pub(crate) use view::View;
+
+/// What to do now, and what has to wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Planned>,
+    pub blocked: Vec<Blocked>,
+}
+
+/// One step, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The rule that speaks, which is also the reason of its event: `ReplaceMember`.
+    pub rule: &'static str,
+    /// One sentence.
+    pub why: String,
+    pub step: Step,
+}
+
+/// What holds the plan up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Blocked {
+    /// One word out of `crds::reasons`.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The smallest action. Each may be carried out twice, and carries what must still be true for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Makes the body, and the disk where there is to be one; what is there already stays.
+    CreateMember { seat: Seat },
+    /// Takes the body away, if it is still this one, and its disk too when `disk` says so. `force`:
+    /// its node is gone, do not wait for it to tell the end.
+    DeleteMember { seat: Seat, uid: Option<String>, disk: bool, force: bool },
+    /// Takes the body away, if it is still this one, so that it is made anew: the disk stays.
+    RestartMember { seat: Seat, uid: String },
+    /// Makes this member the first voter of a new cluster.
+    Form { seat: Seat, me: topology::Member, incarnation: u64, shards: Vec<SlotRange> },
+    /// Tells a member that knows no cluster which one it belongs to.
+    Adopt { seat: Seat, me: topology::Member, topology: Topology },
+    /// Wishes that the council takes this member in, or takes note of its new address.
+    Join { member: topology::Member },
+    /// Wishes that the council lets this member go.
+    Leave { id: MemberId, name: String },
+    /// Wishes that a shard owns slots that nobody owns.
+    Assign { shard: ShardId, slots: Vec<SlotRange>, epoch: Epoch },
+    /// Sets directives in a running member.
+    Configure { seat: Seat, hash: String, directives: Vec<(String, String)> },
+}
+
+impl Step {
+    /// A member stops serving for a while because of it.
+    pub fn is_disruptive(&self) -> bool {
+        matches!(self, Self::RestartMember { .. })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateMember { seat } => write!(f, "create member={seat}"),
+            Self::DeleteMember { seat, disk, force, .. } => {
+                write!(f, "delete member={seat}")?;
+                if *disk {
+                    f.write_str(" disk")?;
+                }
+                if *force { f.write_str(" force") } else { Ok(()) }
+            }
+            Self::RestartMember { seat, .. } => write!(f, "restart member={seat}"),
+            Self::Form { seat, incarnation, shards, .. } => {
+                write!(f, "form member={seat} incarnation={incarnation} shards={}", shards.len())
+            }
+            Self::Adopt { seat, .. } => write!(f, "adopt member={seat}"),
+            Self::Join { member } => write!(f, "join member={} id={}", member.name, member.id),
+            Self::Leave { id, name } => write!(f, "leave member={name} id={id}"),
+            Self::Assign { shard, slots, epoch } => {
+                write!(f, "assign shard={shard} epoch={epoch} slots=")?;
+                for (i, range) in slots.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    write!(f, "{comma}{}-{}", range.first, range.last)?;
+                }
+                Ok(())
+            }
+            Self::Configure { seat, hash, .. } => write!(f, "configure member={seat} hash={hash}"),
+        }
+    }
+}
+
+impl Plan {
+    /// Nothing to do and nothing to wait for.
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.blocked.is_empty()
+    }
+}
+
+/// A rule: what it does about one scope, and what holds it up.
+pub struct Rule {
+    /// A verb phrase, and the reason of the event when it acts.
+    pub name: &'static str,
+    /// One sentence for the reference.
+    pub doc: &'static str,
+    act: fn(&View<'_>, Scope, &mut Draft),
+}
+
+/// The rules by urgency. The first one with something to do speaks for its scope this round.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "ReplaceMember",
+        doc: "A member whose pod is gone gets a new one; one that lost its disk, and so came back \
+              under another ID, takes the place of its former self.",
+        act: members::replace,
+    },
+    Rule {
+        name: "FormCluster",
+        doc: "All members are made at once; the first one forms the cluster when nobody can belong \
+              to one already, and the others join it.",
+        act: form::form,
+    },
+    Rule {
+        name: "KeepWitness",
+        doc: "A member without data votes where there are two with data, and leaves when there are \
+              more.",
+        act: members::keep_witness,
+    },
+    Rule {
+        name: "ScaleReplicas",
+        doc: "Replicas that are wanted are made and join; those that are too many leave, and are \
+              deleted when they have left, the primary never.",
+        act: members::scale,
+    },
+    Rule {
+        name: "Reconfigure",
+        doc: "Directives that need no restart are set in one member first, and in the others when it \
+              took them.",
+        act: rollout::reconfigure,
+    },
+    Rule {
+        name: "RestartMember",
+        doc: "Members made from an older template are made anew, one of a shard at a time, the \
+              replicas first and the primary last.",
+        act: rollout::restart,
+    },
+];
+
+/// What a rule speaks about: one shard, or the witnesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Shard(ShardId),
+    Witnesses,
+}
+
+/// What the rules have said of one scope so far.
+#[derive(Default)]
+pub(crate) struct Draft {
+    steps: Vec<(String, Step)>,
+    blocked: Vec<Blocked>,
+}
+
+impl Draft {
+    fn step(&mut self, why: impl Into<String>, step: Step) {
+        self.steps.push((why.into(), step));
+    }
+
+    fn blocked(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.blocked.push(Blocked { reason, message: message.into() });
+    }
+}
+
+/// What to do next.
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let view = View::new(desired, observed);
+    let mut plan = Plan::default();
+    let mut spare = usize::from(desired.shards_at_once).saturating_sub(view.disrupted());
+    for scope in view.scopes() {
+        let mut draft = Draft::default();
+        for rule in RULES {
+            (rule.act)(&view, scope, &mut draft);
+            if draft.steps.iter().any(|(_, step)| step.is_disruptive()) {
+                match spare.checked_sub(1) {
+                    Some(left) => spare = left,
+                    None => draft.steps.clear(),
+                }
+            }
+            if !draft.steps.is_empty() {
+                let said = draft.steps.drain(..);
+                plan.steps.extend(said.map(|(why, step)| Planned { rule: rule.name, why, step }));
+                break;
+            }
+        }
+        plan.blocked.append(&mut draft.blocked);
+    }
+    if desired.paused {
+        plan.steps.clear();
+        let message = "spec.pause is set: the operator looks and tells, and changes nothing";
+        plan.blocked.push(Blocked { reason: reason::PAUSED, message: message.into() });
+    }
+    plan.blocked.sort();
+    plan.blocked.dedup();
+    assert_post_conditions(observed, &plan);
+    plan
+}
+
+/// What no plan may ever say, whatever the rules became. See the essay above.
+fn assert_post_conditions(observed: &Observed, plan: &Plan) {
+    let forms = plan.steps.iter().filter(|p| matches!(p.step, Step::Form { .. })).count();
+    assert!(forms <= usize::from(observed.topology.is_none()), "a cluster is formed once");
+    let Some(topology) = &observed.topology else { return };
+    for planned in &plan.steps {
+        match &planned.step {
+            Step::Leave { id, .. } => {
+                let primary =
+                    |s: &topology::Shard| s.primary.as_ref() == Some(id) && !s.slots.is_empty();
+                assert!(!topology.shards.values().any(primary), "a primary does not leave");
+            }
+            Step::DeleteMember { seat, disk: true, .. } => {
+                let report = observed.members.get(seat).and_then(|m| m.report.as_ref());
+                let known = report.is_some_and(|r| topology.members.contains_key(&r.id));
+                assert!(!known, "a disk is deleted only after its member has left");
+            }
+            _ => {}
+        }
+    }
+}

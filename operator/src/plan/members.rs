@@ -1,0 +1,161 @@
+//! Who is in the cluster: members that are replaced, added, let go, and the witness.
+
+use crds::reasons::reason;
+
+use super::view::View;
+use super::{Draft, Scope, Step};
+use crate::desired::Seat;
+use crate::observed::Phase;
+
+/// A seat of the topology whose body is gone gets a new one; a member that came back under a new ID
+/// joins, and its former self leaves; a member that moved is made known at its new address.
+pub(super) fn replace(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    for seat in view.wanted(scope).into_iter().filter(|s| !view.known(*s).is_empty()) {
+        revive(view, seat, draft);
+        admit(view, seat, draft);
+        let name = view.name(seat);
+        let Some(report) = view.report(seat) else {
+            if view.body(seat).is_some() && !view.is_down(seat) {
+                draft.blocked(reason::MEMBER_LOST, format!("{name} does not answer"));
+            }
+            continue;
+        };
+        if view.current(seat).is_some() && !view.is_in_sync(seat) {
+            let why = match &report.disk_error {
+                Some(error) => format!("{name} cannot write its disk: {error}"),
+                None if report.loading => format!("{name} is loading its data"),
+                None if view.is_primary(seat) => format!("{name} is about to serve as primary"),
+                None => format!("{name} is not in sync yet"),
+            };
+            draft.blocked(reason::MEMBER_LOST, why);
+        }
+        // Its former self: only a member that was seen under another ID proves that it is gone.
+        for old in view.known(seat).iter().filter(|m| m.id != report.id) {
+            if view.leads(&old.id) {
+                let message = format!(
+                    "{} came back without its data while it was primary; waiting for the council \
+                     to appoint another one",
+                    old.name
+                );
+                draft.blocked(reason::SHARD_DOWN, message);
+            } else if view.current(seat).is_some() {
+                let why = format!("{} came back under a new ID, having lost its disk", old.name);
+                draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
+            }
+        }
+    }
+}
+
+/// The witnesses that are wanted are made and join. Those that are too many leave when three members
+/// with data are there to vote.
+pub(super) fn keep_witness(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    if scope != Scope::Witnesses {
+        return;
+    }
+    for seat in view.wanted(scope).into_iter().filter(|s| view.known(*s).is_empty()) {
+        revive(view, seat, draft);
+        admit(view, seat, draft);
+    }
+    if view.topology().is_none() {
+        return;
+    }
+    let voting = view.all_wanted().filter(|s| s.shard().is_some() && view.is_in_sync(*s)).count();
+    let alone = view.shards * view.desired.members_per_shard() == 1;
+    for seat in view.surplus(scope).into_iter().take(1) {
+        if alone || voting >= 3 {
+            dismiss(view, seat, "a witness is not needed any more", draft);
+        } else {
+            let message = format!("{} votes until three members with data do", view.name(seat));
+            draft.blocked(reason::CHANGING, message);
+        }
+    }
+}
+
+/// Replicas that are wanted and not there yet are made; those that are too many are let go, one of a
+/// shard at a time.
+pub(super) fn scale(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    if view.topology().is_none() || scope == Scope::Witnesses {
+        return;
+    }
+    for seat in view.wanted(scope).into_iter().filter(|s| view.known(*s).is_empty()) {
+        revive(view, seat, draft);
+        if view.body(seat).is_some() && view.report(seat).is_none() && !view.is_down(seat) {
+            let message = format!("waiting for the first report of {}", view.name(seat));
+            draft.blocked(reason::CHANGING, message);
+        }
+    }
+    if draft.steps.is_empty() {
+        for seat in view.surplus(scope).into_iter().take(1) {
+            dismiss(view, seat, "the shard has more members than are wanted", draft);
+        }
+    }
+}
+
+/// Sees to it that the seat has a body that can get on.
+pub(super) fn revive(view: &View<'_>, seat: Seat, draft: &mut Draft) {
+    let name = view.name(seat);
+    let Some(body) = view.body(seat) else {
+        let why = format!("{name} is wanted, and there is none");
+        draft.step(why, Step::CreateMember { seat });
+        return;
+    };
+    match body.phase {
+        Phase::Ended | Phase::Lost => {
+            let force = body.phase == Phase::Lost;
+            let what = if force { "is on a node that is gone" } else { "has ended" };
+            let uid = Some(body.uid.clone());
+            let step = Step::DeleteMember { seat, uid, disk: false, force };
+            draft.step(format!("{name} {what}"), step);
+        }
+        Phase::Stopping => draft.blocked(reason::MEMBER_LOST, format!("{name} is being stopped")),
+        Phase::Pending | Phase::Running => {
+            if let Some(stuck) = &body.stuck {
+                draft.blocked(reason::POD_STUCK, format!("{name}: {stuck}"));
+            }
+        }
+    }
+}
+
+/// Takes a member that was seen into the cluster: it is told which one, and the council is told of
+/// it; also when the council knows it at another address.
+pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
+    let (Some(topology), Some(member)) = (view.topology(), view.member(seat)) else { return };
+    let Some(report) = &member.report else { return };
+    let name = view.name(seat);
+    let me = member.entry(&report.id, name.clone(), seat);
+    match &member.belongs {
+        Some(belongs) if belongs.cluster != topology.cluster => {
+            let message = format!(
+                "{name} belongs to another cluster ({}, not {}): its volume has to be deleted \
+                 before it can join this one",
+                belongs.cluster, topology.cluster
+            );
+            draft.blocked(reason::MEMBER_LOST, message);
+            return;
+        }
+        Some(_) => {}
+        None => {
+            let step = Step::Adopt { seat, me: me.clone(), topology: topology.clone() };
+            draft.step(format!("{name} knows no cluster yet"), step);
+        }
+    }
+    match topology.members.get(&report.id) {
+        None => draft.step(format!("the council does not know {name}"), Step::Join { member: me }),
+        Some(known) if *known != me => {
+            draft.step(format!("{name} is at another address"), Step::Join { member: me });
+        }
+        Some(_) => {}
+    }
+}
+
+/// Lets a member go: first out of the council, then the body with its disk.
+fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
+    let known = view.known(seat);
+    for old in known.iter().filter(|m| !view.leads(&m.id)) {
+        draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
+    }
+    if known.is_empty() {
+        let uid = view.body(seat).map(|b| b.uid.clone());
+        draft.step(why, Step::DeleteMember { seat, uid, disk: true, force: false });
+    }
+}

@@ -1,0 +1,116 @@
+//! Bringing changes into running members: live where that is possible, else by a restart that waits
+//! until it does no harm.
+
+use crds::reasons::reason;
+
+use super::view::View;
+use super::{Draft, Scope, Step};
+use crate::desired::Seat;
+use crate::observed::Phase;
+
+/// Sets live directives: in one member of the whole cluster first, which is asked again until it
+/// takes them, and only then in the others. So a directive that is refused stops at one member.
+pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    if view.topology().is_none() {
+        return;
+    }
+    let hash = view.desired.live_hash();
+    let mut behind: Vec<_> = view
+        .all_wanted()
+        .filter(|s| view.body(*s).is_some_and(|b| b.phase == Phase::Running))
+        .filter_map(|s| Some((s, view.report(s).filter(|r| r.config_hash != hash)?)))
+        .collect();
+    // Whoever refused before is asked again; else a replica is asked first.
+    behind.sort_by_key(|(s, r)| (r.config_error.is_none(), view.is_primary(*s), *s));
+    let took =
+        |seat| view.report(seat).is_some_and(|r| r.config_hash == hash && r.config_error.is_none());
+    if !view.all_wanted().any(took) {
+        behind.truncate(1);
+    }
+    let scope = view.wanted(scope);
+    for (seat, report) in behind.into_iter().filter(|(s, _)| scope.contains(s)) {
+        let name = view.name(seat);
+        if let Some(error) = &report.config_error {
+            draft.blocked(reason::CONFIG_REFUSED, format!("{name} refuses spec.config: {error}"));
+        }
+        let directives = view.desired.live().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let step = Step::Configure { seat, hash: hash.clone(), directives };
+        draft.step(format!("{name} runs with other directives"), step);
+    }
+}
+
+/// Makes members anew that were made from an older template: one of a shard at a time, replicas
+/// first, the primary last. A primary is restarted like any other member in this version: the council
+/// appoints a replica when it falls silent.
+pub(super) fn restart(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    let mut outdated: Vec<_> = view
+        .wanted(scope)
+        .into_iter()
+        .filter_map(|seat| Some((seat, view.body(seat).filter(|b| b.outdated)?)))
+        .collect();
+    // One that is down already is the first: it has nothing to lose and blocks the others.
+    outdated.sort_by_key(|(s, _)| (!view.is_down(*s), view.is_primary(*s), *s));
+    let Some((seat, body)) = outdated.first() else { return };
+    let name = view.name(*seat);
+    let down = view.is_down(*seat);
+    for predicate in PREDICATES.iter().filter(|_| !down) {
+        if let Err(cause) = (predicate.holds)(view, *seat) {
+            let message = format!("{name} is not restarted yet ({}): {cause}", predicate.name);
+            draft.blocked(reason::CHANGING, message);
+            return;
+        }
+    }
+    let how = if view.is_primary(*seat) {
+        "; it is the primary, and the council appoints a replica once it falls silent"
+    } else {
+        ""
+    };
+    let why = format!("{name} was made from an older template{how}");
+    draft.step(why, Step::RestartMember { seat: *seat, uid: body.uid.clone() });
+}
+
+/// What must hold before a member that serves is restarted; else a sentence why it does not.
+struct Predicate {
+    name: &'static str,
+    holds: fn(&View<'_>, Seat) -> Result<(), String>,
+}
+
+const PREDICATES: &[Predicate] = &[
+    Predicate { name: "NewOnesWork", holds: new_ones_work },
+    Predicate { name: "ShardIsWhole", holds: shard_is_whole },
+    Predicate { name: "CouncilKeepsMajority", holds: council_keeps_majority },
+];
+
+/// Nothing wrong is rolled out further than one member.
+fn new_ones_work(view: &View<'_>, seat: Seat) -> Result<(), String> {
+    let broken = |other: &Seat| {
+        *other != seat && view.body(*other).is_none_or(|b| !b.outdated) && !view.is_in_sync(*other)
+    };
+    match view.all_wanted().find(broken) {
+        Some(other) => Err(format!("{} was made anew and is not in sync", view.name(other))),
+        None => Ok(()),
+    }
+}
+
+/// All the others of the shard are there to take over.
+fn shard_is_whole(view: &View<'_>, seat: Seat) -> Result<(), String> {
+    let Some(shard) = seat.shard() else { return Ok(()) };
+    let others = view.wanted(Scope::Shard(shard)).into_iter().filter(|s| *s != seat);
+    match others.into_iter().find(|s| !view.is_in_sync(*s)) {
+        Some(other) => Err(format!("{} is not in sync", view.name(other))),
+        None => Ok(()),
+    }
+}
+
+/// Without this member the council can still decide. A council of one or two cannot do without any:
+/// there the restart is the pause that was asked for.
+fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
+    let Some(topology) = view.topology() else { return Err("no topology is known".into()) };
+    let votes = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
+    let all = topology.voters.len();
+    if all < 3 || !votes(&seat) {
+        return Ok(());
+    }
+    let left = view.all_wanted().filter(|s| *s != seat).filter(votes).count();
+    if left > all / 2 { Ok(()) } else { Err(format!("{left} of {all} voters would be left")) }
+}

@@ -1,0 +1,212 @@
+//! What the rules ask of the world: which seats are wanted, who sits there, who is in sync.
+
+use std::collections::BTreeMap;
+
+use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
+
+use super::Scope;
+use crate::desired::{Desired, Seat};
+use crate::observed::{Body, Member, Observed};
+
+/// Desired and observed side by side, with what several rules derive from both.
+pub(crate) struct View<'a> {
+    pub(crate) desired: &'a Desired,
+    pub(crate) observed: &'a Observed,
+    /// Shards that there are: those of the topology once there is one.
+    pub(crate) shards: u16,
+    /// The seats that are to be taken, per shard; see `wanted_seats`.
+    wanted: BTreeMap<ShardId, Vec<Seat>>,
+    /// Members of the topology by their seat. Two sit in one while a replacement is under way.
+    known: BTreeMap<Seat, Vec<&'a topology::Member>>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let mut known: BTreeMap<Seat, Vec<_>> = BTreeMap::new();
+        for member in observed.topology.iter().flat_map(|t| t.members.values()) {
+            if let Some(seat) = Seat::parse(&desired.name, &member.name) {
+                known.entry(seat).or_default().push(member);
+            }
+        }
+        let shards = formed_shards(observed.topology.as_ref()).unwrap_or(desired.shards);
+        let mut view = Self { desired, observed, shards, wanted: BTreeMap::new(), known };
+        view.wanted = (0..shards).map(|shard| (shard, view.wanted_seats(shard))).collect();
+        view
+    }
+
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> + use<> {
+        (0..self.shards).map(Scope::Shard).chain([Scope::Witnesses])
+    }
+
+    pub(crate) fn topology(&self) -> Option<&'a Topology> {
+        self.observed.topology.as_ref()
+    }
+
+    /// The cluster was formed once: a member says so, or the account of an earlier round does.
+    pub(crate) fn was_formed(&self) -> bool {
+        let past = self.observed.past.as_ref().is_some_and(|p| p.cluster_id.is_some());
+        self.topology().is_some() || past
+    }
+
+    pub(crate) fn name(&self, seat: Seat) -> String {
+        seat.name(&self.desired.name)
+    }
+
+    pub(crate) fn member(&self, seat: Seat) -> Option<&'a Member> {
+        self.observed.members.get(&seat)
+    }
+
+    pub(crate) fn body(&self, seat: Seat) -> Option<&'a Body> {
+        self.member(seat)?.body.as_ref()
+    }
+
+    pub(crate) fn report(&self, seat: Seat) -> Option<&'a Report> {
+        self.member(seat)?.report.as_ref()
+    }
+
+    /// Members of the topology in this seat.
+    pub(crate) fn known(&self, seat: Seat) -> &[&'a topology::Member] {
+        self.known.get(&seat).map_or(&[], Vec::as_slice)
+    }
+
+    /// The member of the topology that answers from this seat now.
+    pub(crate) fn current(&self, seat: Seat) -> Option<&'a topology::Member> {
+        let id = &self.report(seat)?.id;
+        self.known(seat).iter().find(|m| m.id == *id).copied()
+    }
+
+    /// This seat holds the primary of a shard, seen or not.
+    pub(crate) fn is_primary(&self, seat: Seat) -> bool {
+        self.known(seat).iter().any(|m| self.leads(&m.id))
+    }
+
+    /// This member is the primary of a shard.
+    pub(crate) fn leads(&self, id: &str) -> bool {
+        self.topology().is_some_and(|t| t.shards.values().any(|s| s.primary.as_deref() == Some(id)))
+    }
+
+    /// The member serves: a primary as primary, a replica in sync, a witness at all.
+    pub(crate) fn is_in_sync(&self, seat: Seat) -> bool {
+        let (Some(current), Some(report)) = (self.current(seat), self.report(seat)) else {
+            return false;
+        };
+        let in_role = match report.role {
+            Role::Primary => self.leads(&current.id),
+            Role::Replica => report.in_sync && !self.leads(&current.id),
+            Role::Witness => current.shard.is_none(),
+            Role::None => false,
+        };
+        in_role && !report.loading && report.disk_error.is_none()
+    }
+
+    /// It serves nobody: not seen, and stuck.
+    pub(crate) fn is_down(&self, seat: Seat) -> bool {
+        self.report(seat).is_none() && self.body(seat).is_some_and(|b| b.stuck.is_some())
+    }
+
+    /// The seats that are to be taken in this scope.
+    pub(crate) fn wanted(&self, scope: Scope) -> Vec<Seat> {
+        match scope {
+            Scope::Shard(shard) => self.wanted.get(&shard).cloned().unwrap_or_default(),
+            Scope::Witnesses => {
+                (0..self.witnesses()).map(|index| Seat::Witness { index }).collect()
+            }
+        }
+    }
+
+    pub(crate) fn all_wanted(&self) -> impl Iterator<Item = Seat> {
+        self.scopes().flat_map(|scope| self.wanted(scope))
+    }
+
+    /// Seats with something in them that are in this scope and not wanted, the highest first.
+    pub(crate) fn surplus(&self, scope: Scope) -> Vec<Seat> {
+        let wanted = self.wanted(scope);
+        let taken = self.observed.members.keys().chain(self.known.keys()).copied();
+        let mut out: Vec<_> =
+            taken.filter(|s| scope_of(*s) == scope && !wanted.contains(s)).collect();
+        out.sort_unstable_by(|a, b| b.cmp(a));
+        out.dedup();
+        out
+    }
+
+    /// Shards that are not whole, those left out whose missing member is stuck: they may be so for
+    /// long, and must not hold up the others. see: `a_stuck_pod_does_not_hold_up_other_shards`
+    pub(crate) fn disrupted(&self) -> usize {
+        let whole = |seats: &[Seat]| seats.iter().all(|s| self.is_in_sync(*s) || self.is_down(*s));
+        self.wanted.values().filter(|seats| !whole(seats)).count()
+    }
+
+    fn witnesses(&self) -> u16 {
+        // The wish for shards may differ from what was formed; what was formed votes.
+        Desired { shards: self.shards, ..self.desired.clone() }.witnesses()
+    }
+
+    /// As many seats as the shard wants members. Which ones is a matter of who is there: the primary
+    /// stays, then those with a body, then those the council knows; free seats fill up from below.
+    /// So a shard whose primary sits in seat 1 gives up seat 0 when it is to have no replica.
+    fn wanted_seats(&self, shard: ShardId) -> Vec<Seat> {
+        let size = usize::from(self.desired.members_per_shard());
+        // A disk alone holds a seat only while nobody tells who belongs to the cluster.
+        let holds = |s: Seat| {
+            self.topology().is_none() || self.body(s).is_some() || !self.known(s).is_empty()
+        };
+        let seats = self.known.keys().chain(self.observed.members.keys()).copied();
+        let mut taken: Vec<_> = seats.filter(|s| s.shard() == Some(shard) && holds(*s)).collect();
+        taken.sort_unstable_by_key(|s| {
+            let (bodiless, unknown) = (self.body(*s).is_none(), self.known(*s).is_empty());
+            (!self.is_primary(*s), bodiless, unknown, *s)
+        });
+        taken.dedup();
+        taken.truncate(size);
+        let mut index = 0;
+        while taken.len() < size {
+            let seat = Seat::Data { shard, index };
+            if !taken.contains(&seat) {
+                taken.push(seat);
+            }
+            index += 1;
+        }
+        taken.sort_unstable();
+        taken
+    }
+}
+
+fn scope_of(seat: Seat) -> Scope {
+    seat.shard().map_or(Scope::Witnesses, Scope::Shard)
+}
+
+/// Shards of a topology in which every slot has an owner; `None` while it is being formed.
+fn formed_shards(topology: Option<&Topology>) -> Option<u16> {
+    let topology = topology?;
+    let owned: u32 =
+        topology.shards.values().flat_map(|s| &s.slots).map(|r| u32::from(r.len())).sum();
+    let last = topology.shards.keys().next_back()?;
+    (owned == u32::from(SLOTS)).then_some(last + 1)
+}
+
+impl Member {
+    /// Nobody can have told this member of a cluster, and none is on its disk.
+    pub(crate) fn cannot_belong(&self) -> bool {
+        match &self.report {
+            Some(_) => self.belongs.is_none(),
+            None => {
+                let started = self.body.as_ref().is_some_and(|b| b.started);
+                !started && self.disk.as_ref().is_none_or(|d| d.fresh)
+            }
+        }
+    }
+
+    /// As the council is to know it.
+    pub(crate) fn entry(&self, id: &str, name: String, seat: Seat) -> topology::Member {
+        topology::Member {
+            id: id.into(),
+            name,
+            host: self.address.host.clone(),
+            port: self.address.port,
+            bus_port: self.address.bus_port,
+            shard: seat.shard(),
+            node: self.body.as_ref().and_then(|b| b.node.clone()),
+            zone: self.body.as_ref().and_then(|b| b.zone.clone()),
+        }
+    }
+}

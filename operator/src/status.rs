@@ -1,0 +1,279 @@
+//! The account: what users read of a cluster, as a function of what is wanted, seen and planned.
+//!
+//! It is written once a round and only when it changed, so nothing in it moves by itself: offsets are
+//! rounded, and a time is when something began to be so, taken over from the account before.
+
+use crds::reasons::{condition, reason};
+use crds::{Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, ShardStatus};
+use engine::topology::{Role, SlotRange, Topology};
+
+pub use crds::CacheClusterStatus as Status;
+
+use crate::desired::{Desired, Seat};
+use crate::observed::Observed;
+use crate::plan::{Plan, Scope, View};
+
+/// Offsets are told in steps of so many bytes.
+const OFFSET_STEP: u64 = 1 << 20;
+/// A list of steps in the account is cut there.
+const NEXT_MAX: usize = 16;
+
+/// The account of one round.
+pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
+    let view = View::new(desired, observed);
+    let past = observed.past.as_deref();
+    let topology = observed.topology.as_ref();
+    let wanted: Vec<Seat> = view.all_wanted().collect();
+    let ready = wanted.iter().filter(|s| view.is_in_sync(**s)).count();
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    Status {
+        observed_generation: desired.generation,
+        conditions: conditions(&view, plan, &wanted),
+        ready: Some(format!("{ready}/{}", wanted.len())),
+        shard_count: Some(topology.map_or(0, |t| i32::try_from(t.shards.len()).unwrap_or(0))),
+        label_selector: observed.access.label_selector.clone(),
+        // Once formed, always formed: a council that is silent for a while is not forgotten.
+        cluster_id: topology
+            .map(|t| t.cluster.clone())
+            .or_else(|| past.and_then(|p| p.cluster_id.clone())),
+        incarnation: topology
+            .map(|t| number(t.incarnation))
+            .or_else(|| past.and_then(|p| p.incarnation)),
+        epoch: topology.map(|t| number(t.epoch)).or_else(|| past.and_then(|p| p.epoch)),
+        shards: shards(&view),
+        endpoints: observed.access.endpoints.clone(),
+        auth_secret: observed.access.auth_secret.clone(),
+        plan: Some(account_of(plan, observed)),
+        failovers: topology
+            .map(failovers)
+            .or_else(|| past.map(|p| p.failovers.clone()))
+            .unwrap_or_default(),
+    }
+}
+
+fn shards(view: &View<'_>) -> Vec<ShardStatus> {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let member = |seat: Seat| {
+        let report = view.report(seat);
+        let role = match report.map(|r| r.role) {
+            Some(Role::Primary) if view.is_primary(seat) => "Primary",
+            Some(Role::Primary | Role::Replica) => "Replica",
+            Some(Role::Witness) => "Witness",
+            Some(Role::None) | None => "None",
+        };
+        let offset = report.and_then(|r| r.lineage.as_ref()).map(|l| l.offset);
+        MemberStatus {
+            name: view.name(seat),
+            role: role.into(),
+            ready: view.is_in_sync(seat),
+            offset: offset.map(|o| number(o - o % OFFSET_STEP)),
+            node: view.body(seat).and_then(|b| b.node.clone()),
+        }
+    };
+    let topology = view.topology();
+    let shard = |id: u16| {
+        let shard = topology.and_then(|t| t.shards.get(&id));
+        let primary = shard.and_then(|s| s.primary.as_ref());
+        ShardStatus {
+            shard: i32::from(id),
+            primary: primary.zip(topology).map(|(p, t)| name_of(t, p)),
+            epoch: shard.map_or(0, |s| number(s.epoch)),
+            slots: shard.map(|s| text_of(&s.slots)).unwrap_or_default(),
+            members: view.wanted(Scope::Shard(id)).into_iter().map(member).collect(),
+        }
+    };
+    (0..view.shards).map(shard).collect()
+}
+
+/// The name of a member, or its ID when it has left.
+pub fn name_of(topology: &Topology, id: &str) -> String {
+    topology.members.get(id).map_or_else(|| id.to_string(), |m| m.name.clone())
+}
+
+fn text_of(slots: &[SlotRange]) -> String {
+    let range = |r: &SlotRange| {
+        if r.first == r.last { r.first.to_string() } else { format!("{}-{}", r.first, r.last) }
+    };
+    slots.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+fn failovers(topology: &Topology) -> Vec<FailoverStatus> {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let failover = |f: &engine::topology::Failover| FailoverStatus {
+        shard: i32::from(f.shard),
+        epoch: number(f.epoch),
+        from: f.from.as_ref().map(|id| name_of(topology, id)),
+        to: name_of(topology, &f.to),
+        dropped_writes: f.dropped_writes.map(number),
+        window_ms: number(f.window_ms),
+    };
+    topology.failovers.iter().map(failover).collect()
+}
+
+fn account_of(plan: &Plan, observed: &Observed) -> PlanStatus {
+    let past = observed.past.as_ref().and_then(|p| p.plan.as_ref());
+    let past = past.map(|p| p.blocked.as_slice()).unwrap_or_default();
+    let since = |reason: &str, message: &str| {
+        let same = |b: &&Blocked| b.reason == reason && b.message == message;
+        let alike = |b: &&Blocked| b.reason == reason;
+        let known = past.iter().find(same).or_else(|| past.iter().find(alike));
+        known.and_then(|b| b.since.clone()).unwrap_or_else(|| observed.now.clone())
+    };
+    let mut next: Vec<String> =
+        plan.steps.iter().take(NEXT_MAX).map(|p| format!("{}: {}", p.rule, p.step)).collect();
+    if plan.steps.len() > NEXT_MAX {
+        next.push(format!("and {} more", plan.steps.len() - NEXT_MAX));
+    }
+    let blocked = plan.blocked.iter().map(|b| Blocked {
+        reason: b.reason.into(),
+        message: b.message.clone(),
+        since: Some(since(b.reason, &b.message)),
+    });
+    PlanStatus { next, blocked: blocked.collect() }
+}
+
+/// `Ready`, `Progressing` and `Degraded`, each with one reason and one sentence.
+fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
+    let said = [
+        (condition::READY, ready(view, plan, wanted)),
+        (condition::PROGRESSING, progressing(plan)),
+        (condition::DEGRADED, degraded(view, plan, wanted)),
+    ];
+    let past = view.observed.past.as_ref();
+    let make = |(type_, (is, reason, message)): (&str, (bool, &str, String))| {
+        let status = if is { "True" } else { "False" };
+        let before = past.and_then(|p| p.condition(type_)).filter(|c| c.status == status);
+        Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message,
+            observed_generation: view.desired.generation,
+            last_transition_time: before
+                .map_or_else(|| view.observed.now.clone(), |c| c.last_transition_time.clone()),
+        }
+    };
+    said.into_iter().map(make).collect()
+}
+
+type Said = (bool, &'static str, String);
+
+/// Every shard has a primary that serves, every member that is wanted is in the cluster, and what
+/// runs is what the manifest says. A member that is lost later takes nothing away from that.
+fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
+    let find = |reason: &str| plan.blocked.iter().find(|b| b.reason == reason);
+    if let Some(invalid) = find(reason::INVALID_SPEC) {
+        return (false, reason::INVALID_SPEC, invalid.message.clone());
+    }
+    if view.topology().is_none() {
+        let silent = find(reason::COUNCIL_SILENT);
+        let stuck = find(reason::POD_STUCK);
+        let why = stuck.or(silent).map_or("no cluster is formed yet", |b| b.message.as_str());
+        let reason = if silent.is_some() || view.was_formed() {
+            reason::COUNCIL_SILENT
+        } else {
+            stuck.map_or(reason::FORMING, |_| reason::POD_STUCK)
+        };
+        return (false, reason, why.into());
+    }
+    let down = shards_down(view);
+    if !down.is_empty() {
+        let text = format!("no primary serves {}", list_of_shards(&down));
+        let reason = if is_first(view) { reason::FORMING } else { reason::SHARD_DOWN };
+        return (false, reason, text);
+    }
+    let missing: Vec<String> =
+        wanted.iter().filter(|s| view.known(**s).is_empty()).map(|s| view.name(*s)).collect();
+    if !missing.is_empty() {
+        let text = format!("not in the cluster yet: {}", missing.join(", "));
+        let else_ = if is_first(view) { reason::FORMING } else { reason::CHANGING };
+        return (false, find(reason::POD_STUCK).map_or(else_, |b| b.reason), text);
+    }
+    if let Some(refused) = find(reason::CONFIG_REFUSED) {
+        return (false, reason::CONFIG_REFUSED, refused.message.clone());
+    }
+    let old: Vec<String> = wanted
+        .iter()
+        .filter(|s| view.body(**s).is_some_and(|b| b.outdated))
+        .map(|s| view.name(*s))
+        .collect();
+    if !old.is_empty() {
+        let text = format!("made from an older template: {}", old.join(", "));
+        return (false, reason::CHANGING, text);
+    }
+    let count = view.shards;
+    (true, reason::SERVING, format!("{count} of {count} shards serve"))
+}
+
+/// It was never ready, as far as the account goes.
+fn is_first(view: &View<'_>) -> bool {
+    let past = view.observed.past.as_ref().and_then(|p| p.condition(condition::READY));
+    past.is_none_or(|c| c.reason == reason::FORMING)
+}
+
+fn progressing(plan: &Plan) -> Said {
+    let paused = plan.blocked.iter().find(|b| b.reason == reason::PAUSED);
+    if let Some(paused) = paused {
+        return (false, reason::PAUSED, paused.message.clone());
+    }
+    if let Some(first) = plan.steps.first() {
+        let more = plan.steps.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+        return (true, reason::CHANGING, format!("{}: {}{more}", first.rule, first.step));
+    }
+    let waits = |b: &&crate::plan::Blocked| b.reason != reason::INVALID_SPEC;
+    match plan.blocked.iter().find(waits) {
+        Some(b) => (true, b.reason, b.message.clone()),
+        None => (false, reason::SETTLED, "nothing is left to do".into()),
+    }
+}
+
+fn degraded(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
+    if let Some(refused) = plan.blocked.iter().find(|b| b.reason == reason::CONFIG_REFUSED) {
+        return (true, reason::CONFIG_REFUSED, refused.message.clone());
+    }
+    if !view.was_formed() {
+        return (false, reason::FORMING, "no cluster is formed yet".into());
+    }
+    if view.topology().is_none() {
+        return (true, reason::COUNCIL_SILENT, "no member tells a topology".into());
+    }
+    let down = shards_down(view);
+    if !down.is_empty() {
+        let text = format!("no primary serves {}", list_of_shards(&down));
+        return (true, reason::SHARD_DOWN, text);
+    }
+    let bare: Vec<u16> =
+        (0..view.shards).filter(|s| view.desired.replicas > 0 && is_bare(view, *s)).collect();
+    if !bare.is_empty() {
+        let text = format!("no replica is in sync in {}", list_of_shards(&bare));
+        return (true, reason::NO_REPLICA, text);
+    }
+    let missing: Vec<String> =
+        wanted.iter().filter(|s| !view.is_in_sync(**s)).map(|s| view.name(*s)).collect();
+    if missing.is_empty() {
+        return (false, reason::HEALTHY, "every member is in its role and in sync".into());
+    }
+    (true, reason::MEMBER_LOST, format!("missing or not in sync: {}", missing.join(", ")))
+}
+
+/// Shards without a primary that was seen and serves.
+fn shards_down(view: &View<'_>) -> Vec<u16> {
+    let serves = |shard: u16| {
+        let seats = view.wanted(Scope::Shard(shard));
+        seats.into_iter().any(|s| view.is_primary(s) && view.is_in_sync(s))
+    };
+    (0..view.shards).filter(|s| !serves(*s)).collect()
+}
+
+fn is_bare(view: &View<'_>, shard: u16) -> bool {
+    let seats = view.wanted(Scope::Shard(shard));
+    !seats.into_iter().any(|s| !view.is_primary(s) && view.is_in_sync(s))
+}
+
+fn list_of_shards(shards: &[u16]) -> String {
+    let names: Vec<String> = shards.iter().take(8).map(u16::to_string).collect();
+    let more =
+        if shards.len() > 8 { format!(" and {} more", shards.len() - 8) } else { String::new() };
+    format!("shard{} {}{more}", if shards.len() == 1 { "" } else { "s" }, names.join(", "))
+}

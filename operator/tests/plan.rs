@@ -1,0 +1,81 @@
+//! Scenarios of the plan: a world as text, and the plan for it as text.
+//!
+//! Each file in `tests/plan/` holds cases: a title (`# fact`), the world one fact a line, `-- plan`, and
+//! what is planned. `UPDATE=1 cargo test -p operator --test plan` writes what the plan says now.
+//!
+//! ```text
+//! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N
+//! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
+//! formed incarnation=1                 the account remembers a cluster
+//! member demo-0-0 primary              the council's primary of its shard, in its role
+//! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended ..
+//! ```
+
+#[path = "plan/world.rs"]
+mod world;
+
+use operator::plan::{Plan, plan};
+use operator::status::status;
+
+fn text_of(plan: &Plan) -> String {
+    let mut out = String::new();
+    for planned in &plan.steps {
+        out += &format!("{}: {}\n", planned.rule, planned.step);
+    }
+    for blocked in &plan.blocked {
+        out += &format!("blocked {}: {}\n", blocked.reason, blocked.message);
+    }
+    if out.is_empty() { "settled\n".into() } else { out }
+}
+
+/// Runs every case of a file; with `UPDATE=1` it is written anew.
+fn run(path: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut fresh = String::new();
+    for case in text.split("\n\n").filter(|c| !c.trim().is_empty()) {
+        let (facts, _) = case.split_once("-- plan").unwrap_or((case, ""));
+        let (desired, observed) = world::parse(facts);
+        let plan = plan(&desired, &observed);
+        let status = status(&desired, &observed, &plan);
+        let of = |type_: &str| {
+            let c = status.condition(type_).unwrap();
+            format!("{}({})", c.status, c.reason)
+        };
+        let account = format!(
+            "ready={} {} progressing={} degraded={}",
+            status.ready.as_deref().unwrap_or(""),
+            of("Ready"),
+            of("Progressing"),
+            of("Degraded")
+        );
+        if !fresh.is_empty() {
+            fresh.push('\n');
+        }
+        fresh += &format!("{}\n-- plan\n{}-- status\n{account}\n", facts.trim(), text_of(&plan));
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, fresh).unwrap();
+        return;
+    }
+    assert_eq!(text, fresh, "{path}: look at the difference, then UPDATE=1");
+}
+
+#[test]
+fn forming() {
+    run("tests/plan/form.txt");
+}
+
+#[test]
+fn replacing() {
+    run("tests/plan/replace.txt");
+}
+
+#[test]
+fn scaling() {
+    run("tests/plan/scale.txt");
+}
+
+#[test]
+fn rolling() {
+    run("tests/plan/roll.txt");
+}

@@ -1,0 +1,189 @@
+//! A world out of its text form.
+
+use std::collections::BTreeMap;
+
+use engine::topology::{self, Report, Role, Topology, even_slots};
+use operator::desired::{Desired, Seat};
+use operator::observed::{Address, Belongs, Body, Disk, Member, Observed, Phase};
+use operator::status::Status;
+
+const NAME: &str = "demo";
+
+/// Words of a line, split at blanks; `key=value` or a bare word.
+struct Words<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Words<'a> {
+    fn of(line: &'a str) -> Self {
+        Self(line.split_whitespace().map(|w| w.split_once('=').unwrap_or((w, ""))).collect())
+    }
+    fn get(&self, key: &str) -> Option<&'a str> {
+        self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
+    }
+    fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> T {
+        self.get(key).map_or(default, |v| v.parse().ok().unwrap())
+    }
+}
+
+pub(crate) fn parse(text: &str) -> (Desired, Observed) {
+    let mut desired = Desired {
+        name: NAME.into(),
+        generation: Some(1),
+        shards: 1,
+        replicas: 1,
+        paused: false,
+        shards_at_once: 1,
+        directives: BTreeMap::from([("maxmemory".to_string(), "1048576".to_string())]),
+    };
+    let mut observed = Observed { now: "2026-01-01T00:00:00Z".into(), ..Observed::default() };
+    let mut told = None;
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    for line in lines.iter().filter(|l| !l.starts_with('#')) {
+        let words = Words::of(line);
+        match words.0[0].0 {
+            "desired" => read_desired(&words, &mut desired),
+            "formed" => {
+                observed.past = Some(Box::new(Status {
+                    cluster_id: Some("c1".into()),
+                    incarnation: Some(words.number("incarnation", 1)),
+                    ..Status::default()
+                }));
+            }
+            "topology" => told = Some(read_topology(&words, &desired)),
+            "member" => {
+                read_member(words.0[1].0, &words, &desired, &mut told, &mut observed);
+            }
+            other => panic!("{other} is no fact: {line}"),
+        }
+    }
+    let all_knowing: Vec<Seat> = observed
+        .members
+        .iter()
+        .filter(|(_, m)| m.belongs.as_ref().is_some_and(|b| b.cluster == "c1"))
+        .map(|(s, _)| *s)
+        .collect();
+    // A topology that nobody tells is not observed.
+    if !all_knowing.is_empty() {
+        observed.topology = told;
+    }
+    (desired, observed)
+}
+
+fn read_desired(words: &Words<'_>, desired: &mut Desired) {
+    desired.shards = words.number("shards", 1);
+    desired.replicas = words.number("replicas", 1);
+    desired.shards_at_once = words.number("at-once", 1);
+    desired.paused = words.has("paused");
+    for (_, set) in words.0.iter().filter(|(k, _)| *k == "set") {
+        let (name, value) = set.split_once(':').unwrap();
+        desired.directives.insert(name.into(), value.into());
+    }
+}
+
+fn read_topology(words: &Words<'_>, desired: &Desired) -> Topology {
+    let mut topology = Topology {
+        format: topology::FORMAT,
+        cluster: "c1".into(),
+        incarnation: words.number("incarnation", 1),
+        epoch: words.number("epoch", 1),
+        ..Topology::default()
+    };
+    let count = words.number("shards", desired.shards);
+    for shard in 0..count {
+        let slots = vec![even_slots(shard, count)];
+        topology.shards.insert(shard, topology::Shard { primary: None, epoch: 1, slots });
+    }
+    topology
+}
+
+/// `demo-0-1` has the ID `id-0-1`, and `id-0-1-new` when it came back `new`.
+fn read_member(
+    name: &str,
+    words: &Words<'_>,
+    desired: &Desired,
+    told: &mut Option<Topology>,
+    observed: &mut Observed,
+) {
+    let seat = Seat::parse(NAME, name).unwrap();
+    let old_id = format!("id-{seat}");
+    let id = if words.has("new") { format!("id-{seat}-new") } else { old_id.clone() };
+    let index = 100 * seat.shard().map_or(90, |s| s + 1) + seat.index();
+    let port = 7000 + index;
+    let mut member = Member {
+        address: Address { host: name.into(), port, bus_port: port + 10_000 },
+        ..Member::default()
+    };
+    let is = |word: &str| words.has(word);
+    let primary = is("primary");
+    let outside = is("outside") || is("pending");
+    if let Some(topology) = told.as_mut().filter(|_| !outside) {
+        let moved = if is("moved") { "elsewhere" } else { name };
+        let entry = topology::Member {
+            id: old_id.clone(),
+            name: name.into(),
+            host: moved.into(),
+            port,
+            bus_port: port + 10_000,
+            shard: seat.shard(),
+            node: None,
+            zone: None,
+        };
+        topology.members.insert(old_id.clone(), entry);
+        if topology.voters.len() < 5 {
+            topology.voters.insert(old_id.clone());
+        }
+        if let Some(shard) = seat.shard().filter(|_| primary) {
+            topology.shards.get_mut(&shard).unwrap().primary = Some(old_id.clone());
+        }
+    }
+    if is("disk") || is("lost-with-disk") {
+        member.disk = Some(Disk { uid: format!("disk-{seat}"), fresh: is("fresh") });
+    }
+    if !is("lost") && !is("lost-with-disk") && !is("disk-only") {
+        let phase = match () {
+            () if is("pending") => Phase::Pending,
+            () if is("stopping") => Phase::Stopping,
+            () if is("ended") => Phase::Ended,
+            () if is("node-lost") => Phase::Lost,
+            () => Phase::Running,
+        };
+        member.body = Some(Body {
+            uid: format!("uid-{seat}"),
+            phase,
+            started: phase != Phase::Pending,
+            outdated: is("outdated"),
+            stuck: words.get("stuck").map(|s| s.replace('_', " ")),
+            node: None,
+            zone: None,
+        });
+        let silent = ["unseen", "pending", "stopping", "ended", "node-lost", "stuck"];
+        if !silent.iter().any(|w| is(w)) {
+            let knows = told.is_some() && !outside && !is("new");
+            let role = match seat {
+                _ if !knows => Role::None,
+                Seat::Witness { .. } => Role::Witness,
+                Seat::Data { .. } if primary => Role::Primary,
+                Seat::Data { .. } => Role::Replica,
+            };
+            let config_hash =
+                if is("reconfigured-not") { "old".into() } else { desired.live_hash() };
+            member.report = Some(Report {
+                id,
+                name: name.into(),
+                role,
+                in_sync: role == Role::Replica && !is("syncing"),
+                config_hash,
+                config_error: words.get("refuses").map(|s| s.replace('_', " ")),
+                ..Report::default()
+            });
+            let cluster = if is("stranger") { "c0" } else { "c1" };
+            let belongs = Belongs { cluster: cluster.into(), incarnation: 1, epoch: 1 };
+            member.belongs = (knows || is("stranger")).then_some(belongs);
+        }
+    }
+    if member.body.is_some() || member.disk.is_some() {
+        observed.members.insert(seat, member);
+    }
+}
