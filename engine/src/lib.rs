@@ -24,6 +24,8 @@ pub mod resp;
 pub mod server;
 pub mod session;
 pub mod snapshot;
+pub mod disk;
+pub mod persist;
 pub mod start;
 pub mod topology;
 pub mod types;

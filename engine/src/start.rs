@@ -2,19 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use mio::net::TcpListener;
 use mio::{Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::clock;
 use crate::config::Config;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
+use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
+use crate::replication::{self, Replication};
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
+use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
 
 /// Starts a server and runs it until it is shut down.
@@ -43,6 +48,9 @@ pub fn run(config: Config) -> io::Result<()> {
         loops,
         preimages: RwLock::new(None),
         snapshotting: AtomicBool::new(false),
+        snapshots: Snapshots::default(),
+        persist: Persist::default(),
+        replication: Replication::default(),
         state: State::default(),
         run_id: String::new(),
         started_ms: clock::unix_ms(),
@@ -54,10 +62,32 @@ pub fn run(config: Config) -> io::Result<()> {
         let name = format!("loop-{index}");
         handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
     }
+    if let Err(error) = persist::start::start(&shared) {
+        shared.state.shutdown.store(true, Ordering::Release);
+        shared.wake_loops();
+        return Err(io::Error::other(error));
+    }
+    end_on_signals(&shared)?;
+    replication::start(&shared);
     tracing::info!(port, threads, "Ready to accept connections");
     for handle in handles {
         handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
     }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT end the server as SHUTDOWN does.
+fn end_on_signals(shared: &Arc<Shared>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let shared = shared.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            tracing::info!(signal, "asked to end");
+            if persist::start::shut_down(&shared, Goodbye::AsConfigured, false).is_ok() {
+                return;
+            }
+        }
+    })?;
     Ok(())
 }
 

@@ -107,11 +107,8 @@ impl Executor<'_> {
         }
         self.shared.route(session, command, args)?;
         if command.is(flag::WRITE) {
-            if state.is_replica.load(Ordering::Acquire) {
-                return Err("READONLY You can't write against a read only replica.".into());
-            }
-            if state.write_blocked.load(Ordering::Acquire) {
-                return Err(state.write_block());
+            if let Some(error) = state.refuses_write() {
+                return Err(error);
             }
             if command.is(flag::DENYOOM) && !crate::eviction::make_room(self.shared, &self.env) {
                 return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
@@ -141,6 +138,14 @@ impl Executor<'_> {
                 shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect())
             }
         };
+        // Roles change under all locks: asked again now, no write slips in behind a change.
+        if command.is(flag::WRITE)
+            && !session.from_primary
+            && let Some(error) = shared.state.refuses_write()
+        {
+            reply.error(&error);
+            return Vec::new();
+        }
         // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
         self.env.tracks_changes = shared.waiters.any();
         // A snapshot begins under all locks: looked at once ours are held, it cannot begin meanwhile.
@@ -222,6 +227,13 @@ impl Executor<'_> {
         unwatch(shared, session);
         if broken {
             reply.null_array();
+            return Vec::new();
+        }
+        if !session.from_primary
+            && queue.commands.iter().any(|(c, _)| c.is(flag::WRITE))
+            && let Some(error) = shared.state.refuses_write()
+        {
+            reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
             return Vec::new();
         }
         self.env.tracks_changes = shared.waiters.any();
