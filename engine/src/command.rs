@@ -19,6 +19,7 @@ pub mod inspect;
 pub mod keys;
 pub mod lists;
 pub mod managed;
+pub mod persistence;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
@@ -206,6 +207,7 @@ const FAMILIES: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,
+    persistence::COMMANDS,
     managed::COMMANDS,
 ];
 
