@@ -90,6 +90,8 @@ impl Checker {
         let missing: BTreeMap<u64, u64> =
             acked.iter().filter(|(w, _)| !has.contains(w)).map(|(w, at)| (*w, *at)).collect();
         self.lost += missing.len() as u64;
+        // The tail is what was acknowledged last, however long nobody has been primary since.
+        let last_ms = acked.values().max().copied().unwrap_or(0);
         let name =
             |m: &MemberId| topology.members.get(m).map_or("?", |m| m.name.as_str()).to_owned();
         let mut found = vec![];
@@ -98,7 +100,7 @@ impl Checker {
             let better = data
                 .journal
                 .iter()
-                .filter(|w| missing.get(&w.1).is_some_and(|at| at + self.tail_ms < now_ms));
+                .filter(|w| missing.get(&w.1).is_some_and(|at| at + self.tail_ms < last_ms));
             let count = better.count();
             if count > 0 {
                 found.push(format!(
