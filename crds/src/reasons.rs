@@ -57,8 +57,8 @@ pub mod event {
     pub const STEP: &str = "Step";
     /// A step failed; the next round plans afresh.
     pub const STEP_FAILED: &str = "StepFailed";
-    /// The manifest is not understood.
-    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A round ended before its end: the API server refused something, or was not reached.
+    pub const ROUND_FAILED: &str = "RoundFailed";
     /// A pure cache whose members all vanished was formed anew.
     pub const FORMED_ANEW: &str = "FormedAnew";
 }

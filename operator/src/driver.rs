@@ -4,6 +4,7 @@
 //! promises it does not keep.
 
 pub mod kubernetes;
+pub mod local;
 
 use std::future::Future;
 

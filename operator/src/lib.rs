@@ -16,6 +16,7 @@ pub mod plan;
 pub mod round;
 pub mod status;
 
+mod admin;
 pub mod health;
 pub mod metrics;
 pub mod pki;

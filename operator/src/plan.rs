@@ -44,6 +44,8 @@ pub struct Planned {
     pub rule: &'static str,
     /// One sentence.
     pub why: String,
+    /// The shard that it is about; `None`: the witnesses.
+    pub shard: Option<ShardId>,
     pub step: Step,
 }
 
@@ -181,6 +183,15 @@ pub(crate) enum Scope {
     Witnesses,
 }
 
+impl Scope {
+    fn shard(self) -> Option<ShardId> {
+        match self {
+            Self::Shard(shard) => Some(shard),
+            Self::Witnesses => None,
+        }
+    }
+}
+
 /// What the rules have said of one scope so far.
 #[derive(Default)]
 pub(crate) struct Draft {
@@ -215,7 +226,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
             }
             if !draft.steps.is_empty() {
                 let said = draft.steps.drain(..);
-                plan.steps.extend(said.map(|(why, step)| Planned { rule: rule.name, why, step }));
+                let (rule, shard) = (rule.name, scope.shard());
+                plan.steps.extend(said.map(|(why, step)| Planned { rule, why, shard, step }));
                 break;
             }
         }

@@ -1,5 +1,6 @@
 //! The only loop body: scaffold, observe, plan, apply, record.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::Error;
@@ -20,33 +21,47 @@ pub struct Round {
     pub observed: Observed,
     pub plan: Plan,
     pub status: Status,
-    /// The step that failed and ended the round early, by its place in the plan.
-    pub failed: Option<(usize, Error)>,
+    /// What became of each step of the plan, in its order.
+    pub fates: Vec<Fate>,
+}
+
+/// What became of a step.
+#[derive(Debug)]
+pub enum Fate {
+    Done,
+    Failed(Error),
+    /// Not tried, because an earlier step of the same shard failed.
+    Skipped,
 }
 
 impl Round {
     /// How long the next round can wait.
     pub fn wait(&self) -> Duration {
-        if self.failed.is_none() && self.plan.is_settled() { SETTLED } else { BUSY }
+        if self.plan.is_settled() { SETTLED } else { BUSY }
     }
 }
 
-/// One round. A step that fails ends it, and the next one plans afresh; the account of what was seen
-/// is given all the same.
+/// One round. A step that fails ends the round for its shard, so that one member that refuses does not
+/// hold up the others; the next round plans afresh, and the account of what was seen is given anyway.
 pub async fn round(driver: &mut impl Driver, desired: &Desired) -> Result<Round, Error> {
     driver.scaffold(desired).await?;
     let observed = driver.observe(desired).await?;
     let plan = plan(desired, &observed);
-    let mut failed = None;
-    for (at, planned) in plan.steps.iter().enumerate() {
-        if let Err(error) = driver.apply(desired, &planned.step).await {
-            failed = Some((at, error));
-            break;
-        }
+    let mut fates = Vec::with_capacity(plan.steps.len());
+    let mut given_up = BTreeSet::new();
+    for planned in &plan.steps {
+        fates.push(if given_up.contains(&planned.shard) {
+            Fate::Skipped
+        } else if let Err(error) = driver.apply(desired, &planned.step).await {
+            given_up.insert(planned.shard);
+            Fate::Failed(error)
+        } else {
+            Fate::Done
+        });
     }
     let status = status(desired, &observed, &plan);
     if observed.past.as_deref() != Some(&status) {
         driver.record(desired, &status).await?;
     }
-    Ok(Round { observed, plan, status, failed })
+    Ok(Round { observed, plan, status, fates })
 }

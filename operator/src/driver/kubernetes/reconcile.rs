@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::reasons::{condition, event, reason};
-use crds::{CacheCluster, CacheClusterStatus, Condition};
+use crds::{CacheCluster, CacheClusterSpec, CacheClusterStatus, Condition};
 use engine::bus::tls::Tls;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::build::{Build, Kind, Secrets};
@@ -24,7 +24,7 @@ use crate::driver::Driver;
 use crate::health::Health;
 use crate::metrics::{Cluster, Outcome};
 use crate::observed::Observed;
-use crate::round::{Round, round};
+use crate::round::{Fate, Round, round};
 use crate::status::Status;
 
 /// The longest time between two looks at a settled cluster: a failover changes no object of
@@ -56,6 +56,8 @@ pub(super) struct Memory {
     pub(super) tls: Option<Tls>,
     /// The status as it was written last: the store may still have the one before.
     pub(super) status: Option<Status>,
+    /// What ended the round before it could look, when users can do something about it.
+    pub(super) obstacle: Option<(&'static str, String)>,
 }
 
 /// The driver of one cluster for one round.
@@ -120,9 +122,10 @@ pub(super) async fn reconcile(
     let began = tokio::time::Instant::now();
     let result = match &object.0 {
         Ok(cluster) => turn(&context, cluster, &namespace, &mut memory).await,
-        Err(invalid) => {
-            Err(Error::Invalid { field: "spec".into(), message: invalid.error.clone() })
-        }
+        Err(invalid) => Err(Error::Invalid {
+            field: context.misfit(&namespace, &name).await.unwrap_or_else(|| "spec".into()),
+            message: invalid.error.clone(),
+        }),
     };
     let outcome = match &result {
         Ok(_) => Outcome::Done,
@@ -136,10 +139,22 @@ pub(super) async fn reconcile(
         // The user's fault: nothing that runs is touched, and only a new manifest changes anything.
         Err(Error::Invalid { field, message }) => {
             let said = format!("{field}: {message}");
-            context.say_invalid(&object, &mut memory, &said).await?;
+            context.say(&object, &mut memory, reason::INVALID_SPEC, &said).await?;
             Ok(Action::await_change())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            match memory.obstacle.take() {
+                Some((reason, message)) => {
+                    context.say(&object, &mut memory, reason, &message).await?;
+                }
+                None => {
+                    let note = error.to_string();
+                    let kind = EventType::Warning;
+                    context.publish(&*object, kind, event::ROUND_FAILED, &note).await;
+                }
+            }
+            Err(error)
+        }
     }
 }
 
@@ -215,41 +230,50 @@ impl Context {
         }
     }
 
-    /// Sets Ready=False, InvalidSpec, and leaves the rest of the account as it is.
-    async fn say_invalid(
+    /// The first field of a spec that does not fit its type: each is tried alone.
+    async fn misfit(&self, namespace: &str, name: &str) -> Option<String> {
+        let kind = ApiResource::erase::<CacheCluster>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
+        let object = api.get_opt(name).await.ok()??;
+        misfit_in(object.data.get("spec")?)
+    }
+
+    /// Sets Ready=False for this reason, and leaves the rest of the account as it is.
+    async fn say(
         &self,
         object: &DeserializeGuard<CacheCluster>,
         memory: &mut Memory,
+        reason: &'static str,
         message: &str,
     ) -> Result<(), Error> {
         let stored = object.0.as_ref().ok().and_then(|c| c.status.clone());
         let past = memory.status.clone().or(stored).unwrap_or_default();
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let status = invalid(&past, object.meta().generation, message, &now);
+        let status = held_up(&past, object.meta().generation, reason, message, &now);
         if status != past {
             let namespace = object.namespace().unwrap_or_default();
             self.write_status(&namespace, &object.name_any(), &status).await?;
             memory.status = Some(status);
-            self.publish(object, EventType::Warning, event::INVALID_SPEC, message).await;
+            self.publish(object, EventType::Warning, reason, message).await;
         }
         Ok(())
     }
 
     /// Events of one round: its steps, the failovers that it learned of, and changes of Ready.
     async fn tell(&self, cluster: &CacheCluster, done: &Round) {
-        let failed = done.failed.as_ref().map(|(at, _)| *at);
-        for (at, planned) in done.plan.steps.iter().enumerate() {
-            if failed.is_some_and(|f| at > f) {
-                break;
-            }
-            let carried_out = failed != Some(at);
-            self.health.metrics.step(planned.rule, carried_out);
-            if carried_out {
-                self.publish(cluster, EventType::Normal, planned.rule, &planned.why).await;
-            } else if let Some((_, error)) = &done.failed {
-                let note = format!("{}: {error}", planned.step);
-                tracing::warn!(cluster = cluster.name_any(), rule = planned.rule, "{note}");
-                self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
+        for (planned, fate) in done.plan.steps.iter().zip(&done.fates) {
+            match fate {
+                Fate::Skipped => {}
+                Fate::Done => {
+                    self.health.metrics.step(planned.rule, true);
+                    self.publish(cluster, EventType::Normal, planned.rule, &planned.why).await;
+                }
+                Fate::Failed(error) => {
+                    self.health.metrics.step(planned.rule, false);
+                    let note = format!("{}: {error}", planned.step);
+                    tracing::warn!(cluster = cluster.name_any(), rule = planned.rule, "{note}");
+                    self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
+                }
             }
         }
         let past = done.observed.past.as_deref();
@@ -318,15 +342,28 @@ fn news(past: Option<&Status>, now: &Status) -> Vec<(EventType, &'static str, St
     news
 }
 
-/// The account of a manifest that is not understood.
-fn invalid(past: &Status, generation: Option<i64>, message: &str, now: &str) -> CacheClusterStatus {
-    let said = [
-        (condition::READY, "False", reason::INVALID_SPEC, message),
-        (condition::PROGRESSING, "False", reason::INVALID_SPEC, message),
-    ];
+/// The name of the first field that does not fit its type.
+fn misfit_in(spec: &Value) -> Option<String> {
+    let fits = |field: &str, value: &Value| {
+        let mut alone = json!({"shards": 1});
+        alone[field] = value.clone();
+        serde_json::from_value::<CacheClusterSpec>(alone).is_ok()
+    };
+    let (field, _) = spec.as_object()?.iter().find(|(field, value)| !fits(field, value))?;
+    Some(format!("spec.{field}"))
+}
+
+/// The account of a manifest that cannot be acted on.
+fn held_up(
+    past: &Status,
+    generation: Option<i64>,
+    reason: &str,
+    message: &str,
+    now: &str,
+) -> CacheClusterStatus {
     let mut status = past.clone();
     status.observed_generation = generation;
-    for (type_, is, reason, message) in said {
+    for (type_, is) in [(condition::READY, "False"), (condition::PROGRESSING, "False")] {
         let before = past.condition(type_).filter(|c| c.status == is);
         let condition = Condition {
             type_: type_.into(),
@@ -382,14 +419,25 @@ mod tests {
     #[test]
     fn invalid_manifest_keeps_the_account_and_names_the_field() {
         let past = status("True");
-        let said = invalid(&past, Some(2), "spec.memory: must be", "2026-01-02T00:00:00Z");
+        let say = |past: &Status, now: &str| {
+            held_up(past, Some(2), reason::INVALID_SPEC, "spec.memory: must be", now)
+        };
+        let said = say(&past, "2026-01-02T00:00:00Z");
         let ready = said.condition("Ready").unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "InvalidSpec"));
         assert_eq!(ready.message, "spec.memory: must be");
         assert_eq!(ready.last_transition_time, "2026-01-02T00:00:00Z");
         assert_eq!(said.shards, past.shards);
         // Said again later, nothing changes, so that nothing is written.
-        assert_eq!(invalid(&said, Some(2), "spec.memory: must be", "2026-01-03T00:00:00Z"), said);
+        assert_eq!(say(&said, "2026-01-03T00:00:00Z"), said);
+    }
+
+    #[test]
+    fn field_that_does_not_fit_is_found_by_name() {
+        let spec = json!({"shards": 3, "memory": "1Gi", "tolerations": [{"key": 5}]});
+        assert_eq!(misfit_in(&spec).as_deref(), Some("spec.tolerations"));
+        assert_eq!(misfit_in(&json!({"shards": "three"})).as_deref(), Some("spec.shards"));
+        assert_eq!(misfit_in(&json!({"shards": 3})), None);
     }
 
     #[test]

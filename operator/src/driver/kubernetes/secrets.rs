@@ -3,6 +3,7 @@
 //! What cannot be made again is never overwritten by a guess: a Secret that the store does not have is
 //! *created*, so that one which is there after all is met as an error and read in the next round.
 
+use crds::reasons::reason;
 use engine::bus::tls::Tls;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
@@ -72,11 +73,21 @@ impl Kubernetes<'_> {
     }
 
     /// Reads what is there, and makes what is not.
-    async fn gather(&self, desired: &Desired, stored: &Stored) -> Result<Secrets, Error> {
+    async fn gather(&mut self, desired: &Desired, stored: &Stored) -> Result<Secrets, Error> {
         let build = self.build(desired);
         let password = match build.auth_disabled() {
             true => None,
-            false => Some(self.password(&build, stored).await?),
+            false => match self.password(&build, stored).await {
+                Ok(password) => Some(password),
+                Err(error) => {
+                    // A Secret may be made later: the round is tried again, and users are told.
+                    if let Some((name, _)) = build.given_auth() {
+                        let why = format!("Secret {name}: {error}");
+                        self.memory.obstacle = Some((reason::SECRET_MISSING, why));
+                    }
+                    return Err(error);
+                }
+            },
         };
         let year = i32::from(jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year());
         certificates(stored, &build.member_names(), year, password)
@@ -93,19 +104,17 @@ impl Kubernetes<'_> {
         let Some((name, key)) = build.given_auth() else {
             return pki::password().map_err(|e| Error::world("make a password", e));
         };
-        let missing =
-            |message: String| Error::Invalid { field: "spec.auth.secretName".into(), message };
+        let missing = |message: String| Error::world("read the password", message);
         let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let secret = api
             .get_opt(name)
             .await
             .map_err(|e| Error::world(format!("read Secret {name}"), e))?
-            // It may be made later: no error of the manifest, so it is tried again.
-            .ok_or_else(|| Error::world("read the password", format!("no Secret {name}")))?;
+            .ok_or_else(|| missing("there is no such Secret".into()))?;
         let password = text(Some(&secret), key)
-            .ok_or_else(|| missing(format!("Secret {name} has no key {key} with text in it")))?;
+            .ok_or_else(|| missing(format!("it has no key {key} with text in it")))?;
         if password.is_empty() || password.chars().any(char::is_control) {
-            return Err(missing(format!("key {key} of Secret {name} must be one line of text")));
+            return Err(missing(format!("key {key} must be one line of text")));
         }
         Ok(password)
     }
