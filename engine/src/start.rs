@@ -1,14 +1,14 @@
 //! Starting a server: settings, listeners, threads.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
-use mio::net::TcpListener;
 use mio::{Poll, Token, Waker};
 
 use crate::clock;
+use crate::cluster::ClusterState;
+use crate::command::{self, info::LARDER_VERSION};
 use crate::config::Config;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::journal::Journal;
@@ -16,13 +16,21 @@ use crate::keyspace::Keyspace;
 use crate::pubsub::PubSub;
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::waiters::Waiters;
+use crate::{listeners, random};
 
 /// Starts a server and runs it until it is shut down.
 pub fn run(config: Config) -> io::Result<()> {
     let threads = usize::try_from(config.int("io-threads", 1)).unwrap_or(1).clamp(1, 64);
     let databases = config.int("databases", 16).clamp(1, 16) as u16;
     let port = config.int("port", 6379) as u16;
-    let listener = listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), 511)?;
+    let managed = config.is_yes("larder-managed");
+    tracing::info!(
+        "larder-server v={LARDER_VERSION} starting, port {port}, PID: {}",
+        std::process::id()
+    );
+    command::set_renames(&config.renames);
+    let mut listeners = listeners::listen_all(&config)?;
+    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), random::hex(40));
     let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
     let loops = polls
         .iter()
@@ -44,33 +52,21 @@ pub fn run(config: Config) -> io::Result<()> {
         preimages: RwLock::new(None),
         snapshotting: AtomicBool::new(false),
         state: State::default(),
-        run_id: String::new(),
+        cluster,
+        run_id: random::hex(40),
         started_ms: clock::unix_ms(),
     });
-    let mut listener = Some(listener);
     let mut handles = Vec::new();
     for (index, poll) in polls.into_iter().enumerate() {
-        let event_loop = EventLoop::new(index, shared.clone(), poll, listener.take())?;
+        let event_loop =
+            EventLoop::new(index, shared.clone(), poll, std::mem::take(&mut listeners))?;
         let name = format!("loop-{index}");
         handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
     }
-    tracing::info!(port, threads, "Ready to accept connections");
+    tracing::info!(threads, managed, "Server initialized");
+    tracing::info!("Ready to accept connections tcp");
     for handle in handles {
         handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
     }
     Ok(())
-}
-
-/// A listening socket that does not block.
-pub fn listen(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let domain = if addr.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
-    socket.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(socket.into()))
 }
