@@ -36,6 +36,9 @@ enum Subcommands {
         /// Use the cluster that is up, and leave it up
         #[arg(long)]
         keep: bool,
+        /// Take Larder as it is installed there
+        #[arg(long)]
+        installed: bool,
     },
     /// List parts and tests
     List,
@@ -74,7 +77,9 @@ fn run(command: Subcommands) -> Result<ExitCode> {
             image::product(&output)?;
             println!("{}: {} and {}", output.display(), image::OPERATOR, image::ENGINE);
         }
-        Subcommands::Test { names, keep } => return parts::test(&Options { names, keep }),
+        Subcommands::Test { names, keep, installed } => {
+            return parts::test(&Options { names, keep, installed });
+        }
         Subcommands::List => list(),
         Subcommands::Fill { address, prefix, count } => {
             tests::form::fill(&address, &prefix, count)?

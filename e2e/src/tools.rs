@@ -59,6 +59,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ipset", "ipset"),
     ("socat", "socat"),
     ("openssl", "openssl"),
+    ("procps", "kill"),
     ("redis-tools", "redis-cli"),
     ("redis-server", "redis-server"),
     ("memcached", "memcached"),

@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod frame;
+pub mod link;
+pub mod server;
 pub mod tls;
 
 use serde::{Deserialize, Serialize};

@@ -9,13 +9,14 @@ pub fn unix_ms() -> i64 {
     now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
-/// Microseconds of a clock that never goes back, for durations.
+/// Microseconds of a clock that never goes back, for durations and leases. It goes on while the machine
+/// sleeps: a primary that was suspended with its host must find its lease over.
 pub fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec that the call fills; CLOCK_MONOTONIC always exists on Linux.
+    // SAFETY: `now` is a valid timespec that the call fills; CLOCK_BOOTTIME always exists on Linux.
     #[expect(unsafe_code, reason = "std's Instant cannot be turned into a number")]
     unsafe {
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);
     }
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }

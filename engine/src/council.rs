@@ -369,6 +369,16 @@ impl Council {
         }
     }
 
+    /// This member's last report, with its ID and boot.
+    pub fn own_report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The topology of that epoch, or a later one, is on this member's disk.
+    pub fn is_durable(&self, epoch: Epoch) -> bool {
+        self.durable >= epoch
+    }
+
     pub fn topology(&self) -> Option<&Arc<Topology>> {
         self.known.as_ref()
     }

@@ -17,6 +17,7 @@ pub mod expiry;
 pub mod glob;
 pub mod journal;
 pub mod keyspace;
+pub mod member;
 pub mod number;
 pub mod pubsub;
 pub mod random;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Answer, Ask, FRAME_BYTES_MAX};
+use crate::council::message::Message;
 use crate::topology::MemberId;
 
 /// What one frame carries.
@@ -19,6 +20,8 @@ pub enum Envelope {
     /// From the operator; answered by exactly one `Answer`, in order.
     Ask(Box<Ask>),
     Answer(Box<Answer>),
+    /// From one member's council to another's.
+    Council(Box<Message>),
 }
 
 /// Reads one frame's bytes. `Ok(None)`: the peer closed between two frames.

@@ -32,7 +32,12 @@ pub enum Inbound {
 }
 
 /// Accepts connections for ever.
-pub async fn serve(listener: TcpListener, me: MemberId, tls_dir: PathBuf, to: mpsc::Sender<Inbound>) {
+pub async fn serve(
+    listener: TcpListener,
+    me: MemberId,
+    tls_dir: PathBuf,
+    to: mpsc::Sender<Inbound>,
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let tcp = match listener.accept().await {

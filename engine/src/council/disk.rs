@@ -81,8 +81,7 @@ impl FileDisk {
             Err(e) => return Err(e),
         };
         let (records, valid) = decode(&bytes);
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         if valid < bytes.len() {
             tracing::warn!(cut = bytes.len() - valid, "the council's log had a torn tail");
         }

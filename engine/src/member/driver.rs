@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Local, Managed, random_hex};
@@ -68,7 +69,9 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     let (refused, mut refusals) = mpsc::channel(64);
     let (disk_says, mut disk_said) = mpsc::unbounded_channel();
     let disk = start_disk(file, disk_says)?;
-    let listening = tokio::spawn(serve(listener, me.clone(), options.tls_dir.clone(), inbox));
+    // Dropped with this future, and with it the listener.
+    let mut listening = JoinSet::new();
+    listening.spawn(serve(listener, me.clone(), options.tls_dir.clone(), inbox));
     let mut driver = Driver {
         dialer: Dialer { me: me.clone(), tls_dir: options.tls_dir, refused },
         me,
@@ -98,7 +101,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         }
         driver.settle();
     }
-    listening.abort();
+    listening.shutdown().await;
     Ok(())
 }
 
@@ -206,7 +209,8 @@ impl Driver {
             }
             Ask::Configure { hash, directives } => {
                 let refused = self.local.configure(&hash, &directives);
-                let refused: Vec<_> = refused.iter().map(|(k, why)| format!("{k}: {why}")).collect();
+                let refused: Vec<_> =
+                    refused.iter().map(|(k, why)| format!("{k}: {why}")).collect();
                 let epoch = self.council.topology().map_or(0, |t| t.epoch);
                 if refused.is_empty() {
                     Answer::Done { epoch }

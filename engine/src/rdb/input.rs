@@ -9,8 +9,8 @@ use super::{Error, ErrorKind, lzf};
 const BUFFER: usize = 64 << 10;
 /// How much memory a length alone can make us set aside.
 const STEP: usize = 1 << 20;
-/// No string is longer: what a client can store is far less.
-const STRING_MAX: u64 = 4 << 30;
+/// No string is longer: what a client can store is far less, and lengths in memory have 32 bits.
+const STRING_MAX: u64 = u32::MAX as u64;
 
 /// A length, or one of the special encodings of a string.
 enum Length {

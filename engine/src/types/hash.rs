@@ -33,7 +33,7 @@ impl Hash {
 
     /// Takes a well-formed listpack from outside: an even number of elements, no field twice.
     pub fn from_listpack(pack: Listpack, limits: &Limits) -> Option<Self> {
-        if pack.len() % 2 != 0 || !all_distinct(pack.iter().step_by(2)) {
+        if !pack.len().is_multiple_of(2) || !all_distinct(pack.iter().step_by(2)) {
             return None;
         }
         let widest = pack.iter().map(Item::len).max().unwrap_or(0);

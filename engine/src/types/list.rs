@@ -229,7 +229,7 @@ impl List {
             self.0 = Repr::Pack(pack);
             return;
         }
-        self.to_quick().push_listpack(pack);
+        self.make_quick().push_listpack(pack);
     }
 
     /// Makes sure that the representation can take one more element: beyond a node's capacity it is a deque.
@@ -237,12 +237,12 @@ impl List {
         if let Repr::Pack(pack) = &self.0
             && !Capacity::of(limits).admits_more(pack, element)
         {
-            self.to_quick();
+            self.make_quick();
         }
         &mut self.0
     }
 
-    fn to_quick(&mut self) -> &mut Quick {
+    fn make_quick(&mut self) -> &mut Quick {
         if let Repr::Pack(pack) = &mut self.0 {
             let mut quick = Quick::default();
             let pack = std::mem::take(pack);

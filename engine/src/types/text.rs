@@ -1,66 +1,236 @@
-//! Owned bytes, as small as can be: a member, and a field with its value.
+//! Owned bytes, as small as can be: a member in 16 bytes, a field with its value behind 8.
+//!
+//! `unsafe` is confined to this module. [`Text`] is a union told apart by its last byte; [`Pair`] is a pointer to bytes
+//! that begin with their own lengths. Both own a `Box<[u8]>` taken apart on creation and put together again on drop;
+//! nothing changes in between, and no pointer leaves the module.
+#![expect(unsafe_code, reason = "a union and a thin pointer; see each SAFETY note")]
+
+use std::{ptr::NonNull, slice};
 
 use super::size_class;
 
-/// Owned bytes.
-#[derive(Clone)]
-pub(super) struct Text(Box<[u8]>);
+const INLINE_MAX: usize = 15;
+/// The last byte of a [`Text`] whose bytes stand elsewhere.
+const ELSEWHERE: u8 = 0xff;
+
+/// Owned bytes: up to 15 in place, more elsewhere.
+pub(super) union Text {
+    inline: Inline,
+    heap: Heap,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Inline {
+    bytes: [u8; INLINE_MAX],
+    /// How many bytes there are, or [`ELSEWHERE`].
+    tag: u8,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Heap {
+    start: NonNull<u8>,
+    len: u32,
+    spare: [u8; 3],
+    tag: u8,
+}
+
+// Both variants are 16 bytes with the tag last, which is what makes reading `inline.tag` sound in either.
+const _: () = assert!(size_of::<Inline>() == 16 && size_of::<Heap>() == 16);
+
+// SAFETY: a Text owns its bytes alone, and gives out shared references only.
+unsafe impl Send for Text {}
+// SAFETY: as above.
+unsafe impl Sync for Text {}
 
 impl Text {
     pub(super) fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        if bytes.len() <= INLINE_MAX {
+            let mut inline = Inline { bytes: [0; INLINE_MAX], tag: bytes.len() as u8 };
+            inline.bytes[..bytes.len()].copy_from_slice(bytes);
+            return Self { inline };
+        }
+        let len = u32::try_from(bytes.len()).expect("a member is shorter than 4 GiB");
+        Self { heap: Heap { start: leak(bytes.into()), len, spare: [0; 3], tag: ELSEWHERE } }
     }
 
+    /// The bytes' place, if they stand elsewhere.
+    #[inline]
+    fn heap(&self) -> Option<Heap> {
+        // SAFETY: every byte of both variants is initialised, and the last one is the tag in both; it says which
+        // variant was written.
+        unsafe { if self.inline.tag == ELSEWHERE { Some(self.heap) } else { None } }
+    }
+
+    #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match self.heap() {
+            // SAFETY: `start` and `len` are those of the box taken apart in `new`, which lives as long as `self`.
+            Some(heap) => unsafe { slice::from_raw_parts(heap.start.as_ptr(), heap.len as usize) },
+            // SAFETY: the bytes are in place, and `new` wrote a tag of at most 15.
+            None => unsafe { self.inline.bytes.get_unchecked(..usize::from(self.inline.tag)) },
+        }
     }
 
     /// What stands outside of `self`.
     pub(super) fn heap_size(&self) -> usize {
-        size_class(self.0.len())
+        self.heap().map_or(0, |heap| size_class(heap.len as usize))
     }
 }
 
-/// A field and its value in one allocation: the field's length in front, 1 byte or 5.
-#[derive(Clone)]
-pub(super) struct Pair(Box<[u8]>);
+impl Clone for Text {
+    fn clone(&self) -> Self {
+        Self::new(self.as_bytes())
+    }
+}
 
-const LONG_FIELD: u8 = 0xff;
+impl Drop for Text {
+    fn drop(&mut self) {
+        if let Some(heap) = self.heap() {
+            // SAFETY: the very box that `new` took apart; `self` is not used again.
+            unsafe { free(heap.start, heap.len as usize) }
+        }
+    }
+}
+
+/// A field and its value: one pointer to their lengths, then their bytes.
+pub(super) struct Pair(NonNull<u8>);
+
+/// In place of a length below it: four bytes of length follow.
+const LONG: u8 = 0xff;
+
+/// Where a pair's bytes begin, and how long they are.
+struct Lengths {
+    head: usize,
+    field: usize,
+    value: usize,
+}
+
+// SAFETY: a Pair owns its bytes alone, and gives out shared references only.
+unsafe impl Send for Pair {}
+// SAFETY: as above.
+unsafe impl Sync for Pair {}
 
 impl Pair {
     pub(super) fn new(field: &[u8], value: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(field.len() + value.len() + 5);
-        match u8::try_from(field.len()) {
-            Ok(len) if len != LONG_FIELD => bytes.push(len),
-            _ => {
-                bytes.push(LONG_FIELD);
-                bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+        let width = |len: usize| if len < usize::from(LONG) { 1 } else { 5 };
+        let (f, v) = (field.len(), value.len());
+        let mut bytes = Vec::with_capacity(width(f) + width(v) + f + v);
+        for len in [f, v] {
+            if len < usize::from(LONG) {
+                bytes.push(len as u8);
+            } else {
+                let len = u32::try_from(len).expect("a field or value is shorter than 4 GiB");
+                bytes.push(LONG);
+                bytes.extend_from_slice(&len.to_le_bytes());
             }
         }
         bytes.extend_from_slice(field);
         bytes.extend_from_slice(value);
-        Self(bytes.into_boxed_slice())
+        Self(leak(bytes.into_boxed_slice()))
     }
 
-    fn split(&self) -> (&[u8], &[u8]) {
-        match &*self.0 {
-            [LONG_FIELD, a, b, c, d, rest @ ..] => {
-                rest.split_at(u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+    #[inline]
+    fn lengths(&self) -> Lengths {
+        let mut head = 0;
+        let mut next = || {
+            // SAFETY: `new` wrote two lengths at the start, each one byte, or LONG and four bytes.
+            unsafe {
+                let first = *self.0.as_ptr().add(head);
+                if first < LONG {
+                    head += 1;
+                    return usize::from(first);
+                }
+                let wide = self.0.as_ptr().add(head + 1).cast::<[u8; 4]>().read_unaligned();
+                head += 5;
+                u32::from_le_bytes(wide) as usize
             }
-            [len, rest @ ..] => rest.split_at(usize::from(*len)),
-            [] => (&[], &[]),
-        }
+        };
+        let (field, value) = (next(), next());
+        Lengths { head, field, value }
     }
 
+    #[inline]
     pub(super) fn field(&self) -> &[u8] {
-        self.split().0
+        let lengths = self.lengths();
+        // SAFETY: the field follows the lengths, within the box taken apart in `new`.
+        unsafe { slice::from_raw_parts(self.0.as_ptr().add(lengths.head), lengths.field) }
     }
 
+    #[inline]
     pub(super) fn value(&self) -> &[u8] {
-        self.split().1
+        let Lengths { head, field, value } = self.lengths();
+        // SAFETY: the value follows the field, within the same box.
+        unsafe { slice::from_raw_parts(self.0.as_ptr().add(head + field), value) }
     }
 
+    fn len(&self) -> usize {
+        let Lengths { head, field, value } = self.lengths();
+        head + field + value
+    }
+
+    /// What stands outside of `self`.
     pub(super) fn heap_size(&self) -> usize {
-        size_class(self.0.len())
+        size_class(self.len())
+    }
+}
+
+impl Clone for Pair {
+    fn clone(&self) -> Self {
+        Self::new(self.field(), self.value())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // SAFETY: the lengths add up to those of the very box that `new` took apart; `self` is not used again.
+        unsafe { free(self.0, self.len()) }
+    }
+}
+
+fn leak(bytes: Box<[u8]>) -> NonNull<u8> {
+    NonNull::from(Box::leak(bytes)).cast()
+}
+
+/// Puts a leaked box together again and drops it.
+///
+/// # Safety
+/// `start` comes from [`leak`], `len` is the length of what was leaked, and neither is used again.
+unsafe fn free(start: NonNull<u8>, len: usize) {
+    // SAFETY: promised by the caller.
+    drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.as_ptr(), len)) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_every_length_around_the_limits_survive_clone_and_drop() {
+        for len in (0..40).chain([255, 256, 100_000]) {
+            let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + 255) as u8).collect();
+            let text = Text::new(&bytes);
+            let copy = text.clone();
+            drop(text);
+            assert_eq!(copy.as_bytes(), bytes);
+            assert_eq!(copy.heap_size(), if len > 15 { size_class(len) } else { 0 });
+        }
+        assert_eq!(size_of::<Text>(), 16);
+    }
+
+    #[test]
+    fn pairs_of_every_length_around_the_limits_survive_clone_and_drop() {
+        for f in [0, 1, 254, 255, 256, 70_000] {
+            for v in [0, 1, 254, 255, 256, 70_000] {
+                let (field, value) = (vec![b'f'; f], vec![b'v'; v]);
+                let pair = Pair::new(&field, &value);
+                let copy = pair.clone();
+                drop(pair);
+                assert_eq!((copy.field(), copy.value()), (&field[..], &value[..]));
+                assert!(copy.heap_size() >= f + v + 2);
+            }
+        }
+        assert_eq!(size_of::<Option<Pair>>(), 8);
     }
 }

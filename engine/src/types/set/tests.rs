@@ -32,12 +32,12 @@ fn encoding_follows_the_limits() {
 }
 
 #[test]
-fn short_members_of_a_large_set_take_less_than_fifty_bytes_each() {
+fn short_members_of_a_large_set_take_less_than_forty_bytes_each() {
     let mut set = Set::new();
     for n in 0..200_000 {
         set.add(format!("member:{n}").as_bytes(), &Limits::default());
     }
-    assert!(set.memory_usage() / 200_000 < 50, "{}", set.memory_usage() / 200_000);
+    assert!(set.memory_usage() / 200_000 < 40, "{}", set.memory_usage() / 200_000);
 }
 
 proptest! {

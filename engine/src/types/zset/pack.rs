@@ -38,7 +38,7 @@ pub(super) fn insert(pack: &mut Listpack, member: &[u8], score: f64) {
 pub(super) fn is_valid(pack: &Listpack) -> bool {
     let mut scores = pack.iter().skip(1).step_by(2);
     let is_score = |item: Item<'_>| item.as_f64().is_some_and(|score| !score.is_nan());
-    pack.len() % 2 == 0
+    pack.len().is_multiple_of(2)
         && scores.all(is_score)
         && crate::types::hash::all_distinct(pack.iter().step_by(2))
         && is_sorted(pack)

@@ -9,6 +9,7 @@ use crate::types::{size_class, text::Text};
 
 const CHUNK: usize = 64;
 
+/// A member; a slot without one has NaN for a score, which no member has.
 #[derive(Clone)]
 pub(super) struct Slot {
     pub(super) member: Text,
@@ -17,7 +18,7 @@ pub(super) struct Slot {
 
 #[derive(Clone, Default)]
 pub(super) struct Slab {
-    chunks: Vec<Vec<Option<Slot>>>,
+    chunks: Vec<Vec<Slot>>,
     free: Vec<u32>,
     len: usize,
     /// What the members own.
@@ -31,8 +32,8 @@ impl Slab {
 
     pub(super) fn memory_usage(&self) -> usize {
         self.member_bytes
-            + size_class(self.chunks.capacity() * size_of::<Vec<Option<Slot>>>())
-            + self.chunks.len() * size_class(CHUNK * size_of::<Option<Slot>>())
+            + size_class(self.chunks.capacity() * size_of::<Vec<Slot>>())
+            + self.chunks.len() * size_class(CHUNK * size_of::<Slot>())
             + size_class(self.free.capacity() * size_of::<u32>())
     }
 
@@ -41,12 +42,11 @@ impl Slab {
     }
 
     pub(super) fn insert(&mut self, member: &[u8], score: f64) -> u32 {
-        let member = Text::new(member);
+        let slot = Slot { member: Text::new(member), score };
         self.len += 1;
-        self.member_bytes += member.heap_size();
-        let slot = Some(Slot { member, score });
+        self.member_bytes += slot.member.heap_size();
         if let Some(id) = self.free.pop() {
-            self.chunks[id as usize / CHUNK][id as usize % CHUNK] = slot;
+            *self.slot(id) = slot;
             return id;
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -60,20 +60,23 @@ impl Slab {
     }
 
     pub(super) fn set_score(&mut self, id: u32, score: f64) {
-        if let Some(slot) = &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK] {
-            slot.score = score;
-        }
+        self.slot(id).score = score;
     }
 
     pub(super) fn remove(&mut self, id: u32) {
-        if let Some(slot) = self.chunks[id as usize / CHUNK][id as usize % CHUNK].take() {
-            self.member_bytes -= slot.member.heap_size();
-            self.len -= 1;
-            self.free.push(id);
-        }
+        let empty = Slot { member: Text::new(b""), score: f64::NAN };
+        let slot = std::mem::replace(self.slot(id), empty);
+        assert!(!slot.score.is_nan(), "a member is removed once");
+        self.member_bytes -= slot.member.heap_size();
+        self.len -= 1;
+        self.free.push(id);
         if self.len == 0 {
             *self = Self::default();
         }
+    }
+
+    fn slot(&mut self, id: u32) -> &mut Slot {
+        &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK]
     }
 }
 
@@ -81,7 +84,6 @@ impl Index<u32> for Slab {
     type Output = Slot;
 
     fn index(&self, id: u32) -> &Slot {
-        let slot = &self.chunks[id as usize / CHUNK][id as usize % CHUNK];
-        slot.as_ref().expect("the table and the tree name live slots only")
+        &self.chunks[id as usize / CHUNK][id as usize % CHUNK]
     }
 }

@@ -104,8 +104,7 @@ impl Kubernetes<'_> {
         let Some((name, key)) = build.given_auth() else {
             return pki::password().map_err(|e| Error::world("make a password", e));
         };
-        let missing =
-            |message: String| Error::Invalid { field: "spec.auth.secretName".into(), message };
+        let missing = |message: String| Error::world("read the password", message);
         let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let secret = api
             .get_opt(name)
