@@ -1,6 +1,6 @@
 //! The operator dies after any one of its writes, and the next one comes to the same end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -41,7 +41,8 @@ fn essence(fake: &Fake) -> BTreeMap<String, Value> {
     for (path, object) in &mut objects {
         object["metadata"]["resourceVersion"] = Value::Null;
         if path.contains("/secrets/") {
-            let keys: Vec<String> = object["data"].as_object().unwrap().keys().cloned().collect();
+            let keys: BTreeSet<String> =
+                object["data"].as_object().unwrap().keys().cloned().collect();
             object["data"] = json!(keys);
         }
         if path == CLUSTER {
