@@ -18,6 +18,7 @@ pub mod info;
 pub mod inspect;
 pub mod keys;
 pub mod lists;
+pub mod managed;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
@@ -205,6 +206,7 @@ const FAMILIES: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,
+    managed::COMMANDS,
 ];
 
 const COUNT: usize = {

@@ -640,6 +640,11 @@ impl EventLoop {
     fn flush(&mut self, token: usize, executor: &mut Executor<'_>) {
         let Some(Some(conn)) = self.conns.get_mut(token) else { return };
         if conn.gate > self.shared.state.durable_offset.load(Ordering::Acquire) {
+            if self.shared.state.disk_failed.load(Ordering::Acquire) {
+                // What it wrote may never be on disk: no reply is better than a false one.
+                self.close(token);
+                return;
+            }
             self.waiting.insert(token);
             return;
         }

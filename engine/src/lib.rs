@@ -4,6 +4,7 @@
 //! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
 //! `journal` (the order of writes), which replicas, AOF and backlog read.
 
+pub mod admin;
 pub mod allocator;
 pub mod bus;
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod council;
+pub mod disk;
 pub mod event_loop;
 pub mod eviction;
 pub mod expiry;
@@ -19,8 +21,11 @@ pub mod journal;
 pub mod keyspace;
 pub mod lazy;
 pub mod listeners;
+pub mod managed;
 pub mod member;
+pub mod metrics;
 pub mod number;
+pub mod persist;
 pub mod pubsub;
 pub mod random;
 pub mod rdb;

@@ -1,10 +1,12 @@
 //! Starting a server: settings, listeners, threads.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use mio::{Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::clock;
 use crate::cluster::ClusterState;
@@ -13,8 +15,11 @@ use crate::config::Config;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
+use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
+use crate::replication::{self, Replication};
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
+use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
 use crate::{listeners, random};
 
@@ -51,11 +56,15 @@ pub fn run(config: Config) -> io::Result<()> {
         loops,
         preimages: RwLock::new(None),
         snapshotting: AtomicBool::new(false),
+        snapshots: Snapshots::default(),
+        persist: Persist::default(),
+        replication: Replication::default(),
         state: State::default(),
         cluster,
         run_id: random::hex(40),
         started_ms: clock::unix_ms(),
     });
+    crate::admin::start(&shared)?;
     let mut handles = Vec::new();
     for (index, poll) in polls.into_iter().enumerate() {
         let event_loop =
@@ -63,10 +72,32 @@ pub fn run(config: Config) -> io::Result<()> {
         let name = format!("loop-{index}");
         handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
     }
+    if let Err(error) = persist::start::start(&shared) {
+        shared.state.shutdown.store(true, Ordering::Release);
+        shared.wake_loops();
+        return Err(io::Error::other(error));
+    }
+    end_on_signals(&shared)?;
+    replication::start(&shared);
     tracing::info!(threads, managed, "Server initialized");
     tracing::info!("Ready to accept connections tcp");
     for handle in handles {
         handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
     }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT end the server as SHUTDOWN does.
+fn end_on_signals(shared: &Arc<Shared>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let shared = shared.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            tracing::info!(signal, "asked to end");
+            if persist::start::shut_down(&shared, Goodbye::AsConfigured, false).is_ok() {
+                return;
+            }
+        }
+    })?;
     Ok(())
 }

@@ -181,11 +181,8 @@ impl<'s> Executor<'s> {
     /// May this member take writes now, and is there room?
     fn check_write(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
         let state = &self.shared.state;
-        if state.is_replica.load(Ordering::Acquire) {
-            return Err("READONLY You can't write against a read only replica.".into());
-        }
-        if state.write_blocked.load(Ordering::Acquire) {
-            return Err(state.write_block());
+        if let Some(error) = state.refuses_write() {
+            return Err(error);
         }
         let lease = state.lease_until_ms.load(Ordering::Acquire);
         if lease != u64::MAX && self.mono_ms >= lease {
@@ -263,6 +260,14 @@ impl<'s> Executor<'s> {
                 shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect())
             }
         };
+        // Roles change under all locks: asked again now, no write slips in behind a change.
+        if command.is(flag::WRITE)
+            && !session.from_primary
+            && let Some(error) = shared.state.refuses_write()
+        {
+            reply.error(&error);
+            return Vec::new();
+        }
         // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
         self.env.tracks_changes = shared.waiters.any();
         // A snapshot begins under all locks: looked at once ours are held, it cannot begin meanwhile.
@@ -345,6 +350,13 @@ impl<'s> Executor<'s> {
         unwatch(shared, session);
         if broken {
             reply.null_array();
+            return Vec::new();
+        }
+        if !session.from_primary
+            && queue.commands.iter().any(|(c, _)| c.is(flag::WRITE))
+            && let Some(error) = shared.state.refuses_write()
+        {
+            reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
             return Vec::new();
         }
         self.env.tracks_changes = shared.waiters.any();

@@ -327,9 +327,7 @@ impl<'a> Db<'a> {
     pub fn put(&mut self, key: &[u8], mut entry: Entry) {
         let (hash, slot) = self.locate(key);
         self.before_change(key, hash, slot);
-        if let Some(preimages) = self.preimages {
-            entry.set_parity(preimages.parity());
-        }
+        entry.set_parity(self.locked.keyspace().parity());
         let added = entry.memory();
         let table = self.locked.table(self.index, slot);
         let arrays = table.memory();
