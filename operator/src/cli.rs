@@ -34,6 +34,12 @@ enum Command {
     Operator(kubernetes::Settings),
     /// Print the reference of the manifest, generated from its types, as Markdown.
     Reference,
+    /// Ask a health endpoint, as `helm test` does; fails unless it answers 200.
+    #[command(hide = true)]
+    Probe {
+        /// For example http://larder-metrics.larder-system.svc:8080/readyz
+        url: String,
+    },
     /// Run one member, as larder-server does.
     #[command(disable_help_flag = true)]
     Server(server::ServerArgs),
@@ -106,6 +112,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => log_to_stderr("warn").and_then(|()| on_one_thread(run::run(args))),
         Command::Plan(args) => log_to_stderr("warn").and_then(|()| on_one_thread(plan::plan(args))),
         Command::Operator(settings) => log_as_json().and_then(|()| operator(settings)),
+        Command::Probe { url } => on_one_thread(async move {
+            crate::health::probe(&url).await.map_err(|e| Error::world(format!("reach {url}"), e))
+        }),
         Command::Reference => {
             print!("{}", reference::markdown());
             Ok(())
