@@ -89,10 +89,6 @@ impl Process {
         self.child.id().to_string()
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.ended.is_none()
-    }
-
     /// Looks whether it has ended by now; one that does not stop in time is killed.
     fn look(&mut self) {
         if self.ended.is_some() {
