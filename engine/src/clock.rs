@@ -9,6 +9,13 @@ pub fn unix_ms() -> i64 {
     now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
+/// Microseconds of the same clock.
+pub fn unix_us() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "the rim at which wall-clock time enters")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
 /// Microseconds of a clock that never goes back, for durations and leases. It goes on while the machine
 /// sleeps: a primary that was suspended with its host must find its lease over.
 pub fn monotonic_us() -> u64 {

@@ -10,8 +10,9 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::resp::encode_request;
 
@@ -22,7 +23,28 @@ pub struct Journal {
     /// Somebody reads (AOF, replicas, a backlog being kept): writes must be appended.
     active: AtomicBool,
     end: AtomicU64,
+    /// Readers that sleep until something is appended; looked at before anybody is woken.
+    sleepers: AtomicUsize,
+    grown: Condvar,
     inner: Mutex<Inner>,
+}
+
+/// A reader's place: what lies behind it is kept, up to the reader's limit.
+pub struct Pin {
+    offset: AtomicU64,
+    /// Bytes behind the end at which the reader is given up.
+    limit: u64,
+}
+
+impl Pin {
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    /// The reader has everything before `offset`.
+    pub fn advance(&self, offset: u64) {
+        self.offset.store(offset, Ordering::Release);
+    }
 }
 
 #[derive(Default)]
@@ -35,6 +57,8 @@ struct Inner {
     db: Option<u16>,
     /// Bytes to keep behind the end, for partial syncs.
     keep: u64,
+    /// Places of the readers that are under way.
+    pins: Vec<Weak<Pin>>,
 }
 
 impl Journal {
@@ -87,14 +111,61 @@ impl Journal {
         self.publish(&inner)
     }
 
+    /// Appends a request that belongs to no database (PING, REPLCONF GETACK).
+    pub fn append_plain(&self, request: &[impl AsRef<[u8]>]) -> u64 {
+        let mut inner = self.lock();
+        inner.write(request);
+        self.publish(&inner)
+    }
+
     fn publish(&self, inner: &Inner) -> u64 {
         self.end.store(inner.end, Ordering::Release);
+        if self.sleepers.load(Ordering::Acquire) > 0 {
+            self.grown.notify_all();
+        }
         inner.end
     }
 
-    /// Appends bytes as they came from the primary: a replica's journal is its primary's.
-    pub fn append_raw(&self, bytes: &[u8]) -> u64 {
+    /// Wakes the readers that sleep, to look at something else than the end.
+    pub fn wake(&self) {
+        drop(self.lock());
+        self.grown.notify_all();
+    }
+
+    /// Sleeps until the end is past `offset`, somebody calls `wake`, or the time is over.
+    pub fn wait(&self, offset: u64, timeout: Duration) {
+        let inner = self.lock();
+        if inner.end > offset {
+            return;
+        }
+        self.sleepers.fetch_add(1, Ordering::AcqRel);
+        drop(self.grown.wait_timeout(inner, timeout));
+        self.sleepers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Keeps what lies behind an offset for a reader, until it is more than `limit` bytes;
+    /// `None` when it is not kept any more.
+    pub fn pin(&self, offset: u64, limit: u64) -> Option<Arc<Pin>> {
         let mut inner = self.lock();
+        if offset < inner.start || offset > inner.end {
+            return None;
+        }
+        let pin = Arc::new(Pin { offset: AtomicU64::new(offset), limit });
+        inner.pins.retain(|p| p.strong_count() > 0);
+        inner.pins.push(Arc::downgrade(&pin));
+        Some(pin)
+    }
+
+    /// Database of the last request, as far as the next one relies on it.
+    pub fn db(&self) -> Option<u16> {
+        self.lock().db
+    }
+
+    /// Appends bytes as they came from the primary: a replica's journal is its primary's.
+    /// `db` is the database that the bytes leave selected.
+    pub fn append_raw(&self, bytes: &[u8], db: u16) -> u64 {
+        let mut inner = self.lock();
+        inner.db = Some(db);
         inner.open_block().extend_from_slice(bytes);
         inner.end += bytes.len() as u64;
         inner.trim();
@@ -108,12 +179,19 @@ impl Journal {
         inner.start = offset;
         inner.end = offset;
         inner.db = None;
+        inner.pins.clear();
         self.publish(&inner);
     }
 
     /// The next request says its database anew: a reader begins here.
     pub fn forget_db(&self) {
         self.lock().db = None;
+    }
+
+    /// Bytes that are kept for partial syncs, and the most that may be.
+    pub fn backlog(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.end - inner.start, inner.keep)
     }
 
     /// Offset of the oldest byte that is still kept.
@@ -185,6 +263,11 @@ impl Inner {
             if self.end - self.start - first < self.keep {
                 return;
             }
+            let (start, end) = (self.start + first, self.end);
+            let held = |pin: &Arc<Pin>| pin.offset() < start && end - pin.offset() <= pin.limit;
+            if self.pins.iter().filter_map(Weak::upgrade).any(|pin| held(&pin)) {
+                return;
+            }
             self.blocks.pop_front();
             self.start += first;
         }
@@ -194,6 +277,26 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_reader_has_not_read_is_kept_up_to_its_limit() {
+        let journal = Journal::default();
+        let value = vec![b'v'; 10_000];
+        let reader = journal.pin(0, 1_000_000).unwrap();
+        for _ in 0..50 {
+            journal.append(0, &[b"SET".as_slice(), b"k", &value]);
+        }
+        assert!(journal.read(0, 10, &mut Vec::new()));
+        reader.advance(400_000);
+        journal.append(0, &[b"SET".as_slice(), b"k", &value]);
+        assert!(!journal.read(0, 10, &mut Vec::new()));
+        assert!(journal.read(400_000, 10, &mut Vec::new()));
+        for _ in 0..150 {
+            journal.append(0, &[b"SET".as_slice(), b"k", &value]);
+        }
+        assert!(!journal.read(400_000, 10, &mut Vec::new()));
+        assert!(journal.pin(400_000, 1).is_none());
+    }
 
     #[test]
     fn what_was_appended_is_read_back_until_it_is_trimmed() {

@@ -5,8 +5,8 @@
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
 use std::cell::UnsafeCell;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -40,11 +40,24 @@ const COUNTERS: usize = 64;
 #[derive(Default)]
 struct Counter(AtomicI64);
 
+/// A handle to the counters of used memory.
+pub struct MemoryCounters(Arc<[Counter]>);
+
+impl MemoryCounters {
+    pub fn freed(&self, bytes: usize) {
+        self.0[0].0.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+}
+
 /// All databases of one server.
 pub struct Keyspace {
     locks: Box<[SlotLock]>,
     databases: Box<[AtomicPtr<Tables>]>,
-    used: Box<[Counter]>,
+    used: Arc<[Counter]>,
+    /// Parity that entries are born with: the last snapshot's. Changes under all locks only.
+    parity: AtomicBool,
+    /// Grows when whole databases are exchanged or emptied: a snapshot under way is lost.
+    upheavals: AtomicU64,
 }
 
 // SAFETY: the tables behind the pointers are only reached under their slot's lock (see `Locked`).
@@ -60,7 +73,20 @@ impl Keyspace {
             locks: (0..SLOTS).map(|_| SlotLock::default()).collect(),
             databases: (0..databases).map(|_| AtomicPtr::default()).collect(),
             used: (0..COUNTERS).map(|_| Counter::default()).collect(),
+            parity: AtomicBool::new(false),
+            upheavals: AtomicU64::new(0),
         }
+    }
+
+    /// Snapshot parity of new entries.
+    #[inline]
+    pub fn parity(&self) -> bool {
+        self.parity.load(Ordering::Relaxed)
+    }
+
+    /// How often whole databases were exchanged or emptied.
+    pub fn upheavals(&self) -> u64 {
+        self.upheavals.load(Ordering::Acquire)
     }
 
     pub fn databases(&self) -> u16 {
@@ -71,6 +97,16 @@ impl Keyspace {
     pub fn used_memory(&self) -> u64 {
         let sum: i64 = self.used.iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
         sum.max(0) as u64
+    }
+
+    /// The counters themselves, for who frees memory when the keyspace may be gone.
+    pub fn memory_counters(&self) -> MemoryCounters {
+        MemoryCounters(self.used.clone())
+    }
+
+    /// The database has ever been written to.
+    pub fn is_made(&self, db: u16) -> bool {
+        self.table_ptr(db, 0).is_some()
     }
 
     /// Adds to the count of used bytes; `thread` picks the counter.
@@ -146,6 +182,18 @@ impl Keyspace {
             let table = locked.table(db, slot);
             table.expires > 0 && table.next_expiry <= now_ms
         }
+    }
+
+    /// Something was once in this database.
+    pub fn has_database(&self, db: u16) -> bool {
+        self.table_ptr(db, 0).is_some()
+    }
+
+    /// Locks a slot for the sake of one table, unless the table is empty.
+    pub fn lock_table(&self, db: u16, slot: u16) -> Option<Locked<'_>> {
+        self.table_ptr(db, slot)?;
+        let mut locked = self.lock_slot(slot);
+        (!locked.table(db, slot).is_empty()).then_some(locked)
     }
 
     fn make_database(&self, db: u16) {
@@ -238,9 +286,16 @@ impl<'k> Locked<'k> {
         }
     }
 
+    /// Turns the parity of new entries: a snapshot begins. Gives the new one.
+    pub fn turn_parity(&mut self) -> bool {
+        assert!(self.all, "a snapshot begins under every lock");
+        !self.keyspace.parity.fetch_xor(true, Ordering::AcqRel)
+    }
+
     /// Exchanges two databases; everything must be locked.
     pub fn swap_databases(&mut self, a: u16, b: u16) {
         assert!(self.all, "SWAPDB needs every lock");
+        self.keyspace.upheavals.fetch_add(1, Ordering::AcqRel);
         let [a, b] = [a, b].map(|i| &self.keyspace.databases[i as usize]);
         let was = a.swap(b.load(Ordering::Acquire), Ordering::AcqRel);
         b.store(was, Ordering::Release);
@@ -252,6 +307,7 @@ impl<'k> Locked<'k> {
         if self.keyspace.table_ptr(db, 0).is_none() {
             return Vec::new();
         }
+        self.keyspace.upheavals.fetch_add(1, Ordering::AcqRel);
         (0..SLOTS)
             .map(|slot| std::mem::take(self.table(db, slot)))
             .filter(|table| !table.is_empty())

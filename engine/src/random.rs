@@ -18,3 +18,24 @@ pub fn next() -> u64 {
         x ^ (x >> 31)
     })
 }
+
+/// A number below `bound`; 0 when there is none.
+pub fn below(bound: u64) -> u64 {
+    ((u128::from(next()) * u128::from(bound)) >> 64) as u64
+}
+
+/// A number from the system's own randomness.
+pub fn seed() -> u64 {
+    use std::hash::Hasher;
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Random hex digits, for identities.
+pub fn hex(digits: usize) -> String {
+    let mut text = String::with_capacity(digits + 16);
+    while text.len() < digits {
+        text.push_str(&format!("{:016x}", seed() ^ next()));
+    }
+    text.truncate(digits);
+    text
+}

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mio::Waker;
 
+use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::pubsub::PubSub;
 use crate::session::ClientInfo;
-use crate::snapshot::Preimages;
+use crate::persist::Persist;
+use crate::replication::Replication;
+use crate::snapshot::{Preimages, Snapshots};
 use crate::waiters::Waiters;
 
 /// Everything shared. Parts lock for themselves, briefly, and never while holding another part's lock.
@@ -30,7 +33,11 @@ pub struct Shared {
     pub preimages: RwLock<Option<Arc<Preimages>>>,
     /// `preimages` is set: looked at before the lock is taken.
     pub snapshotting: AtomicBool,
+    pub snapshots: Snapshots,
+    pub persist: Persist,
+    pub replication: Replication,
     pub state: State,
+    pub cluster: ClusterState,
     /// 40 hex digits, new at each start.
     pub run_id: String,
     pub started_ms: i64,
@@ -42,8 +49,8 @@ pub struct State {
     pub loading: AtomicBool,
     /// This member follows a primary: writes are refused, expired keys hidden.
     pub is_replica: AtomicBool,
-    /// Why writes are refused although this is a primary: a lost disk, a lost lease. Empty: they are not.
-    pub write_block: RwLock<String>,
+    /// Why writes are refused although this is a primary (a lost disk, a lost lease), and who says so.
+    pub write_blocks: RwLock<BTreeMap<&'static str, String>>,
     pub write_blocked: AtomicBool,
     /// A primary that the council manages: monotonic milliseconds until which it may acknowledge writes.
     /// `u64::MAX` where there is no council.
@@ -53,10 +60,14 @@ pub struct State {
     pub acks_wait_for_disk: AtomicBool,
     /// Journal offset up to which the log is synced to disk.
     pub durable_offset: AtomicU64,
+    /// The log cannot be synced: clients that wait for `durable_offset` are closed, not answered.
+    pub disk_failed: AtomicBool,
     /// Changes since the last save.
     pub dirty: AtomicU64,
     pub clients_paused_until_ms: AtomicI64,
     pub pause_writes_only: AtomicBool,
+    /// DEBUG SET-ACTIVE-EXPIRE 0.
+    pub active_expire_off: AtomicBool,
 }
 
 impl Default for State {
@@ -64,29 +75,50 @@ impl Default for State {
         State {
             loading: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
-            write_block: RwLock::new(String::new()),
+            write_blocks: RwLock::default(),
             write_blocked: AtomicBool::new(false),
             lease_until_ms: AtomicU64::new(u64::MAX),
             shutdown: AtomicBool::new(false),
             acks_wait_for_disk: AtomicBool::new(false),
             durable_offset: AtomicU64::new(0),
+            disk_failed: AtomicBool::new(false),
             dirty: AtomicU64::new(0),
             clients_paused_until_ms: AtomicI64::new(0),
             pause_writes_only: AtomicBool::new(false),
+            active_expire_off: AtomicBool::new(false),
         }
     }
 }
 
 impl State {
-    /// Refuses writes with an error line (or allows them again, with an empty one).
+    /// Refuses writes with an error line (or allows them again, with an empty one), for the council.
     pub fn block_writes(&self, reason: &str) {
-        let mut text = self.write_block.write().unwrap_or_else(PoisonError::into_inner);
-        reason.clone_into(&mut text);
-        self.write_blocked.store(!reason.is_empty(), Ordering::Release);
+        self.block_writes_for("council", reason);
+    }
+
+    /// As `block_writes`; each of those who may refuse takes back only its own word.
+    pub fn block_writes_for(&self, who: &'static str, reason: &str) {
+        let mut blocks = self.write_blocks.write().unwrap_or_else(PoisonError::into_inner);
+        if reason.is_empty() {
+            blocks.remove(who);
+        } else {
+            blocks.insert(who, reason.to_string());
+        }
+        self.write_blocked.store(!blocks.is_empty(), Ordering::Release);
     }
 
     pub fn write_block(&self) -> String {
-        self.write_block.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let blocks = self.write_blocks.read().unwrap_or_else(PoisonError::into_inner);
+        blocks.values().next().cloned().unwrap_or_default()
+    }
+
+    /// The error line for a write that came from a client, when it must not be made.
+    #[inline]
+    pub fn refuses_write(&self) -> Option<String> {
+        if self.is_replica.load(Ordering::Acquire) {
+            return Some("READONLY You can't write against a read only replica.".into());
+        }
+        self.write_blocked.load(Ordering::Acquire).then(|| self.write_block())
     }
 }
 
@@ -212,7 +244,8 @@ impl Stats {
             calls: (0..commands).map(|_| CommandStats::default()).collect(),
         };
         Stats {
-            loops: (0..loops).map(|_| one()).collect(),
+            // One more than there are loops: the log while loading, and the link to the primary.
+            loops: (0..=loops).map(|_| one()).collect(),
             connections: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             expired_keys: AtomicU64::new(0),
@@ -258,7 +291,7 @@ impl Shared {
     pub fn used_memory(&self) -> u64 {
         let buffers = &self.stats.loop_buffers;
         let buffers: u64 = buffers.iter().map(|b| b.load(Ordering::Relaxed)).sum();
-        self.keyspace.used_memory() + buffers
+        self.keyspace.used_memory() + buffers + self.preimages().map_or(0, |p| p.pending())
     }
 
     /// The running snapshot that wants old values.

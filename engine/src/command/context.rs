@@ -142,6 +142,21 @@ impl<'a> Ctx<'a, '_> {
         ));
     }
 
+    /// The lines that a HELP subcommand answers.
+    pub fn help(&mut self, lines: &[&str]) {
+        self.reply.array(lines.len() + 2);
+        lines.iter().for_each(|line| self.reply.simple(line));
+        self.reply.simple("HELP");
+        self.reply.simple("    Print this help.");
+    }
+
+    /// `ERR wrong number of arguments` for a subcommand.
+    pub fn wrong_sub_arity(&mut self) {
+        let sub = super::exec::printable(self.args[1]).to_ascii_lowercase();
+        let name = self.command.name;
+        self.reply.error(&format!("ERR wrong number of arguments for '{name}|{sub}' command"));
+    }
+
     /// `ERR wrong number of arguments`, for arities that the table cannot say.
     pub fn wrong_arity(&mut self) {
         self.reply

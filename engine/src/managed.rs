@@ -1,0 +1,273 @@
+//! What the council decides, carried out by the data engine: roles, leases, lineage.
+//!
+//! The council's driver calls in from the admin lane and must not wait, so roles are taken by a thread of
+//! their own, in the order in which they were decided. A lease counts only for the epoch whose role has
+//! been taken; until then, and in every other state, it has ended, and writes are refused.
+//!
+//! The first thing that a primary writes is a mark with its epoch (`LARDER.LINEAGE`): it stands in the
+//! journal, so whoever has the mark has everything from before it, and knows under whom it was written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock;
+use crate::member::Local;
+use crate::persist;
+use crate::replication;
+use crate::server::Shared;
+use crate::topology::{Epoch, Lineage, MemberId, Report, Role, Topology};
+
+/// Name of the mark; no client may send it.
+pub const MARK: &str = "larder.lineage";
+/// How often the keys are counted for the report, milliseconds: the count looks at every slot.
+const COUNT_EVERY_MS: u64 = 2_000;
+
+/// A role to be taken.
+enum Part {
+    Primary(Epoch),
+    Replica { host: String, port: u16, epoch: Epoch },
+    Idle,
+}
+
+/// What the roles thread and the council's driver both look at.
+#[derive(Default)]
+struct Now {
+    role: Role,
+    /// Shard epoch of the role that was taken last.
+    epoch: Epoch,
+    /// The last lease that was told: shard epoch and end.
+    lease: (Epoch, u64),
+    topology: Option<Arc<Topology>>,
+    config_hash: String,
+    config_error: Option<String>,
+    /// `replication.dropped_writes` when this role was taken.
+    dropped_before: u64,
+    keys: u64,
+    counted_ms: u64,
+}
+
+/// A member's data engine, as its council sees it.
+pub struct Engine {
+    shared: Arc<Shared>,
+    me: MemberId,
+    is_witness: bool,
+    now: Arc<Mutex<Now>>,
+    parts: Mutex<Sender<Part>>,
+    shutdowns: AtomicU64,
+}
+
+fn lock(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
+    now.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A managed member starts with no role: it serves nothing until the council says what it is.
+pub fn hold_back(shared: &Shared) {
+    shared.state.lease_until_ms.store(0, Ordering::Release);
+    shared.state.is_replica.store(true, Ordering::Release);
+    shared.journal.set_active(true);
+}
+
+impl Engine {
+    /// # Errors
+    /// When the thread that takes the roles cannot be started.
+    pub fn start(shared: Arc<Shared>, me: MemberId) -> std::io::Result<Arc<Engine>> {
+        let now = Arc::new(Mutex::new(Now {
+            config_hash: shared.config.get("larder-config-hash").unwrap_or_default(),
+            ..Now::default()
+        }));
+        let (parts, taken) = channel();
+        let roles = Roles { shared: shared.clone(), me: me.clone(), now: now.clone() };
+        std::thread::Builder::new().name("roles".into()).spawn(move || roles.run(&taken))?;
+        let is_witness = shared.config.get("larder-witness").is_some_and(|v| v == "yes");
+        Ok(Arc::new(Engine {
+            shared,
+            me,
+            is_witness,
+            now,
+            parts: Mutex::new(parts),
+            shutdowns: AtomicU64::new(0),
+        }))
+    }
+
+    fn take(&self, part: Part) {
+        // Whatever comes next, the lease of the role before is over.
+        end_lease(&self.shared, &mut lock(&self.now));
+        // The thread lives as long as we do.
+        let _ = self.parts.lock().unwrap_or_else(PoisonError::into_inner).send(part);
+    }
+}
+
+fn end_lease(shared: &Shared, now: &mut Now) {
+    now.epoch = 0;
+    shared.state.lease_until_ms.store(0, Ordering::Release);
+}
+
+impl Local for Engine {
+    fn report(&self) -> Report {
+        let shared = &self.shared;
+        let mut now = lock(&self.now);
+        let mono = clock::monotonic_ms();
+        if mono >= now.counted_ms + COUNT_EVERY_MS {
+            now.counted_ms = mono;
+            now.keys = shared.keyspace.len(0) as u64;
+        }
+        let link = replication::info(shared).link;
+        let in_sync = now.role == Role::Primary || link.is_some_and(|l| l.up);
+        let dropped = &shared.replication.dropped_writes;
+        let is_follower = now.role == Role::Replica && in_sync;
+        Report {
+            id: self.me.clone(),
+            name: shared.config.get("larder-name").unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            lineage: persist::lineage(shared),
+            role: if self.is_witness { Role::Witness } else { now.role },
+            loading: shared.state.loading.load(Ordering::Acquire),
+            in_sync,
+            disk_error: persist::disk_error(shared),
+            used_memory: shared.used_memory(),
+            maxmemory: shared.config.hot().maxmemory,
+            keys: now.keys,
+            config_hash: now.config_hash.clone(),
+            config_error: now.config_error.clone(),
+            dropped_writes: dropped.load(Ordering::Relaxed).saturating_sub(now.dropped_before),
+            dropped_epoch: if is_follower { now.epoch } else { 0 },
+            ..Report::default()
+        }
+    }
+
+    fn topology_changed(&self, topology: &Arc<Topology>) {
+        lock(&self.now).topology = Some(topology.clone());
+        self.shared.set_topology(topology, &self.me);
+    }
+
+    fn lease(&self, shard_epoch: Epoch, until_ms: u64) {
+        let mut now = lock(&self.now);
+        now.lease = (shard_epoch, until_ms);
+        if now.role == Role::Primary && now.epoch == shard_epoch {
+            self.shared.state.lease_until_ms.store(until_ms, Ordering::Release);
+        }
+    }
+
+    fn become_primary(&self, shard_epoch: Epoch) {
+        self.take(Part::Primary(shard_epoch));
+    }
+
+    fn become_replica(&self, host: &str, port: u16, shard_epoch: Epoch) {
+        self.take(Part::Replica { host: host.to_owned(), port, epoch: shard_epoch });
+    }
+
+    fn become_idle(&self) {
+        self.take(Part::Idle);
+    }
+
+    fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)> {
+        let config = &self.shared.config;
+        let refused: Vec<(String, String)> = directives
+            .iter()
+            .filter_map(|(name, value)| {
+                config.set(name, value).err().map(|why| (name.clone(), why.to_string()))
+            })
+            .collect();
+        let mut now = lock(&self.now);
+        if refused.is_empty() {
+            now.config_hash = hash.to_owned();
+            now.config_error = None;
+        } else {
+            let told: Vec<_> = refused.iter().map(|(k, why)| format!("{k}: {why}")).collect();
+            now.config_error = Some(told.join("; "));
+        }
+        refused
+    }
+
+    fn shutdown(&self) {
+        // A second wish changes nothing.
+        if self.shutdowns.fetch_add(1, Ordering::AcqRel) == 0 {
+            let shared = self.shared.clone();
+            let end = move || {
+                let goodbye = persist::start::Goodbye::AsConfigured;
+                if let Err(error) = persist::start::shut_down(&shared, goodbye, false) {
+                    tracing::error!(%error, "cannot shut down in good order");
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("shutdown".into()).spawn(end) {
+                tracing::error!(%error, "cannot start the shutdown");
+            }
+        }
+    }
+}
+
+/// Takes the roles, one after the other.
+struct Roles {
+    shared: Arc<Shared>,
+    me: MemberId,
+    now: Arc<Mutex<Now>>,
+}
+
+impl Roles {
+    fn run(&self, taken: &Receiver<Part>) {
+        while let Ok(mut part) = taken.recv() {
+            // Of several decisions only the last one still holds.
+            while let Ok(newer) = taken.try_recv() {
+                part = newer;
+            }
+            match part {
+                Part::Primary(epoch) => self.lead(epoch),
+                Part::Replica { host, port, epoch } => {
+                    self.set(Role::Replica, epoch);
+                    tracing::info!(host, port, epoch, "following the shard's primary");
+                    replication::follow(&self.shared, &host, port);
+                }
+                Part::Idle => {
+                    self.set(Role::None, 0);
+                    replication::rest(&self.shared);
+                }
+            }
+        }
+    }
+
+    fn set(&self, role: Role, epoch: Epoch) {
+        let dropped = self.shared.replication.dropped_writes.load(Ordering::Relaxed);
+        let mut now = lock(&self.now);
+        now.role = role;
+        now.epoch = epoch;
+        now.dropped_before = dropped;
+    }
+
+    fn lead(&self, epoch: Epoch) {
+        let shared = &self.shared;
+        if let Err(error) = replication::promote(shared) {
+            // The council will see that we have no lineage to show, and choose another.
+            tracing::error!(error, epoch, "cannot act as primary");
+            return;
+        }
+        let Some(lineage) = self.lineage(epoch) else { return };
+        if let Err(error) = persist::set_lineage(shared, Some(lineage.clone())) {
+            tracing::error!(%error, epoch, "cannot write the lineage: not acting as primary");
+            return;
+        }
+        if let Ok(text) = serde_json::to_string(&lineage) {
+            shared.journal.append(0, &[MARK.as_bytes(), text.as_bytes()]);
+        }
+        self.set(Role::Primary, epoch);
+        let now = lock(&self.now);
+        if now.lease.0 == epoch && now.epoch == epoch {
+            shared.state.lease_until_ms.store(now.lease.1, Ordering::Release);
+        }
+        tracing::info!(epoch, "acting as primary");
+    }
+
+    /// Lineage of what is written from here on.
+    fn lineage(&self, epoch: Epoch) -> Option<Lineage> {
+        let topology = lock(&self.now).topology.clone()?;
+        let shard = topology.members.get(&self.me)?.shard?;
+        Some(Lineage {
+            cluster: topology.cluster.clone(),
+            incarnation: topology.incarnation,
+            shard,
+            epoch,
+            replid: self.shared.replication.replid(),
+            offset: self.shared.journal.end(),
+        })
+    }
+}
