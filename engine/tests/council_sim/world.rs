@@ -14,9 +14,10 @@ use super::check::Checker;
 use super::data::{Data, Sync};
 use super::disk::Disk;
 
-/// Simulated time of trouble, then at most this long until all must be well again, milliseconds.
+/// Simulated time of trouble, then at most this long and twelve failure timeouts until all must be well
+/// again, milliseconds.
 const TROUBLE_MS: u64 = 12_000;
-const SETTLE_MS: u64 = 25_000;
+const SETTLE_MS: u64 = 15_000;
 const TICK_MS: u64 = 25;
 
 enum Packet {
@@ -46,6 +47,8 @@ struct Node {
     paused_until: u64,
     slow_disk_until: u64,
     disk_error_until: u64,
+    /// Replication is cut, the council is not.
+    data_cut_until: u64,
     known_epoch: u64,
 }
 
@@ -130,6 +133,7 @@ impl World {
             quorum,
             persistent: quorum || rng.chance(2, 3),
         };
+        let failure_timeout_ms = [500, 1000, 1000, 3000][rng.below(4) as usize];
         let mut places = vec![];
         for shard in 0..shards {
             places
@@ -148,8 +152,8 @@ impl World {
             blocked: BTreeMap::new(),
             weather,
             shards,
-            settings: Settings::new(1000),
-            checker: Checker::default(),
+            checker: Checker::new(failure_timeout_ms),
+            settings: Settings::new(failure_timeout_ms),
             writes: 0,
             tracing,
             trace: vec![],
@@ -188,6 +192,7 @@ impl World {
             paused_until: 0,
             slow_disk_until: 0,
             disk_error_until: 0,
+            data_cut_until: 0,
             known_epoch: 0,
         });
         self.at(0, Action::Start(n));
@@ -217,7 +222,7 @@ impl World {
                 if missing.is_empty() {
                     break;
                 }
-                if settle_max_ms > SETTLE_MS {
+                if settle_max_ms > SETTLE_MS + 12 * self.settings.failure_timeout_ms {
                     let now_ms = self.ms();
                     self.checker.violation(now_ms, format!("not well again: {missing:?}"));
                 }
@@ -386,7 +391,8 @@ impl World {
                 self.checker.acknowledged(shard, id, now);
             }
         }
-        if let Some((primary, pull)) = self.nodes[n].data.pull()
+        if self.nodes[n].data_cut_until <= self.now_us
+            && let Some((primary, pull)) = self.nodes[n].data.pull()
             && let Some(to) = self.ids.get(&primary).copied()
         {
             self.transmit(n, to, Packet::Data(pull));
@@ -624,7 +630,7 @@ impl World {
     fn fault(&mut self) {
         let n = self.rng.below(self.nodes.len() as u64) as usize;
         let now = self.now_us;
-        match self.rng.below(11) {
+        match self.rng.below(14) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -667,14 +673,29 @@ impl World {
                 }
             }
             8 => self.hand_over(),
-            _ => self.cut(),
+            9 => {
+                let until = now + 1_000_000 + self.rng.below(8_000_000);
+                self.nodes[n].data_cut_until = until;
+                self.note(|w| {
+                    format!("{} replicates nothing for {} ms", w.name(n), (until - now) / 1000)
+                });
+            }
+            10 | 11 => {
+                // The leader keeps one member, and both lose the rest.
+                let leads = |n: &Node| n.council.as_ref().is_some_and(Council::leads);
+                let with: Vec<bool> = self.nodes.iter().map(leads).collect();
+                let side = with.iter().enumerate().map(|(m, leads)| *leads || m == n).collect();
+                self.cut(side);
+            }
+            _ => {
+                let side = (0..self.nodes.len()).map(|_| self.rng.chance(1, 3)).collect();
+                self.cut(side);
+            }
         }
     }
 
     /// Splits the world in two, in both directions or in one.
-    fn cut(&mut self) {
-        let side: Vec<bool> = self.nodes.iter().map(|_| false).collect();
-        let side: Vec<bool> = side.iter().map(|_| self.rng.chance(1, 3)).collect();
+    fn cut(&mut self, side: Vec<bool>) {
         let until = self.now_us + 200_000 + self.rng.below(5_000_000);
         let one_way = self.rng.chance(1, 3);
         for a in 0..self.nodes.len() {
@@ -759,6 +780,7 @@ impl World {
             self.nodes[n].paused_until = 0;
             self.nodes[n].slow_disk_until = 0;
             self.nodes[n].disk_error_until = 0;
+            self.nodes[n].data_cut_until = 0;
             self.start(n);
         }
         self.note(|_| "the faults stop".to_owned());
