@@ -9,6 +9,13 @@ pub fn unix_ms() -> i64 {
     now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
+/// Microseconds of the same clock.
+pub fn unix_us() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "the rim at which wall-clock time enters")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
 /// Microseconds of a clock that never goes back, for durations.
 pub fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,18 +1,158 @@
 //! Routing in a cluster: is the slot ours, and if not, whose?
+//!
+//! The council's topology is pushed in by `Shared::set_topology`; requests only read. For each request a
+//! look at one word per key tells whether its slot is served here.
 
-use crate::command::Command;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::command::{Command, flag};
 use crate::server::Shared;
 use crate::session::Session;
+use crate::topology::{Member, MemberId, SLOTS, ShardId, Topology, slot_of};
+
+/// No shard owns the slot, or this member is in none.
+const NOBODY: u16 = u16::MAX;
+
+/// What one member knows of its cluster.
+pub struct ClusterState {
+    enabled: bool,
+    view: RwLock<Arc<View>>,
+    /// Owner of each slot.
+    owners: Box<[AtomicU16]>,
+    my_shard: AtomicU16,
+    is_primary: AtomicBool,
+}
+
+/// A topology as one member sees it.
+#[derive(Default)]
+pub struct View {
+    pub topology: Topology,
+    pub my_id: MemberId,
+}
+
+impl View {
+    pub fn me(&self) -> Option<&Member> {
+        self.topology.members.get(&self.my_id)
+    }
+
+    /// The primary of a shard.
+    pub fn primary_of(&self, shard: ShardId) -> Option<&Member> {
+        let id = self.topology.shards.get(&shard)?.primary.as_ref()?;
+        self.topology.members.get(id)
+    }
+}
+
+impl ClusterState {
+    pub fn new(enabled: bool, my_id: MemberId) -> ClusterState {
+        let view = View { my_id, ..View::default() };
+        ClusterState {
+            enabled,
+            view: RwLock::new(Arc::new(view)),
+            owners: (0..if enabled { SLOTS } else { 0 }).map(|_| AtomicU16::new(NOBODY)).collect(),
+            my_shard: AtomicU16::new(NOBODY),
+            is_primary: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn owner(&self, slot: u16) -> u16 {
+        self.owners.get(slot as usize).map_or(NOBODY, |o| o.load(Ordering::Acquire))
+    }
+
+    /// Slots that some shard owns.
+    pub fn assigned(&self) -> usize {
+        (0..SLOTS).filter(|slot| self.owner(*slot) != NOBODY).count()
+    }
+
+    /// The slot is served by this member's shard.
+    pub fn owns(&self, slot: u16) -> bool {
+        let mine = self.my_shard.load(Ordering::Acquire);
+        mine != NOBODY && self.owner(slot) == mine
+    }
+
+    fn moved(&self, slot: u16, to: u16) -> String {
+        match self.view().primary_of(to) {
+            Some(member) => format!("MOVED {slot} {}:{}", member.host, member.port),
+            None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
+        }
+    }
+}
 
 impl Shared {
+    /// Takes a new topology in. What it says of this member's own role is for replication to act on.
+    pub fn set_topology(&self, topology: &Topology, my_id: &str) {
+        let cluster = &self.cluster;
+        let me = topology.members.get(my_id);
+        let my_shard = me.and_then(|m| m.shard);
+        let primary =
+            my_shard.and_then(|s| topology.shards.get(&s)).and_then(|s| s.primary.as_deref());
+        let mut view = cluster.view.write().unwrap_or_else(PoisonError::into_inner);
+        *view = Arc::new(View { topology: topology.clone(), my_id: my_id.to_string() });
+        cluster.is_primary.store(primary == Some(my_id), Ordering::Release);
+        cluster.my_shard.store(my_shard.unwrap_or(NOBODY), Ordering::Release);
+        let mut owners = vec![NOBODY; cluster.owners.len()];
+        for (id, shard) in &topology.shards {
+            for range in &shard.slots {
+                if let Some(part) = owners.get_mut(range.first as usize..=range.last as usize) {
+                    part.fill(*id);
+                }
+            }
+        }
+        for (cell, owner) in cluster.owners.iter().zip(owners) {
+            cell.store(owner, Ordering::Release);
+        }
+    }
+
     /// Refuses a request whose keys are not served here, with the error line that sends the client on.
+    /// `slot` is that of the first key, where the caller has it and there is only one.
     #[inline]
     pub fn route(
         &self,
-        _session: &Session,
-        _command: &'static Command,
-        _args: &[&[u8]],
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        slot: Option<u16>,
     ) -> Result<(), String> {
-        Ok(())
+        if !self.cluster.enabled {
+            return Ok(());
+        }
+        let slot = match slot {
+            Some(slot) => slot,
+            None => {
+                let positions = command.key_positions(args);
+                let Some(first) = positions.first() else { return Ok(()) };
+                let slot = slot_of(args[*first]);
+                if positions[1..].iter().any(|i| slot_of(args[*i]) != slot) {
+                    return Err("CROSSSLOT Keys in request don't hash to the same slot".into());
+                }
+                slot
+            }
+        };
+        self.route_slot(session, command.is(flag::WRITE), slot)
+    }
+
+    /// Refuses a slot that this member may not serve to this client.
+    pub fn route_slot(&self, session: &Session, writes: bool, slot: u16) -> Result<(), String> {
+        let cluster = &self.cluster;
+        let owner = cluster.owner(slot);
+        if owner == NOBODY {
+            return Err("CLUSTERDOWN Hash slot not served".into());
+        }
+        if owner != cluster.my_shard.load(Ordering::Acquire) {
+            return Err(cluster.moved(slot, owner));
+        }
+        if cluster.is_primary.load(Ordering::Acquire) || (session.readonly && !writes) {
+            return Ok(());
+        }
+        Err(cluster.moved(slot, owner))
     }
 }

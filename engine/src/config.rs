@@ -1,10 +1,24 @@
 //! Settings: a table of directives with redis.conf's names, their values as text, and what is read often.
+//!
+//! Values come from the defaults, then the file, then the command line, then CONFIG SET. They are kept as
+//! canonical text; `Hot` holds what hot paths read, parsed once per change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::types::Limits;
+
+pub mod cgroup;
+pub mod directives;
+pub mod file;
+pub mod lists;
+mod rewrite;
+pub mod units;
+
+use directives::{DIRECTIVES, Directive, FIXED, Kind, PROTECTED};
+use lists::OutputLimit;
 
 /// Values that hot paths read, parsed once per change.
 #[derive(Clone)]
@@ -13,6 +27,8 @@ pub struct Hot {
     pub maxmemory: u64,
     pub maxmemory_policy: Policy,
     pub maxmemory_samples: usize,
+    /// Longest time that one write spends on making room, microseconds.
+    pub eviction_us: u64,
     pub lfu_log_factor: u32,
     pub lfu_decay_minutes: u32,
     pub proto_max_bulk_len: usize,
@@ -23,6 +39,10 @@ pub struct Hot {
     pub slowlog_max_len: usize,
     pub limits: Limits,
     pub pubsub_output_bytes_max: usize,
+    /// Of normal clients, replicas, subscribers.
+    pub output_limits: [OutputLimit; 3],
+    pub protected_mode: bool,
+    pub replica_serves_stale: bool,
 }
 
 /// maxmemory-policy.
@@ -42,55 +62,178 @@ impl Policy {
     pub fn is_lfu(self) -> bool {
         matches!(self, Policy::AllKeysLfu | Policy::VolatileLfu)
     }
+
+    pub fn is_lru(self) -> bool {
+        matches!(self, Policy::AllKeysLru | Policy::VolatileLru)
+    }
+
+    /// Only keys with an expiry time may go.
+    pub fn is_volatile(self) -> bool {
+        use Policy::{VolatileLfu, VolatileLru, VolatileRandom, VolatileTtl};
+        matches!(self, VolatileLru | VolatileLfu | VolatileRandom | VolatileTtl)
+    }
+
+    fn parse(name: &str) -> Policy {
+        match name {
+            "allkeys-lru" => Policy::AllKeysLru,
+            "allkeys-lfu" => Policy::AllKeysLfu,
+            "allkeys-random" => Policy::AllKeysRandom,
+            "volatile-lru" => Policy::VolatileLru,
+            "volatile-lfu" => Policy::VolatileLfu,
+            "volatile-random" => Policy::VolatileRandom,
+            "volatile-ttl" => Policy::VolatileTtl,
+            _ => Policy::NoEviction,
+        }
+    }
 }
 
+type Values = BTreeMap<&'static str, String>;
+
 pub struct Config {
-    values: RwLock<BTreeMap<String, String>>,
+    values: RwLock<Values>,
+    /// Names that a file, the command line or CONFIG SET gave a value.
+    given: Mutex<BTreeSet<&'static str>>,
     hot: RwLock<Arc<Hot>>,
+    maxmemory: AtomicU64,
     generation: AtomicU64,
+    /// The file that the server was started with.
+    file: Option<PathBuf>,
+    /// `rename-command` lines: old name, new name (empty: the command is gone).
+    pub renames: Vec<(String, String)>,
 }
 
 impl Config {
-    /// From `--name value…` arguments (and a file, later in this module's life).
+    /// From `[FILE] [--directive value…]`, as redis-server takes them.
     pub fn from_args(args: &[String]) -> Result<Config, String> {
-        let mut values: BTreeMap<String, String> = BTreeMap::new();
-        let mut name: Option<String> = None;
-        for arg in args {
-            if let Some(flag) = arg.strip_prefix("--") {
-                values.insert(flag.to_ascii_lowercase(), String::new());
-                name = Some(flag.to_ascii_lowercase());
-            } else if let Some(value) = name.as_ref().and_then(|n| values.get_mut(n)) {
-                if !value.is_empty() {
-                    value.push(' ');
-                }
-                value.push_str(arg);
-            } else {
-                return Err(format!("unexpected argument {arg:?}: directives begin with --"));
+        let mut builder = Builder::default();
+        let mut rest = args;
+        let mut path = None;
+        if let Some((first, others)) = args.split_first()
+            && !first.starts_with("--")
+        {
+            let file = if first == "-" { Path::new("/dev/stdin") } else { Path::new(first) };
+            for line in file::read(file, 0)? {
+                builder
+                    .take(&line.words)
+                    .map_err(|reason| file::fatal(line.number, &line.text, &reason))?;
             }
+            path =
+                (first != "-").then(|| std::path::absolute(file).unwrap_or_else(|_| file.into()));
+            rest = others;
         }
-        let hot = parse(&values)?;
+        for (at, words) in flag_lines(rest)?.into_iter().enumerate() {
+            let shown: Vec<String> = words.iter().map(|w| file::quote(w)).collect();
+            builder
+                .take(&words)
+                .map_err(|reason| file::fatal(at + 1, &shown.join(" "), &reason))?;
+        }
+        builder.size_by_cgroup(cgroup::read(), processors());
+        let hot = parse_hot(&builder.values)?;
         Ok(Config {
-            values: RwLock::new(values),
+            maxmemory: AtomicU64::new(hot.maxmemory),
+            values: RwLock::new(builder.values),
+            given: Mutex::new(builder.given),
             hot: RwLock::new(Arc::new(hot)),
             generation: AtomicU64::new(1),
+            file: path,
+            renames: builder.renames,
         })
     }
 
+    fn values(&self) -> Values {
+        self.values.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn given(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value of a directive, as CONFIG GET prints it; `None` for an unknown name.
     pub fn get(&self, name: &str) -> Option<String> {
+        let name = directives::find(name)?.name;
         self.values.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// The value of a directive as a number, or `default` when it is none.
     pub fn int(&self, name: &str, default: i64) -> i64 {
         self.get(name).and_then(|v| v.parse().ok()).unwrap_or(default)
     }
 
+    /// The value of a yes-or-no directive.
+    pub fn is_yes(&self, name: &str) -> bool {
+        self.get(name).as_deref() == Some("yes")
+    }
+
+    /// Somebody gave the directive a value; else it has its default.
+    pub fn is_given(&self, name: &str) -> bool {
+        directives::find(name).is_some_and(|d| self.given().contains(d.name))
+    }
+
+    /// The file that the server was started with.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Sets one directive whatever its flags, for the server's own use.
     pub fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        let directive = directives::find(name).ok_or_else(|| format!("Unknown option '{name}'"))?;
+        self.apply(&[(directive, value.to_string())]).map_err(|(_, reason)| reason)
+    }
+
+    /// CONFIG SET: all of the pairs or none; the error is the reply's text.
+    pub fn set_live(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let mut changes: Vec<(&'static Directive, String)> = Vec::new();
+        for (name, value) in pairs {
+            let name = String::from_utf8_lossy(name);
+            let failed = |reason: &str| {
+                let name = crate::command::exec::printable(name.as_bytes());
+                format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+            };
+            let Some(directive) = directives::find(&name) else {
+                let name = crate::command::exec::printable(name.as_bytes());
+                return Err(format!(
+                    "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+                ));
+            };
+            if directive.is(FIXED) {
+                return Err(failed("can't set immutable config"));
+            }
+            if directive.is(PROTECTED)
+                && self.get("enable-protected-configs").as_deref() == Some("no")
+            {
+                return Err(failed("can't set protected config"));
+            }
+            if changes.iter().any(|(d, _)| d.name == directive.name) {
+                return Err(failed("duplicate parameter"));
+            }
+            let value = std::str::from_utf8(value).map_err(|_| failed("the value is not UTF-8"))?;
+            changes.push((directive, value.to_string()));
+        }
+        self.apply(&changes).map_err(|(name, reason)| {
+            format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+        })
+    }
+
+    fn apply(
+        &self,
+        changes: &[(&'static Directive, String)],
+    ) -> Result<(), (&'static str, String)> {
         let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = values.clone();
-        next.insert(name.to_string(), value.to_string());
-        let hot = parse(&next)?;
+        for (directive, value) in changes {
+            let old = next.get(directive.name).cloned().unwrap_or_default();
+            let value = directive
+                .parse(&words_of(directive, value), &old)
+                .map_err(|e| (directive.name, e))?;
+            next.insert(directive.name, value);
+        }
+        let name = changes.first().map_or("", |(d, _)| d.name);
+        let hot = parse_hot(&next).map_err(|e| (name, e))?;
         *values = next;
+        self.maxmemory.store(hot.maxmemory, Ordering::Release);
         *self.hot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hot);
+        drop(values);
+        self.given().extend(changes.iter().map(|(d, _)| d.name));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -99,45 +242,187 @@ impl Config {
         self.hot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// maxmemory, for the path of every write.
+    #[inline]
+    pub fn maxmemory(&self) -> u64 {
+        self.maxmemory.load(Ordering::Relaxed)
+    }
+
     /// Grows with every change: who keeps a `Hot` looks here whether it is still right.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
+
+    /// CONFIG REWRITE: writes what was given and what differs from the defaults into the file.
+    pub fn rewrite(&self) -> Result<(), String> {
+        let path = self.file.as_deref().ok_or("The server is running without a config file")?;
+        rewrite::rewrite(path, &self.values(), &self.given(), &self.renames)
+    }
 }
 
-fn parse(values: &BTreeMap<String, String>) -> Result<Hot, String> {
-    let int = |name: &str, default: i64| -> Result<i64, String> {
-        match values.get(name) {
-            None => Ok(default),
-            Some(v) => v.parse().map_err(|_| format!("{name}: {v:?} is not an integer")),
+/// The words of a value that came as one text.
+fn words_of(directive: &Directive, value: &str) -> Vec<String> {
+    match directive.kind {
+        Kind::Words | Kind::Save | Kind::OutputLimits => {
+            value.split_ascii_whitespace().map(String::from).collect()
         }
-    };
-    let policy = match values.get("maxmemory-policy").map(String::as_str) {
-        None | Some("noeviction") => Policy::NoEviction,
-        Some("allkeys-lru") => Policy::AllKeysLru,
-        Some("allkeys-lfu") => Policy::AllKeysLfu,
-        Some("allkeys-random") => Policy::AllKeysRandom,
-        Some("volatile-lru") => Policy::VolatileLru,
-        Some("volatile-lfu") => Policy::VolatileLfu,
-        Some("volatile-random") => Policy::VolatileRandom,
-        Some("volatile-ttl") => Policy::VolatileTtl,
-        Some(other) => return Err(format!("maxmemory-policy: {other:?} is not a policy")),
-    };
+        _ => vec![value.to_string()],
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// `--name value… --name value…` as lines.
+fn flag_lines(args: &[String]) -> Result<Vec<Vec<String>>, String> {
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    for arg in args {
+        if let Some(name) = arg.strip_prefix("--").filter(|name| !name.is_empty()) {
+            // `--name=value` is a common slip that would otherwise be an unknown name.
+            lines.push(vec![name.to_string()]);
+        } else if let Some(line) = lines.last_mut() {
+            line.push(arg.clone());
+        } else {
+            return Err(format!("unexpected argument '{arg}': directives begin with --"));
+        }
+    }
+    for line in &mut lines {
+        // `--port "6379"` and `--save "60 1"` come as single arguments with spaces in them.
+        if let [name, value] = line.as_slice()
+            && let Some(d) = directives::find(name)
+            && matches!(d.kind, Kind::Words | Kind::Save | Kind::OutputLimits)
+            && value.contains(' ')
+        {
+            let mut words = vec![name.clone()];
+            words.extend(value.split_ascii_whitespace().map(String::from));
+            *line = words;
+        }
+    }
+    Ok(lines)
+}
+
+/// Values while they are read, in the order in which they come.
+struct Builder {
+    values: Values,
+    given: BTreeSet<&'static str>,
+    renames: Vec<(String, String)>,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_string())).collect(),
+            given: BTreeSet::new(),
+            renames: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// One line: a name and its words.
+    fn take(&mut self, line: &[String]) -> Result<(), String> {
+        let Some((name, words)) = line.split_first() else { return Ok(()) };
+        match name.to_ascii_lowercase().as_str() {
+            "rename-command" => return self.rename(words),
+            "loadmodule" | "user" => {
+                return Err(format!("'{name}' is not supported by this server"));
+            }
+            _ => {}
+        }
+        let directive = directives::find(name)
+            .ok_or_else(|| "Bad directive or wrong number of arguments".to_string())?;
+        if words.is_empty() && !matches!(directive.kind, Kind::Words) {
+            return Err("wrong number of arguments".into());
+        }
+        let first = self.given.insert(directive.name);
+        let old = self.values.get(directive.name).cloned().unwrap_or_default();
+        let mut value = directive.parse(words, &old)?;
+        if matches!(directive.kind, Kind::Save) && !first && !value.is_empty() && !old.is_empty() {
+            value = format!("{old} {value}");
+        }
+        self.values.insert(directive.name, value);
+        Ok(())
+    }
+
+    fn rename(&mut self, words: &[String]) -> Result<(), String> {
+        let [from, to] = words else { return Err("wrong number of arguments".into()) };
+        if !crate::command::all().any(|c| c.name.eq_ignore_ascii_case(from)) {
+            return Err("No such command in rename-command".into());
+        }
+        let taken = crate::command::all().any(|c| c.name.eq_ignore_ascii_case(to))
+            || self.renames.iter().any(|(_, t)| !t.is_empty() && t.eq_ignore_ascii_case(to));
+        if taken {
+            return Err("Target command name already exists".into());
+        }
+        self.renames.push((from.to_ascii_lowercase(), to.to_ascii_lowercase()));
+        Ok(())
+    }
+
+    /// Threads from the processor quota, and on a managed member maxmemory from the memory limit,
+    /// where nobody gave them.
+    fn size_by_cgroup(&mut self, limits: cgroup::CgroupLimits, processors: usize) {
+        if !self.given.contains("io-threads") {
+            self.values.insert("io-threads", limits.threads(processors).to_string());
+        }
+        let is_managed = self.values.get("larder-managed").is_some_and(|v| v == "yes");
+        let unset = self.values.get("maxmemory").is_some_and(|v| v == "0");
+        if is_managed
+            && unset
+            && let Some(bytes) = limits.maxmemory()
+        {
+            self.values.insert("maxmemory", bytes.to_string());
+        }
+    }
+}
+
+fn parse_hot(values: &Values) -> Result<Hot, String> {
+    let text = |name: &str| values.get(name).map(String::as_str).unwrap_or_default();
+    let int =
+        |name: &str| text(name).parse::<i64>().map_err(|_| format!("{name} is not an integer"));
+    let size = |name: &str| int(name).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let output_limits = lists::parse_output_limits(text("client-output-buffer-limit"));
+    let tenacity = int("maxmemory-eviction-tenacity")?;
     Ok(Hot {
-        requirepass: values.get("requirepass").map(|v| v.as_bytes().to_vec()).unwrap_or_default(),
-        maxmemory: int("maxmemory", 0)?.max(0) as u64,
-        maxmemory_policy: policy,
-        maxmemory_samples: int("maxmemory-samples", 5)?.max(1) as usize,
-        lfu_log_factor: int("lfu-log-factor", 10)?.max(0) as u32,
-        lfu_decay_minutes: int("lfu-decay-time", 1)?.max(0) as u32,
-        proto_max_bulk_len: int("proto-max-bulk-len", 512 << 20)?.max(0) as usize,
-        client_query_buffer_limit: int("client-query-buffer-limit", 1 << 30)?.max(0) as usize,
-        maxclients: int("maxclients", 10_000)?.max(1) as usize,
-        timeout_s: int("timeout", 0)?.max(0) as u64,
-        slowlog_us: int("slowlog-log-slower-than", 10_000)?,
-        slowlog_max_len: int("slowlog-max-len", 128)?.max(0) as usize,
-        limits: Limits::default(),
-        pubsub_output_bytes_max: 32 << 20,
+        requirepass: text("requirepass").as_bytes().to_vec(),
+        maxmemory: int("maxmemory")?.max(0) as u64,
+        maxmemory_policy: Policy::parse(text("maxmemory-policy")),
+        maxmemory_samples: size("maxmemory-samples")?.max(1),
+        // 10 is half a millisecond; 100 is as long as it takes.
+        eviction_us: if tenacity >= 100 { u64::MAX } else { tenacity.max(1) as u64 * 50 },
+        lfu_log_factor: int("lfu-log-factor")?.max(0) as u32,
+        lfu_decay_minutes: int("lfu-decay-time")?.max(0) as u32,
+        proto_max_bulk_len: size("proto-max-bulk-len")?,
+        client_query_buffer_limit: size("client-query-buffer-limit")?,
+        maxclients: size("maxclients")?.max(1),
+        timeout_s: int("timeout")?.max(0) as u64,
+        slowlog_us: int("slowlog-log-slower-than")?,
+        slowlog_max_len: size("slowlog-max-len")?,
+        limits: Limits {
+            list_max_listpack_size: int("list-max-listpack-size")?.clamp(-5, i64::from(i32::MAX))
+                as i32,
+            hash_max_listpack_entries: size("hash-max-listpack-entries")?,
+            hash_max_listpack_value: size("hash-max-listpack-value")?,
+            set_max_intset_entries: size("set-max-intset-entries")?,
+            set_max_listpack_entries: size("set-max-listpack-entries")?,
+            set_max_listpack_value: size("set-max-listpack-value")?,
+            zset_max_listpack_entries: size("zset-max-listpack-entries")?,
+            zset_max_listpack_value: size("zset-max-listpack-value")?,
+            seed: hash_seed(),
+        },
+        pubsub_output_bytes_max: usize::try_from(output_limits[2].hard).unwrap_or(usize::MAX),
+        output_limits,
+        protected_mode: text("protected-mode") == "yes",
+        replica_serves_stale: text("replica-serve-stale-data") == "yes",
     })
 }
+
+/// One seed for the life of the process.
+fn hash_seed() -> u64 {
+    static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *SEED.get_or_init(crate::random::seed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 use crate::clock;
 use crate::command::exec::{Executor, unwatch};
-use crate::command::{Command, Keys, find};
+use crate::command::{Command, Keys, find, flag};
 use crate::config::Hot;
 use crate::keyspace::{Env, hash_key};
 use crate::resp::{Decoder, Limits, Reply};
@@ -48,9 +48,13 @@ const ACCEPTS: usize = 64;
 /// Time between two runs of the timers, milliseconds.
 const TICK_MS: u64 = 100;
 
-const LISTENER: usize = usize::MAX - 1;
+/// A slow-log threshold below this, microseconds, has every command timed.
+const QUICK_US: i64 = 1000;
+
+/// Token of the first listener; the others follow.
+const LISTENERS: usize = usize::MAX - 64;
 /// Token of the waker that `LoopHandle` wakes.
-pub const WAKER: usize = usize::MAX - 2;
+pub const WAKER: usize = LISTENERS - 1;
 
 /// One connection.
 struct Conn {
@@ -74,7 +78,7 @@ pub struct EventLoop {
     index: usize,
     shared: Arc<Shared>,
     poll: Poll,
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
@@ -92,6 +96,31 @@ pub struct EventLoop {
     next_tick_ms: u64,
     next_loop: usize,
     expire_cursor: u16,
+    /// Connections that CLIENT PAUSE holds back.
+    paused: Vec<usize>,
+    /// Who is held back at the moment, as of this turn.
+    pause: Pause,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    Nobody,
+    Writers,
+    Everybody,
+}
+
+impl Pause {
+    fn holds(self, command: Option<&'static Command>) -> bool {
+        // EXEC may write, and so may whoever publishes to replicas.
+        let may_write = || {
+            command.is_some_and(|c| c.is(flag::WRITE) || c.name == "exec" || c.name == "publish")
+        };
+        match self {
+            Pause::Nobody => false,
+            Pause::Writers => may_write(),
+            Pause::Everybody => command.is_none_or(|c| c.name != "client"),
+        }
+    }
 }
 
 /// A request that was decoded and not run yet.
@@ -108,10 +137,10 @@ impl EventLoop {
         index: usize,
         shared: Arc<Shared>,
         poll: Poll,
-        mut listener: Option<TcpListener>,
+        mut listeners: Vec<TcpListener>,
     ) -> io::Result<EventLoop> {
-        if let Some(listener) = &mut listener {
-            poll.registry().register(listener, Token(LISTENER), Interest::READABLE)?;
+        for (at, listener) in listeners.iter_mut().enumerate() {
+            poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
         }
         let hot = shared.config.hot();
         Ok(EventLoop {
@@ -120,7 +149,7 @@ impl EventLoop {
             hot,
             shared,
             poll,
-            listener,
+            listeners,
             conns: Vec::new(),
             free: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -132,6 +161,8 @@ impl EventLoop {
             next_tick_ms: 0,
             next_loop: 0,
             expire_cursor: 0,
+            paused: Vec::new(),
+            pause: Pause::Nobody,
         })
     }
 
@@ -139,22 +170,19 @@ impl EventLoop {
     pub fn run(mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut events = Events::with_capacity(1024);
-        let mut executor = Executor {
-            shared: &shared,
-            env: Env {
-                now_ms: clock::unix_ms(),
-                thread: self.index,
-                lfu: false,
-                lfu_log_factor: 10,
-                lfu_decay_minutes: 1,
-                hides_expired: false,
-                sees_expired: false,
-                tracks_changes: false,
-                no_touch: false,
-                limits: self.hot.limits,
-            },
-            stats: &shared.stats.loops[self.index],
+        let env = Env {
+            now_ms: clock::unix_ms(),
+            thread: self.index,
+            lfu: false,
+            lfu_log_factor: 10,
+            lfu_decay_minutes: 1,
+            hides_expired: false,
+            sees_expired: false,
+            tracks_changes: false,
+            no_touch: false,
+            limits: self.hot.limits,
         };
+        let mut executor = Executor::new(&shared, env, &shared.stats.loops[self.index]);
         while !shared.state.shutdown.load(Ordering::Acquire) {
             let timeout = self.timeout(executor.env.now_ms);
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -164,6 +192,11 @@ impl EventLoop {
             }
             self.refresh(&mut executor);
             self.read_mail(&mut executor);
+            if self.pause == Pause::Nobody {
+                for token in std::mem::take(&mut self.paused) {
+                    self.read(token, &mut executor);
+                }
+            }
             for event in &events {
                 self.on_event(event, &mut executor);
             }
@@ -193,18 +226,28 @@ impl EventLoop {
 
     /// Reads the clock and the settings, once a turn.
     fn refresh(&mut self, executor: &mut Executor<'_>) {
-        let env = &mut executor.env;
-        env.now_ms = clock::unix_ms();
+        executor.mono_ms = clock::monotonic_ms();
         let generation = self.shared.config.generation();
         if generation != self.hot_generation {
             self.hot = self.shared.config.hot();
             self.hot_generation = generation;
+            executor.room = 0;
         }
+        executor.times_all = (0..QUICK_US).contains(&self.hot.slowlog_us);
+        let env = &mut executor.env;
+        env.now_ms = clock::unix_ms();
         env.lfu = self.hot.maxmemory_policy.is_lfu();
         env.lfu_log_factor = self.hot.lfu_log_factor;
         env.lfu_decay_minutes = self.hot.lfu_decay_minutes;
         env.limits = self.hot.limits;
-        env.hides_expired = self.shared.state.is_replica.load(Ordering::Acquire);
+        let state = &self.shared.state;
+        env.hides_expired = state.is_replica.load(Ordering::Acquire);
+        let paused = state.clients_paused_until_ms.load(Ordering::Acquire) > env.now_ms;
+        self.pause = match (paused, state.pause_writes_only.load(Ordering::Acquire)) {
+            (false, _) => Pause::Nobody,
+            (true, true) => Pause::Writers,
+            (true, false) => Pause::Everybody,
+        };
     }
 
     fn read_mail(&mut self, executor: &mut Executor<'_>) {
@@ -274,8 +317,8 @@ impl EventLoop {
 
     fn on_event(&mut self, event: &Event, executor: &mut Executor<'_>) {
         match event.token().0 {
-            LISTENER => self.accept(),
             WAKER => {}
+            token if token >= LISTENERS => self.accept(token - LISTENERS),
             token => {
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.read(token, executor);
@@ -290,9 +333,9 @@ impl EventLoop {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, at: usize) {
         for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = self.listeners.get(at) else { return };
             match listener.accept() {
                 Ok((mut stream, _)) => {
                     if self.shared.clients.len() >= self.hot.maxclients {
@@ -320,8 +363,9 @@ impl EventLoop {
         }
         // More may be waiting, and the edge has been seen: come back in the next turn.
         self.shared.loops[self.index].send(Mail::Look);
-        if let Some(listener) = &mut self.listener {
-            let _ = self.poll.registry().reregister(listener, Token(LISTENER), Interest::READABLE);
+        if let Some(listener) = self.listeners.get_mut(at) {
+            let token = Token(LISTENERS + at);
+            let _ = self.poll.registry().reregister(listener, token, Interest::READABLE);
         }
     }
 
@@ -336,6 +380,14 @@ impl EventLoop {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.poll.registry().register(&mut stream, Token(token), interest) {
             tracing::warn!(error = %e, "cannot watch a connection");
+            self.free.push(token);
+            return;
+        }
+        if self.hot.protected_mode && self.hot.requirepass.is_empty() && !is_loopback(&stream) {
+            // Best effort: whoever it is will see the connection close.
+            let _ = stream.write(PROTECTED.as_bytes());
+            let _ = self.poll.registry().deregister(&mut stream);
+            self.shared.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
             self.free.push(token);
             return;
         }
@@ -529,6 +581,11 @@ impl EventLoop {
                 }
             }
             for one in ahead.drain(..) {
+                if self.pause != Pause::Nobody && self.pause.holds(one.command) {
+                    self.paused.push(conn.session.info.token);
+                    conn.decoder = Decoder::default();
+                    break 'turn;
+                }
                 start = one.end;
                 *budget = budget.saturating_sub(1);
                 run_one(conn, &mut reply, buffer, &one, executor);
@@ -673,6 +730,10 @@ impl EventLoop {
         }
         self.next_tick_ms = mono + TICK_MS;
         self.expire_cursor = crate::expiry::sweep(executor, self.expire_cursor);
+        crate::eviction::tick(&self.shared, &executor.env);
+        if self.index == 0 {
+            crate::command::info::sample(&self.shared, mono);
+        }
         for token in std::mem::take(&mut self.waiting) {
             self.look(token, executor);
         }
@@ -758,6 +819,15 @@ impl EventLoop {
         }
         self.shared.clients.remove(session.info.id);
     }
+}
+
+/// What a client from elsewhere is told by a server that nobody has set a password for.
+const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and \
+    no password is set for the default user. In this mode connections are only accepted from the loopback \
+    interface. Set a password (requirepass), or turn protected-mode off, to accept others.\r\n";
+
+fn is_loopback(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback())
 }
 
 /// Turns what the decoder found into a request that can wait for its turn in the batch.

@@ -19,7 +19,9 @@ const KEYS_PER_LOCK: usize = 64;
 /// Deletes due keys of this loop's share of the slots; gives the slot to go on with.
 pub fn sweep(executor: &mut Executor<'_>, from: u16) -> u16 {
     let shared = executor.shared;
-    if executor.env.hides_expired || shared.state.loading.load(Ordering::Acquire) {
+    let state = &shared.state;
+    let off = state.active_expire_off.load(Ordering::Acquire);
+    if off || executor.env.hides_expired || state.loading.load(Ordering::Acquire) {
         return from;
     }
     let (loops, me) = (shared.loops.len().max(1) as u16, executor.env.thread as u16);

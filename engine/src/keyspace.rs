@@ -5,8 +5,8 @@
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
 use std::cell::UnsafeCell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -40,11 +40,20 @@ const COUNTERS: usize = 64;
 #[derive(Default)]
 struct Counter(AtomicI64);
 
+/// A handle to the counters of used memory.
+pub struct MemoryCounters(Arc<[Counter]>);
+
+impl MemoryCounters {
+    pub fn freed(&self, bytes: usize) {
+        self.0[0].0.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+}
+
 /// All databases of one server.
 pub struct Keyspace {
     locks: Box<[SlotLock]>,
     databases: Box<[AtomicPtr<Tables>]>,
-    used: Box<[Counter]>,
+    used: Arc<[Counter]>,
     /// Parity that entries are born with: the last snapshot's. Changes under all locks only.
     parity: AtomicBool,
     /// Grows when whole databases are exchanged or emptied: a snapshot under way is lost.
@@ -88,6 +97,16 @@ impl Keyspace {
     pub fn used_memory(&self) -> u64 {
         let sum: i64 = self.used.iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
         sum.max(0) as u64
+    }
+
+    /// The counters themselves, for who frees memory when the keyspace may be gone.
+    pub fn memory_counters(&self) -> MemoryCounters {
+        MemoryCounters(self.used.clone())
+    }
+
+    /// The database has ever been written to.
+    pub fn is_made(&self, db: u16) -> bool {
+        self.table_ptr(db, 0).is_some()
     }
 
     /// Adds to the count of used bytes; `thread` picks the counter.

@@ -4,6 +4,7 @@
 //! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
 //! `journal` (the order of writes), which replicas, AOF and backlog read.
 
+pub mod allocator;
 pub mod bus;
 pub mod clock;
 pub mod cluster;
@@ -16,8 +17,11 @@ pub mod expiry;
 pub mod glob;
 pub mod journal;
 pub mod keyspace;
+pub mod lazy;
+pub mod listeners;
 pub mod number;
 pub mod pubsub;
+pub mod random;
 pub mod rdb;
 pub mod replication;
 pub mod resp;
@@ -31,17 +35,30 @@ pub mod topology;
 pub mod types;
 pub mod waiters;
 
-/// jemalloc: size classes in steps of 16 bytes, memory goes back to the system, and figures that INFO shows.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// The program `larder-server`, also reached as `larder server`.
 pub fn main_with_args(args: &[String]) -> i32 {
-    tracing_subscriber::fmt().with_writer(std::io::stdout).init();
+    if matches!(args, [one] if one == "-v" || one == "--version") {
+        let (ours, theirs) = (command::info::LARDER_VERSION, command::info::REDIS_VERSION);
+        println!("larder-server v={ours} (redis {theirs})");
+        return 0;
+    }
+    if matches!(args, [one] if one == "-h" || one == "--help") {
+        println!(
+            "usage: larder-server [FILE] [--directive value ...]\n\
+             FILE has the form of redis.conf; - reads standard input.\n\
+             example: larder-server /etc/larder.conf --port 7000 --save \"\""
+        );
+        return 0;
+    }
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stdout).init();
     let config = match config::Config::from_args(args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("*** FATAL CONFIG FILE ERROR ***\n{error}");
+            let version = command::info::LARDER_VERSION;
+            eprintln!("\n*** FATAL CONFIG FILE ERROR (Larder {version}) ***\n{error}");
             return 1;
         }
     };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mio::Waker;
 
+use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
 use crate::journal::Journal;
@@ -36,6 +37,7 @@ pub struct Shared {
     pub persist: Persist,
     pub replication: Replication,
     pub state: State,
+    pub cluster: ClusterState,
     /// 40 hex digits, new at each start.
     pub run_id: String,
     pub started_ms: i64,
@@ -64,6 +66,8 @@ pub struct State {
     pub dirty: AtomicU64,
     pub clients_paused_until_ms: AtomicI64,
     pub pause_writes_only: AtomicBool,
+    /// DEBUG SET-ACTIVE-EXPIRE 0.
+    pub active_expire_off: AtomicBool,
 }
 
 impl Default for State {
@@ -81,6 +85,7 @@ impl Default for State {
             dirty: AtomicU64::new(0),
             clients_paused_until_ms: AtomicI64::new(0),
             pause_writes_only: AtomicBool::new(false),
+            active_expire_off: AtomicBool::new(false),
         }
     }
 }

@@ -32,7 +32,8 @@ pub struct ClientInfo {
     pub out_bytes: AtomicU64,
     /// Bytes waiting to be written.
     pub pending_out: AtomicU64,
-    pub last_command: Mutex<&'static str>,
+    /// Place of the last command in the table, plus one; 0: none yet.
+    pub last_command: AtomicU32,
     pub no_evict: AtomicBool,
     /// The client is to be closed after its replies are out.
     pub kill: AtomicBool,
@@ -76,7 +77,7 @@ impl ClientInfo {
             in_bytes: AtomicU64::new(0),
             out_bytes: AtomicU64::new(0),
             pending_out: AtomicU64::new(0),
-            last_command: Mutex::new(""),
+            last_command: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
             kill: AtomicBool::new(false),
         }

@@ -1,16 +1,16 @@
 //! Starting a server: settings, listeners, threads.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use mio::net::TcpListener;
 use mio::{Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::clock;
+use crate::cluster::ClusterState;
+use crate::command::{self, info::LARDER_VERSION};
 use crate::config::Config;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::journal::Journal;
@@ -21,13 +21,21 @@ use crate::replication::{self, Replication};
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
+use crate::{listeners, random};
 
 /// Starts a server and runs it until it is shut down.
 pub fn run(config: Config) -> io::Result<()> {
     let threads = usize::try_from(config.int("io-threads", 1)).unwrap_or(1).clamp(1, 64);
     let databases = config.int("databases", 16).clamp(1, 16) as u16;
     let port = config.int("port", 6379) as u16;
-    let listener = listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), 511)?;
+    let managed = config.is_yes("larder-managed");
+    tracing::info!(
+        "larder-server v={LARDER_VERSION} starting, port {port}, PID: {}",
+        std::process::id()
+    );
+    command::set_renames(&config.renames);
+    let mut listeners = listeners::listen_all(&config)?;
+    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), random::hex(40));
     let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
     let loops = polls
         .iter()
@@ -52,16 +60,20 @@ pub fn run(config: Config) -> io::Result<()> {
         persist: Persist::default(),
         replication: Replication::default(),
         state: State::default(),
-        run_id: String::new(),
+        cluster,
+        run_id: random::hex(40),
         started_ms: clock::unix_ms(),
     });
-    let mut listener = Some(listener);
+    // Before the loops run: nobody is served ahead of the data.
+    shared.state.loading.store(true, Ordering::Release);
     let mut handles = Vec::new();
     for (index, poll) in polls.into_iter().enumerate() {
-        let event_loop = EventLoop::new(index, shared.clone(), poll, listener.take())?;
+        let event_loop =
+            EventLoop::new(index, shared.clone(), poll, std::mem::take(&mut listeners))?;
         let name = format!("loop-{index}");
         handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
     }
+    tracing::info!(threads, managed, "Server initialized");
     if let Err(error) = persist::start::start(&shared) {
         shared.state.shutdown.store(true, Ordering::Release);
         shared.wake_loops();
@@ -69,7 +81,7 @@ pub fn run(config: Config) -> io::Result<()> {
     }
     end_on_signals(&shared)?;
     replication::start(&shared);
-    tracing::info!(port, threads, "Ready to accept connections");
+    tracing::info!("Ready to accept connections tcp");
     for handle in handles {
         handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
     }
@@ -89,18 +101,4 @@ fn end_on_signals(shared: &Arc<Shared>) -> io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// A listening socket that does not block.
-pub fn listen(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let domain = if addr.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
-    socket.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(socket.into()))
 }

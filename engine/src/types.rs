@@ -34,10 +34,10 @@ mod item;
 pub mod list;
 pub mod listpack;
 pub mod set;
-mod size;
 mod text;
 pub mod zset;
 
+pub use crate::allocator::size_class;
 pub use collection::{Collection, Limits};
 pub use hash::Hash;
 pub use intset::Intset;
@@ -45,7 +45,6 @@ pub use item::{Digits, Item};
 pub use list::List;
 pub use listpack::Listpack;
 pub use set::Set;
-pub use size::size_class;
 pub use zset::{LexBound, ScoreBound, ZSet};
 
 /// A source of random 64-bit numbers.

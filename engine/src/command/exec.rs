@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{Command, Ctx, Effects, Keys, flag};
+use super::{Command, Ctx, Effects, Keys, flag, slowlog};
+use crate::clock;
 use crate::keyspace::{Db, Env, Locked};
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
@@ -27,12 +28,29 @@ pub struct Executor<'s> {
     pub shared: &'s Shared,
     pub env: Env,
     pub stats: &'s LoopStats,
+    /// Monotonic milliseconds, read once a turn.
+    pub mono_ms: u64,
+    /// Every command is timed, because the slow log wants even quick ones.
+    pub times_all: bool,
+    /// Bytes that quick writes may still add before used memory is looked at again.
+    pub room: i64,
 }
+
+/// Of the commands that are not timed one by one, each this-many-th is, and stands for the others.
+const TIMED_SAMPLE: u64 = 64;
+/// What a quick write adds besides its arguments, at most, bytes.
+const WRITE_OVERHEAD: i64 = 256;
+/// Kinds of errors that are counted apart.
+const ERROR_KINDS_MAX: usize = 128;
 
 /// Effects of one request or of a whole transaction, for the journal.
 type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
 
-impl Executor<'_> {
+impl<'s> Executor<'s> {
+    pub fn new(shared: &'s Shared, env: Env, stats: &'s LoopStats) -> Executor<'s> {
+        Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0 }
+    }
+
     /// Runs one request. `hint` is hash and slot of its first key, where the caller has them.
     pub fn run(
         &mut self,
@@ -45,29 +63,51 @@ impl Executor<'_> {
         bump(&self.stats.commands, 1);
         let Some(command) = command else {
             abort_queue(session);
-            reply.error(&unknown(args));
+            self.refuse(reply, &unknown(args));
             return;
         };
-        if let Err(error) = self.check(session, command, args) {
+        if let Err(error) = self.check(session, command, args, hint) {
             abort_queue(session);
+            if command.name == "exec" && session.queue.take().is_some() {
+                session.info.in_multi.store(false, Ordering::Relaxed);
+                unwatch(self.shared, session);
+            }
             bump(&self.stats.calls[command.id()].rejected, 1);
-            reply.error(&error);
+            self.refuse(reply, &error);
             return;
         }
         if session.queue.is_some() && !command.is(flag::UNQUEUED) {
             queue(session, reply, command, args);
             return;
         }
-        let errors = reply.errors;
+        let info = &session.info;
+        bump(&info.commands, 1);
+        info.last_command.store(command.id() as u32 + 1, Ordering::Relaxed);
+        let stats = &self.stats.calls[command.id()];
+        let calls = stats.calls.load(Ordering::Relaxed);
+        stats.calls.store(calls + 1, Ordering::Relaxed);
+        let each = !command.is(flag::FAST | flag::QUICK) || self.times_all;
+        let timed = each || calls.is_multiple_of(TIMED_SAMPLE);
+        let from = if timed { clock::monotonic_us() } else { 0 };
+        let (errors, begin) = (reply.errors, reply.out.len());
         let changed = if command.name == "exec" {
             self.transaction(session, reply)
         } else {
             self.single(session, reply, command, args, hint)
         };
         let stats = &self.stats.calls[command.id()];
-        bump(&stats.calls, 1);
+        if timed {
+            let usec = clock::monotonic_us() - from;
+            bump(&stats.usec, if each { usec } else { usec * TIMED_SAMPLE });
+            if each {
+                slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
+            }
+        }
         if reply.errors > errors {
             bump(&stats.failed, 1);
+            if let Some((b'-', error)) = reply.out[begin..].split_first() {
+                self.count_error(error);
+            }
         }
         session.asking = session.asking && command.name == "asking";
         if !changed.is_empty() {
@@ -75,12 +115,33 @@ impl Executor<'_> {
         }
     }
 
+    fn refuse(&self, reply: &mut Reply, error: &str) {
+        reply.error(error);
+        self.count_error(error.as_bytes());
+    }
+
+    /// Counts an error reply by its code, the first word.
+    fn count_error(&self, error: &[u8]) {
+        let code: String = error
+            .iter()
+            .take(32)
+            .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
+            .map(|b| char::from(*b))
+            .collect();
+        let mut errors =
+            self.shared.stats.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if errors.len() < ERROR_KINDS_MAX || errors.contains_key(&code) {
+            *errors.entry(code).or_default() += 1;
+        }
+    }
+
     /// Everything that can refuse a request before it runs.
     fn check(
         &mut self,
-        session: &mut Session,
+        session: &Session,
         command: &'static Command,
         args: &[&[u8]],
+        hint: Option<(u64, u16)>,
     ) -> Result<(), String> {
         if !command.arity_fits(args.len()) {
             return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
@@ -99,19 +160,80 @@ impl Executor<'_> {
             ));
         }
         if session.queue.is_some() && command.is(flag::NO_MULTI) {
-            return Err(format!("ERR {} inside MULTI is not allowed", command.name.to_uppercase()));
+            return Err("ERR Command not allowed inside a transaction".into());
         }
-        let state = &self.shared.state;
-        if state.loading.load(Ordering::Acquire) && !command.is(flag::LOADING) {
+        if self.shared.state.loading.load(Ordering::Acquire) && !command.is(flag::LOADING) {
             return Err("LOADING Larder is loading the dataset in memory".into());
         }
-        self.shared.route(session, command, args)?;
+        let slot = match command.keys {
+            Keys::Range { first: 1, last: 1, .. } => hint.map(|(_, slot)| slot),
+            _ => None,
+        };
+        self.shared.route(session, command, args, slot)?;
         if command.is(flag::WRITE) {
-            if let Some(error) = state.refuses_write() {
-                return Err(error);
+            self.check_write(command, args)?;
+        } else if command.name == "exec" {
+            self.check_queue(session)?;
+        }
+        Ok(())
+    }
+
+    /// May this member take writes now, and is there room?
+    fn check_write(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
+        let state = &self.shared.state;
+        if let Some(error) = state.refuses_write() {
+            return Err(error);
+        }
+        let lease = state.lease_until_ms.load(Ordering::Acquire);
+        if lease != u64::MAX && self.mono_ms >= lease {
+            return Err("CLUSTERDOWN The primary's lease has ended".into());
+        }
+        if command.is(flag::DENYOOM) && self.shared.config.maxmemory() > 0 {
+            self.check_room(command, args)?;
+        }
+        Ok(())
+    }
+
+    /// Quick writes add little more than their arguments: used memory is summed up only when what the
+    /// last look left free may be used up. Others may add any amount, so that each is looked at.
+    fn check_room(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
+        if command.is(flag::FAST | flag::QUICK) {
+            let bytes: usize = args.iter().map(|a| a.len()).sum();
+            self.room -= bytes as i64 + WRITE_OVERHEAD;
+            if self.room > 0 {
+                return Ok(());
             }
-            if command.is(flag::DENYOOM) && !crate::eviction::make_room(self.shared, &self.env) {
-                return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
+        }
+        match crate::eviction::make_room(self.shared, &self.env) {
+            Some(room) => {
+                self.room = room;
+                Ok(())
+            }
+            None => {
+                self.room = 0;
+                Err("OOM command not allowed when used memory > 'maxmemory'.".into())
+            }
+        }
+    }
+
+    /// What was checked when the commands were queued may hold no more: a lost lease, a moved slot.
+    fn check_queue(&mut self, session: &Session) -> Result<(), String> {
+        let Some(queue) = session.queue.as_ref().filter(|q| !q.aborted) else { return Ok(()) };
+        let mut common = None;
+        for (command, args) in &queue.commands {
+            let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
+            let refused = |error| format!("EXECABORT Transaction discarded because of: {error}");
+            if self.shared.cluster.is_enabled() {
+                for at in command.key_positions(&args) {
+                    let slot = slot_of(args[at]);
+                    if *common.get_or_insert(slot) != slot {
+                        return Err("CROSSSLOT Keys in request don't hash to the same slot".into());
+                    }
+                }
+                self.shared.route(session, command, &args, None).map_err(refused)?;
+            }
+            if command.is(flag::WRITE) {
+                self.check_write(command, &args).map_err(refused)?;
             }
         }
         Ok(())
@@ -164,6 +286,7 @@ impl Executor<'_> {
             dirty: 0,
             effects: Effects::Verbatim,
             retry: false,
+            in_exec: false,
         };
         (command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
@@ -256,6 +379,7 @@ impl Executor<'_> {
                 dirty: 0,
                 effects: Effects::Verbatim,
                 retry: false,
+                in_exec: true,
             };
             (command.run)(&mut ctx);
             let (dirty, effects) = (ctx.dirty, ctx.effects);
@@ -333,6 +457,7 @@ impl Executor<'_> {
             dirty: 0,
             effects: Effects::Verbatim,
             retry: true,
+            in_exec: false,
         };
         (waiter.command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);

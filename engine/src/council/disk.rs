@@ -1,1 +1,175 @@
-//! disk
+//! The council's file: batches of records, each with a checksum, appended and synced.
+//!
+//! ```text
+//! council.log:  batch batch batch ...
+//! batch:        | length u32 LE | CRC-32 of the payload u32 LE | payload: records as JSON |
+//! ```
+//!
+//! A batch is one write, so that a crash can only spoil batches that were not synced: reading stops
+//! at the first one that is torn or fails its checksum, and the file is cut there. When the log has
+//! grown long it is replaced: written aside, synced, renamed, and the directory synced.
+//! A failed sync leaves unknown what is on disk: the file takes nothing more until the process has
+//! started anew and read it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::{Batch, Record};
+
+const NAME: &str = "council.log";
+const ASIDE: &str = "council.log.new";
+const HEAD_BYTES: usize = 8;
+
+/// The bytes of one batch.
+///
+/// # Errors
+/// When the batch is too long for its length field.
+pub fn encode(records: &[Record]) -> io::Result<Vec<u8>> {
+    let payload = serde_json::to_vec(records).map_err(io::Error::other)?;
+    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&crc(&payload).to_le_bytes());
+    bytes.extend_from_slice(&payload);
+    Ok(bytes)
+}
+
+/// All records up to the first batch that is torn or damaged, and the length of what was read.
+pub fn decode(bytes: &[u8]) -> (Vec<Record>, usize) {
+    let mut records = vec![];
+    let mut rest = bytes;
+    while let Some((batch, after)) = decode_one(rest) {
+        records.extend(batch);
+        rest = after;
+    }
+    (records, bytes.len() - rest.len())
+}
+
+fn decode_one(bytes: &[u8]) -> Option<(Vec<Record>, &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+    let (payload, after) = rest.split_at_checked(len)?;
+    if crc(payload) != u32::from_le_bytes(*sum) {
+        return None;
+    }
+    Some((serde_json::from_slice(payload).ok()?, after))
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
+}
+
+/// The file, open for appending.
+pub struct FileDisk {
+    dir: PathBuf,
+    file: File,
+    is_poisoned: bool,
+}
+
+impl FileDisk {
+    /// Opens or makes the file in `dir`, cuts a torn tail, and gives back what is in it.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn open(dir: &Path) -> io::Result<(Self, Vec<Record>)> {
+        let path = dir.join(NAME);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
+            Err(e) => return Err(e),
+        };
+        let (records, valid) = decode(&bytes);
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        if valid < bytes.len() {
+            tracing::warn!(cut = bytes.len() - valid, "the council's log had a torn tail");
+        }
+        file.set_len(valid as u64)?;
+        file.seek(SeekFrom::End(0))?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok((Self { dir: dir.to_owned(), file, is_poisoned: false }, records))
+    }
+
+    /// Writes a batch; on return it is durable if it asks for that.
+    ///
+    /// # Errors
+    /// What the file system said; nothing more is taken after that.
+    pub fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if self.is_poisoned {
+            return Err(io::Error::other("an earlier write failed; the file must be read anew"));
+        }
+        let done = if batch.rewrite { self.replace(batch) } else { self.append(batch) };
+        self.is_poisoned = done.is_err();
+        done
+    }
+
+    fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        self.file.write_all(&encode(&batch.records)?)?;
+        if batch.sync { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn replace(&mut self, batch: &Batch) -> io::Result<()> {
+        let aside = self.dir.join(ASIDE);
+        let mut file = File::create(&aside)?;
+        file.write_all(&encode(&batch.records)?)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, self.dir.join(NAME))?;
+        File::open(&self.dir)?.sync_all()?;
+        self.file = file;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+
+    fn hard(term: u64) -> Record {
+        Record::Hard { term, vote: 1, commit: 0 }
+    }
+
+    fn batch(number: u64, rewrite: bool, records: Vec<Record>) -> Batch {
+        Batch { number, rewrite, sync: true, records }
+    }
+
+    #[test]
+    fn torn_tail_is_cut_at_every_byte() {
+        let (first, second) = (encode(&[hard(1)]).unwrap(), encode(&[hard(2), hard(3)]).unwrap());
+        let whole = [first.clone(), second].concat();
+        for cut in 0..whole.len() {
+            let (records, valid) = decode(&whole[..cut]);
+            let complete = cut >= first.len();
+            assert_eq!(records.len(), usize::from(complete), "cut at {cut}");
+            assert_eq!(valid, if complete { first.len() } else { 0 });
+        }
+        assert_eq!(decode(&whole).0.len(), 3);
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_log() {
+        let whole = [encode(&[hard(1)]).unwrap(), encode(&[hard(2)]).unwrap()].concat();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            assert!(decode(&bytes).0.len() < 2, "bit flipped in byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_again_and_a_rewrite_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, empty) = FileDisk::open(dir.path()).unwrap();
+        assert!(empty.is_empty());
+        disk.write(&batch(1, false, vec![hard(1)])).unwrap();
+        disk.write(&batch(2, false, vec![Record::Known(Box::default())])).unwrap();
+        let (mut disk, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(1), Record::Known(Box::new(Topology::default()))]);
+        disk.write(&batch(3, true, vec![hard(7)])).unwrap();
+        disk.write(&batch(4, false, vec![hard(8)])).unwrap();
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(7), hard(8)]);
+    }
+}

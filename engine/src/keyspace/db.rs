@@ -5,7 +5,7 @@
 
 use super::{Entry, Locked, Table, hash_key};
 use crate::snapshot::Preimages;
-use crate::topology::slot_of;
+use crate::topology::{SLOTS, slot_of};
 use crate::types::{Collection, Hash, Limits, List, Set, ZSet};
 
 /// A key holds a value of another type than the command wants.
@@ -436,6 +436,32 @@ impl<'a> Db<'a> {
         let gone = due.len();
         self.expired.extend(due.into_iter().map(|key| (index, key)));
         gone
+    }
+
+    /// Takes every table of a database out; everything must be locked. The caller frees them and takes
+    /// their bytes off the count.
+    pub fn take_database(&mut self, index: u16) -> Vec<Table> {
+        self.save_database(index);
+        self.locked.take_database(index)
+    }
+
+    /// Exchanges two databases; everything must be locked.
+    pub fn swap_databases(&mut self, a: u16, b: u16) {
+        self.save_database(a);
+        self.save_database(b);
+        self.locked.swap_databases(a, b);
+    }
+
+    /// Gives a running snapshot a whole database, before it goes or gets another number.
+    fn save_database(&mut self, index: u16) {
+        let Some(preimages) = self.preimages else { return };
+        if !self.locked.keyspace().is_made(index) {
+            return;
+        }
+        for slot in 0..SLOTS {
+            let table = self.locked.table(index, slot);
+            table.each_mut(|entry| preimages.save(index, slot, entry));
+        }
     }
 
     /// Works on another database under the same locks.

@@ -25,6 +25,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
+use crate::allocator::size_class;
 use crate::types::Collection;
 
 const ACCESS_MASK: u64 = 0x00ff_ffff;
@@ -329,7 +330,7 @@ impl Entry {
     /// Bytes of this entry: its allocation, and what its collection says of itself.
     pub fn memory(&self) -> usize {
         let parts = self.parts();
-        let own = allocation_class(parts.value + parts.value_len);
+        let own = size_class(parts.value + parts.value_len);
         own + self.as_collection().map_or(0, Collection::memory_usage)
     }
 
@@ -382,16 +383,4 @@ impl Drop for Entry {
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap_or_else(|_| unreachable!("values are bounded"))
-}
-
-/// Bytes that the allocator hands out for a request: jemalloc's classes, four per doubling.
-pub fn allocation_class(size: usize) -> usize {
-    match size {
-        0..=8 => 8,
-        9..=128 => size.next_multiple_of(16),
-        _ => {
-            let step = (size - 1).ilog2().saturating_sub(2);
-            size.next_multiple_of(1 << step)
-        }
-    }
 }

@@ -664,7 +664,8 @@ mod tests {
     #[test]
     fn spread_puts_bit_i_at_8i_plus_7() {
         for bits in 0..128u8 {
-            let expected: u64 = (0..7).filter(|i| bits >> i & 1 == 1).map(|i| 1u64 << (8 * i + 7)).sum();
+            let expected: u64 =
+                (0..7).filter(|i| bits >> i & 1 == 1).map(|i| 1u64 << (8 * i + 7)).sum();
             assert_eq!(spread(bits), expected);
         }
     }

@@ -52,7 +52,7 @@ pub fn env(shared: &Shared) -> Env {
 
 /// An executor for requests that come from the primary or the log.
 pub fn executor(shared: &Shared) -> Executor<'_> {
-    Executor { shared, env: env(shared), stats: &shared.stats.loops[shared.loops.len()] }
+    Executor::new(shared, env(shared), &shared.stats.loops[shared.loops.len()])
 }
 
 /// A session for requests that come from the primary or the log: no checks, no replies.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::types::{Digits, Item};
+
 /// Where a command writes its reply. Aggregates are counted by the caller, or patched when they end.
 pub struct Reply {
     pub out: Vec<u8>,
@@ -78,6 +80,21 @@ impl Reply {
         self.line(b'$', bytes.len() as i64);
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An element of a collection.
+    #[inline]
+    pub fn item(&mut self, item: Item<'_>) {
+        self.bulk(item.bytes(&mut Digits::new()));
+    }
+
+    /// A member with its score: a pair of its own in RESP3, two elements in RESP2.
+    pub fn item_and_score(&mut self, item: Item<'_>, score: f64) {
+        if self.resp3 {
+            self.array(2);
+        }
+        self.item(item);
+        self.double(score);
     }
 
     /// An integer as a bulk string.

@@ -1,0 +1,117 @@
+//! A link to one other member: dials, sends what the council has for it, dials again.
+//!
+//! Links carry one direction each. The queue is bounded, and what does not fit is dropped: the council
+//! expects a network that loses messages. While there is no connection the queue is emptied, because
+//! old news helps nobody.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::client::Connection;
+use super::frame::{self, Envelope};
+use super::tls::Tls;
+use crate::council::message::Message;
+use crate::topology::MemberId;
+
+/// Messages that wait for one member at most.
+const QUEUE_MAX: usize = 1024;
+/// Between two attempts to dial: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+const DIAL_MAX: Duration = Duration::from_secs(2);
+/// A write that takes longer means that nobody reads any more.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+
+/// The sending end of a link; dropping it ends the link.
+pub struct Link {
+    queue: mpsc::Sender<Message>,
+    /// `host:port` that the link dials; another one means another link.
+    pub addr: String,
+}
+
+/// Who links, and with what.
+#[derive(Clone)]
+pub struct Dialer {
+    pub me: MemberId,
+    pub tls_dir: PathBuf,
+    /// Told when a member's host refuses the connection.
+    pub refused: mpsc::Sender<MemberId>,
+}
+
+impl Link {
+    /// Starts a link on the current runtime.
+    pub fn start(dialer: Dialer, peer: MemberId, addr: String) -> Self {
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run(dialer, peer, addr.clone(), messages));
+        Self { queue, addr }
+    }
+
+    /// Queues a message, or drops it when the queue is full.
+    pub fn send(&self, message: Message) {
+        // Lost like any other message of a network that loses messages.
+        let _ = self.queue.try_send(message);
+    }
+}
+
+async fn run(dialer: Dialer, peer: MemberId, addr: String, mut messages: mpsc::Receiver<Message>) {
+    let mut pause = PAUSE_MIN;
+    while !messages.is_closed() {
+        match timeout(DIAL_MAX, dial(&dialer, &peer, &addr)).await {
+            Ok(Ok(stream)) => {
+                pause = PAUSE_MIN;
+                while messages.try_recv().is_ok() {}
+                if let Err(error) = carry(stream, &mut messages).await {
+                    tracing::debug!(%peer, %addr, %error, "a link ended");
+                }
+                // Dialled again at once: a process that has died refuses, and that is news.
+                continue;
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if dialer.refused.send(peer.clone()).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %addr, %error, "a link cannot be made"),
+            Err(_) => tracing::debug!(%peer, %addr, "a link cannot be made: no answer"),
+        }
+        while messages.try_recv().is_ok() {}
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<TlsStream<TcpStream>> {
+    let tls = Tls::from_dir(&dialer.tls_dir)?;
+    let connection = Connection::open(addr, &tls, Some(dialer.me.clone())).await?;
+    if connection.peer.as_ref() != Some(peer) {
+        // The address belongs to somebody else by now.
+        return Err(io::Error::new(io::ErrorKind::NotFound, "another member answers there"));
+    }
+    Ok(connection.into_stream())
+}
+
+async fn carry(
+    stream: TlsStream<TcpStream>,
+    messages: &mut mpsc::Receiver<Message>,
+) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut byte = [0u8; 1];
+    loop {
+        tokio::select! {
+            // Nothing is ever sent this way: this ends when the other side is gone.
+            gone = reader.read(&mut byte) => return gone.map(|_| ()),
+            message = messages.recv() => {
+                let Some(message) = message else { return Ok(()) };
+                let envelope = Envelope::Council(Box::new(message));
+                timeout(WRITE_MAX, frame::write(&mut writer, &envelope)).await??;
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! CLUSTER: the topology as cluster clients read it.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::walk::with_slot;
+use super::{Command, Ctx, Group, Keys, flag};
+use crate::cluster::View;
+use crate::topology::{Member, SLOTS, Shard, ShardId, slot_of};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    Command::new("cluster", -2, flag::LOADING | flag::STALE | flag::WALKS, Keys::None, Group::Cluster, "3.0.0", "Shows the cluster's members, shards and slots.", cluster),
+];
+
+const HELP: &[&str] = &[
+    "CLUSTER <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "INFO, NODES, SLOTS, SHARDS, LINKS",
+    "    The cluster's state, members, and who serves which slots.",
+    "MYID, MYSHARDID, REPLICAS <node-id>",
+    "    This member, and the replicas of a primary.",
+    "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
+    "    Keys and slots.",
+];
+
+fn cluster(ctx: &mut Ctx<'_, '_>) {
+    let word = ctx.args[1].to_ascii_lowercase();
+    if word == b"help" {
+        return ctx.help(HELP);
+    }
+    if !ctx.shared.cluster.is_enabled() {
+        return ctx.reply.error("ERR This instance has cluster support disabled");
+    }
+    let view = ctx.shared.cluster.view();
+    match (word.as_slice(), ctx.args.len()) {
+        (b"info", 2) => info(ctx, &view),
+        (b"nodes", 2) => {
+            let text: String =
+                view.topology.members.values().map(|m| node_line(&view, m)).collect();
+            ctx.reply.verbatim(&text);
+        }
+        (b"slots", 2) => slots(ctx, &view),
+        (b"shards", 2) => shards(ctx, &view),
+        (b"links", 2) => ctx.reply.array(0),
+        (b"myid", 2) => ctx.reply.bulk(view.my_id.as_bytes()),
+        (b"myshardid", 2) => {
+            let id = view.me().and_then(|m| m.shard).map(|s| shard_id(&view, s));
+            ctx.reply.bulk(id.unwrap_or_else(|| view.my_id.clone()).as_bytes());
+        }
+        (b"keyslot", 3) => ctx.reply.int(i64::from(slot_of(ctx.args[2]))),
+        (b"countkeysinslot", 3) => {
+            let Some(slot) = slot_arg(ctx) else { return };
+            let db = ctx.db.index;
+            let n = with_slot(ctx.shared, ctx.db, db, slot, |t| t.len()).unwrap_or(0);
+            ctx.reply.int(n as i64);
+        }
+        (b"getkeysinslot", 4) => keys_in_slot(ctx),
+        (b"replicas" | b"slaves", 3) => replicas(ctx, &view),
+        (
+            b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
+            | b"delslotsrange" | b"setslot" | b"replicate" | b"failover" | b"bumpepoch"
+            | b"set-config-epoch" | b"flushslots" | b"saveconfig" | b"migrateslots",
+            _,
+        ) => {
+            let word = String::from_utf8_lossy(&word).to_ascii_uppercase();
+            ctx.reply.error(&format!(
+                "ERR CLUSTER {word} is not supported: the members' council decides on slots and roles"
+            ));
+        }
+        (
+            b"info" | b"nodes" | b"slots" | b"shards" | b"links" | b"myid" | b"myshardid"
+            | b"keyslot" | b"countkeysinslot" | b"getkeysinslot" | b"replicas" | b"slaves",
+            _,
+        ) => {
+            ctx.wrong_sub_arity();
+        }
+        _ => ctx.unknown_subcommand(),
+    }
+}
+
+fn slot_arg(ctx: &mut Ctx<'_, '_>) -> Option<u16> {
+    let slot = ctx.int_arg(2)?;
+    let slot = u16::try_from(slot).ok().filter(|s| *s < SLOTS);
+    if slot.is_none() {
+        ctx.reply.error("ERR Invalid slot");
+    }
+    slot
+}
+
+fn keys_in_slot(ctx: &mut Ctx<'_, '_>) {
+    let Some(slot) = slot_arg(ctx) else { return };
+    let Some(count) = ctx.int_arg(3) else { return };
+    if count < 0 {
+        return ctx.reply.error("ERR Invalid number of keys");
+    }
+    let (db, begin) = (ctx.db.index, ctx.reply.begin());
+    let mut found = 0;
+    let reply = &mut *ctx.reply;
+    with_slot(ctx.shared, ctx.db, db, slot, |table| {
+        table.each(|entry| {
+            if found < count {
+                reply.bulk(entry.key());
+                found += 1;
+            }
+        });
+    });
+    ctx.reply.end_array(begin, found as usize);
+}
+
+fn info(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let assigned = ctx.shared.cluster.assigned();
+    let t = &view.topology;
+    let served = t.shards.iter().filter(|(_, s)| s.primary.is_some() && !s.slots.is_empty());
+    let all = assigned == SLOTS as usize
+        && t.shards.values().all(|s| s.primary.is_some() || s.slots.is_empty());
+    let my_epoch = view
+        .me()
+        .and_then(|m| m.shard)
+        .and_then(|s| t.shards.get(&s))
+        .map_or(0, |shard| shard.epoch);
+    let text = format!(
+        "cluster_enabled:1\r\ncluster_state:{}\r\ncluster_slots_assigned:{assigned}\r\n\
+         cluster_slots_ok:{assigned}\r\ncluster_slots_pfail:0\r\ncluster_slots_fail:0\r\n\
+         cluster_known_nodes:{}\r\ncluster_size:{}\r\ncluster_current_epoch:{}\r\n\
+         cluster_my_epoch:{my_epoch}\r\ncluster_stats_messages_sent:0\r\n\
+         cluster_stats_messages_received:0\r\ntotal_cluster_links_buffer_limit_exceeded:0\r\n",
+        if all { "ok" } else { "fail" },
+        t.members.len().max(1),
+        served.count(),
+        t.epoch,
+    );
+    ctx.reply.verbatim(&text);
+}
+
+fn is_primary(view: &View, member: &Member) -> bool {
+    shard_of(view, member).is_some_and(|s| s.primary.as_ref() == Some(&member.id))
+}
+
+fn shard_of<'v>(view: &'v View, member: &Member) -> Option<&'v Shard> {
+    view.topology.shards.get(&member.shard?)
+}
+
+fn is_ip(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
+}
+
+/// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots…>`
+fn node_line(view: &View, member: &Member) -> String {
+    let shard = shard_of(view, member);
+    let primary = is_primary(view, member);
+    let mut flags = Vec::new();
+    if member.id == view.my_id {
+        flags.push("myself");
+    }
+    flags.push(if primary || member.shard.is_none() { "master" } else { "slave" });
+    if shard.is_some_and(|s| s.primary.is_none()) {
+        flags.push("noaddr");
+    }
+    let followed = shard.and_then(|s| s.primary.as_deref()).filter(|_| !primary).unwrap_or("-");
+    let hostname = if is_ip(&member.host) { String::new() } else { format!(",{}", member.host) };
+    let mut line = format!(
+        "{} {}:{}@{}{hostname} {} {followed} 0 0 {} connected",
+        member.id,
+        member.host,
+        member.port,
+        member.bus_port,
+        flags.join(","),
+        shard.map_or(0, |s| s.epoch),
+    );
+    if primary {
+        for range in shard.map_or(&[][..], |s| &s.slots) {
+            if range.first == range.last {
+                let _ = write!(line, " {}", range.first);
+            } else {
+                let _ = write!(line, " {}-{}", range.first, range.last);
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// The primary first, then the others.
+fn serving<'v>(view: &'v View, id: ShardId, shard: &Shard) -> Vec<&'v Member> {
+    let mut members = view.topology.members_of(id);
+    members.sort_by_key(|m| shard.primary.as_ref() != Some(&m.id));
+    members
+}
+
+fn slots(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let begin = ctx.reply.begin();
+    let mut found = 0;
+    for (id, shard) in &view.topology.shards {
+        if shard.primary.is_none() {
+            continue;
+        }
+        let members = serving(view, *id, shard);
+        for range in &shard.slots {
+            found += 1;
+            ctx.reply.array(2 + members.len());
+            ctx.reply.int(i64::from(range.first));
+            ctx.reply.int(i64::from(range.last));
+            for member in &members {
+                ctx.reply.array(4);
+                ctx.reply.bulk(member.host.as_bytes());
+                ctx.reply.int(i64::from(member.port));
+                ctx.reply.bulk(member.id.as_bytes());
+                if is_ip(&member.host) {
+                    ctx.reply.array(0);
+                } else {
+                    ctx.reply.array(2);
+                    ctx.reply.bulk(b"hostname");
+                    ctx.reply.bulk(member.host.as_bytes());
+                }
+            }
+        }
+    }
+    ctx.reply.end_array(begin, found);
+}
+
+/// 40 hex digits that name a shard as long as the cluster lives.
+fn shard_id(view: &View, shard: ShardId) -> String {
+    use sha2::Digest;
+    let hash = sha2::Sha256::digest(format!("{}/{shard}", view.topology.cluster));
+    hash.iter().take(20).map(|b| format!("{b:02x}")).collect()
+}
+
+fn shards(ctx: &mut Ctx<'_, '_>, view: &View) {
+    ctx.reply.array(view.topology.shards.len());
+    for (id, shard) in &view.topology.shards {
+        let members = serving(view, *id, shard);
+        ctx.reply.map(2);
+        ctx.reply.bulk(b"slots");
+        ctx.reply.array(shard.slots.len() * 2);
+        for range in &shard.slots {
+            ctx.reply.int(i64::from(range.first));
+            ctx.reply.int(i64::from(range.last));
+        }
+        ctx.reply.bulk(b"nodes");
+        ctx.reply.array(members.len());
+        for member in members {
+            let named = !is_ip(&member.host);
+            let role = if is_primary(view, member) { "master" } else { "replica" };
+            ctx.reply.map(if named { 8 } else { 7 });
+            let texts = [("id", &*member.id), ("ip", &*member.host), ("endpoint", &*member.host)];
+            let hostname = named.then_some(("hostname", &*member.host));
+            let texts =
+                texts.into_iter().chain(hostname).chain([("role", role), ("health", "online")]);
+            for (name, value) in texts {
+                ctx.reply.bulk(name.as_bytes());
+                ctx.reply.bulk(value.as_bytes());
+            }
+            ctx.reply.bulk(b"port");
+            ctx.reply.int(i64::from(member.port));
+            ctx.reply.bulk(b"replication-offset");
+            let offset = if member.id == view.my_id { ctx.shared.journal.end() } else { 0 };
+            ctx.reply.int(offset as i64);
+        }
+    }
+}
+
+fn replicas(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let id = String::from_utf8_lossy(ctx.args[2]).into_owned();
+    let Some(member) = view.topology.members.get(&id) else {
+        let id = super::exec::printable(ctx.args[2]);
+        return ctx.reply.error(&format!("ERR Unknown node {id}"));
+    };
+    let Some(shard) = member.shard.filter(|_| is_primary(view, member)) else {
+        return ctx.reply.error("ERR The specified node is not a master");
+    };
+    let others = view.topology.members_of(shard);
+    let others: Vec<_> = others.into_iter().filter(|m| m.id != id).collect();
+    ctx.reply.array(others.len());
+    for other in others {
+        let line = node_line(view, other);
+        ctx.reply.bulk(line.trim_end().as_bytes());
+    }
+}

@@ -1,0 +1,296 @@
+//! Hash commands.
+
+use super::{Command, Ctx, Group, Keys, flag};
+use crate::keyspace::WrongType;
+use crate::number::{format_f64, parse_f64, parse_i64};
+use crate::random;
+use crate::types::{Hash, Item};
+
+const fn row(
+    name: &'static str,
+    arity: i16,
+    flags: u32,
+    since: &'static str,
+    summary: &'static str,
+    run: super::Handler,
+) -> Command {
+    Command::new(name, arity, flags, Keys::FIRST, Group::Hash, since, summary, run)
+}
+
+const READ: u32 = flag::READONLY;
+const READ_FAST: u32 = flag::READONLY | flag::FAST;
+const WRITE_FAST: u32 = flag::WRITE | flag::FAST;
+const GROW_FAST: u32 = flag::WRITE | flag::DENYOOM | flag::FAST;
+
+pub const COMMANDS: &[Command] = &[
+    row("hset", -4, GROW_FAST, "2.0.0", "Sets fields.", hset),
+    row("hmset", -4, GROW_FAST, "2.0.0", "Sets fields; answers OK.", hset),
+    row("hsetnx", 4, GROW_FAST, "2.0.0", "Sets a field that is not there.", hsetnx),
+    row("hget", 3, READ_FAST, "2.0.0", "Returns the value of a field.", hget),
+    row("hmget", -3, READ_FAST, "2.0.0", "Returns the values of fields.", hmget),
+    row("hgetall", 2, READ, "2.0.0", "Returns all fields and values.", hgetall),
+    row("hkeys", 2, READ, "2.0.0", "Returns all fields.", hkeys),
+    row("hvals", 2, READ, "2.0.0", "Returns all values.", hvals),
+    row("hlen", 2, READ_FAST, "2.0.0", "Returns the number of fields.", hlen),
+    row("hstrlen", 3, READ_FAST, "3.2.0", "Returns the length of a field's value.", hstrlen),
+    row("hexists", 3, READ_FAST, "2.0.0", "Tells whether a field is there.", hexists),
+    row("hdel", -3, WRITE_FAST, "2.0.0", "Deletes fields.", hdel),
+    row("hincrby", 4, GROW_FAST, "2.0.0", "Adds to the integer of a field.", hincrby),
+    row("hincrbyfloat", 4, GROW_FAST, "2.6.0", "Adds to the number of a field.", hincrbyfloat),
+    row("hrandfield", -2, READ, "6.2.0", "Returns random fields.", hrandfield),
+    row("hscan", -3, READ, "2.8.0", "Walks the fields.", hscan),
+];
+
+fn hset(ctx: &mut Ctx<'_, '_>) {
+    if ctx.args.len() % 2 != 0 {
+        ctx.wrong_arity();
+        return;
+    }
+    let (key, args) = (ctx.args[1], ctx.args);
+    let new = ctx.db.upsert::<Hash, _>(key, |hash, limits| {
+        args[2..].chunks_exact(2).filter(|pair| hash.set(pair[0], pair[1], limits)).count()
+    });
+    match new {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(new) => {
+            ctx.modified(key);
+            if ctx.command.name == "hmset" { ctx.reply.ok() } else { ctx.reply.int(new as i64) }
+        }
+    }
+}
+
+fn hsetnx(ctx: &mut Ctx<'_, '_>) {
+    let (key, field, value) = (ctx.args[1], ctx.args[2], ctx.args[3]);
+    let there = match ctx.db.read::<Hash>(key) {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(hash) => hash.is_some_and(|h| h.contains(field)),
+    };
+    if !there
+        && ctx.db.upsert::<Hash, _>(key, |hash, limits| hash.set(field, value, limits)).is_ok()
+    {
+        ctx.modified(key);
+    }
+    ctx.reply.int(i64::from(!there));
+}
+
+fn hget(ctx: &mut Ctx<'_, '_>) {
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(hash) => value(ctx.reply, hash.and_then(|h| h.get(ctx.args[2]))),
+    }
+}
+
+fn value(reply: &mut crate::resp::Reply, item: Option<Item<'_>>) {
+    match item {
+        Some(item) => reply.item(item),
+        None => reply.null(),
+    }
+}
+
+fn hmget(ctx: &mut Ctx<'_, '_>) {
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(hash) => {
+            ctx.reply.array(ctx.args.len() - 2);
+            for field in &ctx.args[2..] {
+                value(ctx.reply, hash.and_then(|h| h.get(field)));
+            }
+        }
+    }
+}
+
+fn hgetall(ctx: &mut Ctx<'_, '_>) {
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(None) => ctx.reply.map(0),
+        Ok(Some(hash)) => {
+            ctx.reply.map(hash.len());
+            for (field, value) in hash.iter() {
+                ctx.reply.item(field);
+                ctx.reply.item(value);
+            }
+        }
+    }
+}
+
+fn one_side(ctx: &mut Ctx<'_, '_>, pick: for<'a> fn((Item<'a>, Item<'a>)) -> Item<'a>) {
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(None) => ctx.reply.array(0),
+        Ok(Some(hash)) => {
+            ctx.reply.array(hash.len());
+            hash.iter().for_each(|pair| ctx.reply.item(pick(pair)));
+        }
+    }
+}
+
+fn hkeys(ctx: &mut Ctx<'_, '_>) {
+    one_side(ctx, |(field, _)| field);
+}
+
+fn hvals(ctx: &mut Ctx<'_, '_>) {
+    one_side(ctx, |(_, value)| value);
+}
+
+/// Answers an integer that is found in the hash (0 without one).
+fn count(ctx: &mut Ctx<'_, '_>, of: impl FnOnce(&Hash) -> usize) {
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(hash) => ctx.reply.int(hash.map_or(0, of) as i64),
+    }
+}
+
+fn hlen(ctx: &mut Ctx<'_, '_>) {
+    count(ctx, Hash::len);
+}
+
+fn hstrlen(ctx: &mut Ctx<'_, '_>) {
+    let field = ctx.args[2];
+    count(ctx, |hash| hash.get(field).map_or(0, Item::len));
+}
+
+fn hexists(ctx: &mut Ctx<'_, '_>) {
+    let field = ctx.args[2];
+    count(ctx, |hash| usize::from(hash.contains(field)));
+}
+
+fn hdel(ctx: &mut Ctx<'_, '_>) {
+    let (key, fields) = (ctx.args[1], &ctx.args[2..]);
+    let gone =
+        ctx.db.update::<Hash, _>(key, |hash, _| fields.iter().filter(|f| hash.remove(f)).count());
+    match gone {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(gone) => {
+            let gone = gone.unwrap_or(0);
+            if gone > 0 {
+                ctx.modified(key);
+            }
+            ctx.reply.int(gone as i64);
+        }
+    }
+}
+
+fn hincrby(ctx: &mut Ctx<'_, '_>) {
+    let (key, field) = (ctx.args[1], ctx.args[2]);
+    let Some(by) = ctx.int_arg(3) else { return };
+    let old = match ctx.db.read::<Hash>(key) {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(hash) => hash.and_then(|h| h.get(field)).map(Item::as_i64),
+    };
+    let Some(old) = old.unwrap_or(Some(0)) else {
+        return ctx.reply.error("ERR hash value is not an integer");
+    };
+    let Some(new) = old.checked_add(by) else {
+        return ctx.reply.error("ERR increment or decrement would overflow");
+    };
+    let text = new.to_string();
+    store(ctx, key, field, text.as_bytes());
+    ctx.reply.int(new);
+}
+
+fn hincrbyfloat(ctx: &mut Ctx<'_, '_>) {
+    let (key, field) = (ctx.args[1], ctx.args[2]);
+    let Some(by) = parse_f64(ctx.args[3]).filter(|n| !n.is_nan()) else {
+        return ctx.reply.not_a_float();
+    };
+    if by.is_infinite() {
+        return ctx.reply.error("ERR value is NaN or Infinity");
+    }
+    let old = match ctx.db.read::<Hash>(key) {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(hash) => hash.and_then(|h| h.get(field)).map(Item::to_vec),
+    };
+    let Some(old) = old.map_or(Some(0.0), |text| parse_f64(&text)) else {
+        return ctx.reply.error("ERR hash value is not a float");
+    };
+    let new = old + by;
+    if !new.is_finite() {
+        return ctx.reply.error("ERR increment would produce NaN or Infinity");
+    }
+    let text = format_f64(new);
+    store(ctx, key, field, &text);
+    ctx.propagate(&[b"HSET", key, field, &text]);
+    ctx.reply.bulk(&text);
+}
+
+fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], field: &[u8], value: &[u8]) {
+    // The type was checked by the caller under the same lock.
+    if ctx.db.upsert::<Hash, _>(key, |hash, limits| hash.set(field, value, limits)).is_ok() {
+        ctx.modified(key);
+    }
+}
+
+fn hrandfield(ctx: &mut Ctx<'_, '_>) {
+    let with_values = ctx.args.len() == 4 && ctx.is_word(3, "withvalues");
+    if ctx.args.len() > 4 || (ctx.args.len() == 4 && !with_values) {
+        return ctx.reply.syntax_error();
+    }
+    let count = match ctx.args.get(2) {
+        None => None,
+        Some(_) => match ctx.int_arg(2) {
+            None => return,
+            Some(n) if n < -(i64::MAX / 2) || n > i64::MAX / 2 => {
+                return ctx.reply.error("ERR value is out of range");
+            }
+            some => some,
+        },
+    };
+    let hash = match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(hash) => hash,
+    };
+    let reply = &mut *ctx.reply;
+    let Some(count) = count else {
+        return value(reply, hash.and_then(|h| h.random(&mut random::next)).map(|(f, _)| f));
+    };
+    let Some(hash) = hash.filter(|_| count != 0) else { return reply.array(0) };
+    let distinct = count > 0;
+    let n = if distinct { hash.len().min(count as usize) } else { count.unsigned_abs() as usize };
+    reply.array(if with_values && !reply.resp3 { n * 2 } else { n });
+    let mut put = |field: Item<'_>, value: Item<'_>| {
+        if with_values && reply.resp3 {
+            reply.array(2);
+        }
+        reply.item(field);
+        if with_values {
+            reply.item(value);
+        }
+    };
+    if distinct {
+        hash.random_distinct(n, &mut random::next, put);
+    } else {
+        for _ in 0..n {
+            if let Some((field, value)) = hash.random(&mut random::next) {
+                put(field, value);
+            }
+        }
+    }
+}
+
+fn hscan(ctx: &mut Ctx<'_, '_>) {
+    let Some(options) = super::collections::ScanOptions::parse(ctx, 2, &["novalues"]) else {
+        return;
+    };
+    let hash = match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(hash) => hash,
+    };
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    let next = hash.map_or(0, |hash| {
+        hash.scan(options.cursor, options.count, |field, value| {
+            let field = field.to_vec();
+            if options.fits(&field) {
+                found.push(field);
+                if !options.flagged {
+                    found.push(value.to_vec());
+                }
+            }
+        })
+    });
+    super::collections::reply_scan(ctx, next, &found);
+}
+
+/// An integer argument bounded as the commands with a count want it.
+pub(super) fn positive(text: &[u8]) -> Option<usize> {
+    parse_i64(text).filter(|n| *n > 0).map(|n| n as usize)
+}

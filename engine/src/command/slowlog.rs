@@ -1,0 +1,114 @@
+//! SLOWLOG, and what gets into it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::{Command, Ctx, Group, Keys, flag};
+use crate::server::{Shared, Slow};
+use crate::session::Session;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    Command::new("slowlog", -2, flag::ADMIN | flag::LOADING | flag::STALE, Keys::None, Group::Server, "2.2.12", "Shows commands that took long.", slowlog),
+];
+
+/// Arguments of one entry, and bytes of one argument, that are kept.
+const ARGS_MAX: usize = 32;
+const ARG_BYTES_MAX: usize = 128;
+
+/// Writes down a command that took `usec`, if that is long.
+pub(super) fn note(
+    shared: &Shared,
+    session: &Session,
+    command: &'static Command,
+    args: &[&[u8]],
+    usec: u64,
+    now_ms: i64,
+) {
+    if command.is(flag::SKIP_LOG) {
+        return;
+    }
+    let hot = shared.config.hot();
+    if hot.slowlog_us < 0 || (usec as i64) < hot.slowlog_us || hot.slowlog_max_len == 0 {
+        return;
+    }
+    let mut kept: Vec<Vec<u8>> = Vec::with_capacity(args.len().min(ARGS_MAX));
+    for (i, arg) in args.iter().enumerate() {
+        if i == ARGS_MAX - 1 && args.len() > ARGS_MAX {
+            kept.push(format!("... ({} more arguments)", args.len() - i).into_bytes());
+            break;
+        }
+        if arg.len() > ARG_BYTES_MAX {
+            let mut cut = arg[..ARG_BYTES_MAX].to_vec();
+            let more = format!("... ({} more bytes)", arg.len() - ARG_BYTES_MAX);
+            cut.extend_from_slice(more.as_bytes());
+            kept.push(cut);
+        } else {
+            kept.push(arg.to_vec());
+        }
+    }
+    let slow = Slow {
+        id: shared.slowlog.next_id.fetch_add(1, Ordering::Relaxed),
+        unix_s: now_ms / 1000,
+        usec,
+        args: kept,
+        addr: session.info.addr.clone(),
+        name: session.info.names().name,
+    };
+    let mut entries = shared.slowlog.entries.lock().unwrap_or_else(PoisonError::into_inner);
+    entries.push_front(slow);
+    entries.truncate(hot.slowlog_max_len);
+}
+
+const HELP: &[&str] = &[
+    "SLOWLOG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GET [<count>]",
+    "    The newest entries (10, or <count>; -1 for all): ID, time, microseconds, arguments, client.",
+    "LEN",
+    "    How many there are.",
+    "RESET",
+    "    Empties the log.",
+];
+
+fn slowlog(ctx: &mut Ctx<'_, '_>) {
+    let word = ctx.args[1].to_ascii_lowercase();
+    let lock = || ctx.shared.slowlog.entries.lock().unwrap_or_else(PoisonError::into_inner);
+    match (word.as_slice(), ctx.args.len()) {
+        (b"len", 2) => {
+            let n = lock().len();
+            ctx.reply.int(n as i64);
+        }
+        (b"reset", 2) => {
+            lock().clear();
+            ctx.reply.ok();
+        }
+        (b"get", 2 | 3) => get(ctx),
+        (b"help", 2) => ctx.help(HELP),
+        (b"len" | b"reset" | b"get", _) => ctx.wrong_sub_arity(),
+        _ => ctx.unknown_subcommand(),
+    }
+}
+
+fn get(ctx: &mut Ctx<'_, '_>) {
+    let mut count = 10;
+    if ctx.args.len() == 3 {
+        let Some(n) = ctx.int_arg(2) else { return };
+        if n < -1 {
+            return ctx.reply.error("ERR count should be greater than or equal to -1");
+        }
+        count = n;
+    }
+    let entries = ctx.shared.slowlog.entries.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = if count < 0 { entries.len() } else { entries.len().min(count as usize) };
+    ctx.reply.array(count);
+    for slow in entries.iter().take(count) {
+        ctx.reply.array(6);
+        ctx.reply.int(slow.id as i64);
+        ctx.reply.int(slow.unix_s);
+        ctx.reply.int(slow.usec as i64);
+        ctx.reply.array(slow.args.len());
+        slow.args.iter().for_each(|arg| ctx.reply.bulk(arg));
+        ctx.reply.bulk(slow.addr.as_bytes());
+        ctx.reply.bulk(slow.name.as_bytes());
+    }
+}

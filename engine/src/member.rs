@@ -1,0 +1,91 @@
+//! A managed member: the council driven with real time, files and links, beside the data engine.
+//!
+//! One task owns the `Council` and is the only one that touches it; everything else (the bus's
+//! listener, a link per member, the thread that writes the disk) talks to it through channels. What
+//! the council decides reaches the data engine through `Local`. All of it runs on the admin lane, so
+//! that a busy data lane delays no heartbeat.
+
+mod driver;
+mod identity;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::topology::{Epoch, MemberId, Report, Topology};
+
+pub use identity::{Identity, random_hex};
+
+/// What the council needs of the data engine. Calls come from the admin lane and must not block.
+pub trait Local: Send + Sync + 'static {
+    /// How the data set is now. The ID, the boot and the council's own disk are filled in by the caller.
+    /// The lineage's epoch is that of the last write; a primary writes a mark of its own first, so that
+    /// its journal is the higher one as soon as its epoch has begun.
+    fn report(&self) -> Report;
+    /// A newer topology, for redirections and `CLUSTER` commands.
+    fn topology_changed(&self, topology: &Arc<Topology>);
+    /// As primary of `shard_epoch`, writes may be acknowledged until that moment of
+    /// `clock::monotonic_ms`, compared when they are acknowledged; 0: not at all.
+    fn lease(&self, shard_epoch: Epoch, until_ms: u64);
+    /// Act as primary of that epoch; writes wait for the lease.
+    fn become_primary(&self, shard_epoch: Epoch);
+    /// Follow that primary, whatever was before.
+    fn become_replica(&self, host: &str, port: u16, shard_epoch: Epoch);
+    /// Nobody is primary, or this member was before it was restarted: serve no writes, and wait.
+    fn become_idle(&self);
+    /// Sets directives live; those refused, each with its message.
+    fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)>;
+    /// Shut down in good order.
+    fn shutdown(&self);
+}
+
+/// How a member takes part.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub dir: PathBuf,
+    pub bus_addr: SocketAddr,
+    pub tls_dir: PathBuf,
+    pub failure_timeout_ms: u64,
+}
+
+/// A member that listens on its bus and knows who it is.
+pub struct Managed {
+    identity: Identity,
+    options: Options,
+    listener: TcpListener,
+}
+
+impl Managed {
+    /// Takes the directory for this process, makes the member's ID at the first start, and listens.
+    ///
+    /// # Errors
+    /// When another process uses the directory, or the port is taken.
+    pub async fn open(options: Options) -> io::Result<Self> {
+        let identity = Identity::open(&options.dir)?;
+        let listener = TcpListener::bind(options.bus_addr).await?;
+        Ok(Self { identity, options, listener })
+    }
+
+    pub fn id(&self) -> &MemberId {
+        &self.identity.id
+    }
+
+    /// Where the bus listens.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn bus_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Takes part until the future is dropped, or the operator asks for a shutdown.
+    ///
+    /// # Errors
+    /// When what is on disk cannot be read.
+    pub async fn run(self, local: Arc<dyn Local>) -> io::Result<()> {
+        driver::run(self, local).await
+    }
+}

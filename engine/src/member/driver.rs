@@ -1,0 +1,330 @@
+//! The loop around a `Council`: time, messages, questions and the disk in; records, messages, roles out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Local, Managed, random_hex};
+use crate::bus::link::{Dialer, Link};
+use crate::bus::server::{Inbound, serve};
+use crate::bus::{Answer, Ask};
+use crate::clock;
+use crate::council::disk::FileDisk;
+use crate::council::message::Message;
+use crate::council::record::{Batch, Saved};
+use crate::council::settings::Settings;
+use crate::council::{Council, Event};
+use crate::topology::{Epoch, MemberId, Report, Topology};
+
+/// What comes in and is not yet taken up; senders wait when it is full.
+const INBOX_MAX: usize = 4096;
+
+/// What the thread that writes the disk says.
+enum DiskSaid {
+    Durable(u64),
+    Failed(String),
+}
+
+/// The role that the data engine was last told.
+#[derive(Clone, PartialEq, Eq)]
+enum Part {
+    Primary { epoch: Epoch },
+    Replica { host: String, port: u16, epoch: Epoch },
+    Idle,
+}
+
+struct Driver {
+    me: MemberId,
+    local: Arc<dyn Local>,
+    council: Council,
+    dialer: Dialer,
+    links: BTreeMap<MemberId, Link>,
+    disk: std::sync::mpsc::Sender<Batch>,
+    disk_error: Option<String>,
+    last_batch: u64,
+    part: Option<Part>,
+    /// Answers that wait for the disk, and for the council.
+    until_durable: VecDeque<(u64, oneshot::Sender<Answer>)>,
+    wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
+    is_over: bool,
+}
+
+pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()> {
+    let Managed { identity, options, listener } = member;
+    let settings = Settings::new(options.failure_timeout_ms);
+    let tick = Duration::from_millis(settings.tick_ms);
+    let (file, records) = FileDisk::open(&options.dir)?;
+    let seed = u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)?;
+    let (me, boot) = (identity.id.clone(), identity.boot.clone());
+    let saved = Saved::from_records(records);
+    let council = Council::new(me.clone(), boot, settings, seed, saved, clock::monotonic_ms())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+
+    let (inbox, mut inbound) = mpsc::channel(INBOX_MAX);
+    let (refused, mut refusals) = mpsc::channel(64);
+    let (disk_says, mut disk_said) = mpsc::unbounded_channel();
+    let disk = start_disk(file, disk_says)?;
+    let listening = tokio::spawn(serve(listener, me.clone(), options.tls_dir.clone(), inbox));
+    let mut driver = Driver {
+        dialer: Dialer { me: me.clone(), tls_dir: options.tls_dir, refused },
+        me,
+        local,
+        council,
+        links: BTreeMap::new(),
+        disk,
+        disk_error: None,
+        last_batch: 0,
+        part: None,
+        until_durable: VecDeque::new(),
+        wishes: BTreeMap::new(),
+        is_over: false,
+    };
+    let mut ticks = interval(tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    driver.settle();
+    while !driver.is_over {
+        tokio::select! {
+            biased;
+            Some(said) = disk_said.recv() => driver.hear_disk(said),
+            _ = ticks.tick() => driver.tick(),
+            Some(inbound) = inbound.recv() => driver.take_in(inbound),
+            Some(member) = refusals.recv() => {
+                driver.council.refused(clock::monotonic_ms(), &member);
+            }
+        }
+        driver.settle();
+    }
+    listening.abort();
+    Ok(())
+}
+
+/// The disk has a thread of its own: a sync that hangs must not stop the heartbeats.
+fn start_disk(
+    mut file: FileDisk,
+    says: mpsc::UnboundedSender<DiskSaid>,
+) -> io::Result<std::sync::mpsc::Sender<Batch>> {
+    let (sender, batches) = std::sync::mpsc::channel::<Batch>();
+    let write = move || {
+        for batch in batches {
+            let said = match file.write(&batch) {
+                Ok(()) => DiskSaid::Durable(batch.number),
+                Err(error) => DiskSaid::Failed(format!("council.log: {error}")),
+            };
+            if says.send(said).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("council-disk".into()).spawn(write)?;
+    Ok(sender)
+}
+
+impl Driver {
+    fn tick(&mut self) {
+        self.tell();
+        self.council.tick(clock::monotonic_ms());
+    }
+
+    fn report(&self) -> Report {
+        let report = self.local.report();
+        let disk_error = self.disk_error.clone().or(report.disk_error);
+        Report { disk_error, ..report }
+    }
+
+    /// The time is read before the report is made, so that the report is no older than it says.
+    fn tell(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        let report = self.report();
+        self.council.report(now_ms, report);
+    }
+
+    fn hear_disk(&mut self, said: DiskSaid) {
+        match said {
+            DiskSaid::Durable(batch) => {
+                self.council.persisted(clock::monotonic_ms(), batch);
+                while self.until_durable.front().is_some_and(|(number, _)| *number <= batch) {
+                    if let Some((_, answer)) = self.until_durable.pop_front() {
+                        let epoch = self.council.topology().map_or(0, |t| t.epoch);
+                        // Who asked may have gone.
+                        let _ = answer.send(Answer::Done { epoch });
+                    }
+                }
+            }
+            DiskSaid::Failed(error) => {
+                tracing::error!(%error, "the council's disk cannot be written");
+                self.disk_error = Some(error);
+                for (_, answer) in self.until_durable.drain(..) {
+                    let reason = "the disk cannot be written".to_owned();
+                    let _ = answer.send(Answer::Refused { reason });
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Message { from, message } => {
+                self.council.receive(clock::monotonic_ms(), &from, *message);
+            }
+            Inbound::Ask { ask, answer } => self.ask(*ask, answer),
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, answer: oneshot::Sender<Answer>) {
+        let now_ms = clock::monotonic_ms();
+        let reply = match ask {
+            Ask::Report => {
+                self.tell();
+                Answer::Report {
+                    report: Box::new(self.council.own_report().clone()),
+                    topology: self.council.topology().map(|t| Box::new(Topology::clone(t))),
+                    leader: self.council.leader().cloned(),
+                }
+            }
+            Ask::Form { incarnation, me, shards } => {
+                let formed = random_hex(40).map_err(|e| e.to_string()).and_then(|cluster| {
+                    self.council.form(now_ms, cluster, incarnation, &me, &shards)
+                });
+                return self.answer_when_durable(formed, answer);
+            }
+            Ask::Adopt { topology, me } => {
+                let adopted = if me.id == self.me {
+                    self.council.adopt(now_ms, topology)
+                } else {
+                    Err(format!("this is member {}", self.me))
+                };
+                return self.answer_when_durable(adopted, answer);
+            }
+            Ask::Wish { change, expected_epoch } => {
+                let token = self.council.propose(now_ms, change, expected_epoch);
+                self.wishes.insert(token, answer);
+                return;
+            }
+            Ask::Configure { hash, directives } => {
+                let refused = self.local.configure(&hash, &directives);
+                let refused: Vec<_> = refused.iter().map(|(k, why)| format!("{k}: {why}")).collect();
+                let epoch = self.council.topology().map_or(0, |t| t.epoch);
+                if refused.is_empty() {
+                    Answer::Done { epoch }
+                } else {
+                    Answer::Refused { reason: refused.join("; ") }
+                }
+            }
+            Ask::Shutdown => {
+                self.local.shutdown();
+                self.is_over = true;
+                Answer::Done { epoch: self.council.topology().map_or(0, |t| t.epoch) }
+            }
+        };
+        // Who asked may have gone.
+        let _ = answer.send(reply);
+    }
+
+    fn answer_when_durable(&mut self, done: Result<(), String>, answer: oneshot::Sender<Answer>) {
+        match done {
+            Ok(()) => {
+                self.settle();
+                let epoch = self.council.topology().map_or(0, |t| t.epoch);
+                if self.council.is_durable(epoch) {
+                    let _ = answer.send(Answer::Done { epoch });
+                } else {
+                    self.until_durable.push_back((self.last_batch, answer));
+                }
+            }
+            Err(reason) => {
+                let _ = answer.send(Answer::Refused { reason });
+            }
+        }
+    }
+
+    /// Does what the council wants, until it wants nothing more.
+    fn settle(&mut self) {
+        loop {
+            let output = self.council.drain();
+            if output.batches.is_empty() && output.messages.is_empty() && output.events.is_empty() {
+                break;
+            }
+            for batch in output.batches {
+                self.last_batch = batch.number;
+                if self.disk.send(batch).is_err() && self.disk_error.is_none() {
+                    self.disk_error = Some("council.log: the writing thread has ended".into());
+                }
+            }
+            for (to, message) in output.messages {
+                self.send(&to, message);
+            }
+            for event in output.events {
+                self.react(event);
+            }
+        }
+        self.follow_part();
+    }
+
+    fn send(&mut self, to: &MemberId, message: Message) {
+        let Some(member) = self.council.topology().and_then(|t| t.members.get(to)) else { return };
+        let addr = format!("{}:{}", member.host, member.bus_port);
+        let link = match self.links.remove(to).filter(|l| l.addr == addr) {
+            Some(link) => link,
+            None => Link::start(self.dialer.clone(), to.clone(), addr),
+        };
+        link.send(message);
+        self.links.insert(to.clone(), link);
+    }
+
+    fn react(&mut self, event: Event) {
+        match event {
+            Event::Topology(topology) => {
+                self.links.retain(|id, _| topology.members.contains_key(id));
+                self.local.topology_changed(&topology);
+                self.follow_part();
+            }
+            Event::Lease { epoch, until_ms, .. } => {
+                self.follow_part();
+                self.local.lease(epoch, until_ms);
+            }
+            Event::Answered { token, outcome } => {
+                if let Some(answer) = self.wishes.remove(&token) {
+                    let reply = match outcome {
+                        Ok(epoch) => Answer::Done { epoch },
+                        Err(reason) => Answer::Refused { reason },
+                    };
+                    let _ = answer.send(reply);
+                }
+            }
+            Event::Leads(leads) => tracing::info!(leads, "leadership of the council"),
+            Event::WantReport => self.tell(),
+        }
+    }
+
+    /// Tells the data engine its role when that has changed.
+    fn follow_part(&mut self) {
+        let part = self.wanted_part();
+        if self.part.as_ref() == Some(&part) {
+            return;
+        }
+        match &part {
+            Part::Primary { epoch } => self.local.become_primary(*epoch),
+            Part::Replica { host, port, epoch } => self.local.become_replica(host, *port, *epoch),
+            Part::Idle => self.local.become_idle(),
+        }
+        self.part = Some(part);
+    }
+
+    fn wanted_part(&self) -> Part {
+        if let Some((_, epoch, _)) = self.council.lease() {
+            return Part::Primary { epoch };
+        }
+        let followed = self.council.topology().and_then(|topology| {
+            let shard = topology.shards.get(&topology.members.get(&self.me)?.shard?)?;
+            let primary = shard.primary.as_ref().filter(|p| **p != self.me)?;
+            let primary = topology.members.get(primary)?;
+            let (host, port) = (primary.host.clone(), primary.port);
+            Some(Part::Replica { host, port, epoch: shard.epoch })
+        });
+        followed.unwrap_or(Part::Idle)
+    }
+}
