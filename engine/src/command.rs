@@ -8,15 +8,18 @@ mod expiry_args;
 mod lookup;
 mod walk;
 
+pub mod bits;
 pub mod client;
 pub mod cluster;
 mod collections;
 pub mod config;
 pub mod connection;
+pub mod dump;
 pub mod hashes;
 pub mod info;
 pub mod inspect;
 pub mod keys;
+pub mod lcs;
 pub mod lists;
 pub mod managed;
 pub mod pubsub;
@@ -198,7 +201,10 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     keys::COMMANDS,
     scan::COMMANDS,
+    dump::COMMANDS,
     strings::COMMANDS,
+    bits::COMMANDS,
+    lcs::COMMANDS,
     hashes::COMMANDS,
     lists::COMMANDS,
     sets::COMMANDS,

@@ -77,7 +77,7 @@ fn dump(shared: &Shared) -> Result<Origin, String> {
     };
     let persist = &shared.persist;
     persist.loading_total.store(disk.len(&path).unwrap_or(0), Ordering::Relaxed);
-    let keep_expired = shared.config.get("replicaof").is_some();
+    let keep_expired = shared.config.get("replicaof").is_some_and(|to| !to.is_empty());
     let done = |bytes| persist.loading_done.store(bytes, Ordering::Relaxed);
     let origin = load::snapshot(shared, file, keep_expired, done)
         .map_err(|e| format!("{}: {e}", path.display()))?;
