@@ -27,6 +27,7 @@ pub mod scan;
 pub mod server;
 pub mod sets;
 pub mod slowlog;
+pub mod sort;
 pub mod strings;
 pub mod table;
 pub mod transactions;
@@ -202,6 +203,7 @@ const FAMILIES: &[&[Command]] = &[
     keys::COMMANDS,
     scan::COMMANDS,
     dump::COMMANDS,
+    sort::COMMANDS,
     strings::COMMANDS,
     bits::COMMANDS,
     lcs::COMMANDS,
