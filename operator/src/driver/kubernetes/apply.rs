@@ -125,7 +125,9 @@ impl Kubernetes<'_> {
             let seat = Seat::parse(&desired.name, &pod.name_any());
             let going = pod.metadata.deletion_timestamp.is_some();
             let build = self.build(desired);
-            let Some(claim) = seat.filter(|_| !going).and_then(|s| build.claim(s)) else { continue };
+            let Some(claim) = seat.filter(|_| !going).and_then(|s| build.claim(s)) else {
+                continue;
+            };
             if stores.version(claim.kind, &self.namespace, &claim.name).is_none() {
                 self.create::<PersistentVolumeClaim>(&claim).await?;
             }
