@@ -22,6 +22,7 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod managed;
+pub mod persistence;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
@@ -214,6 +215,7 @@ const FAMILIES: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,
+    persistence::COMMANDS,
     managed::COMMANDS,
 ];
 

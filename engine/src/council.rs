@@ -55,7 +55,7 @@
 //! silent for `sync_lag_ms`.
 //!
 //! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `lead` (the leader's
-//! side), `detect`, `choose`, `handover`, `voters`, `apply` (the state machine), `consensus` (Raft),
+//! side), `detect`, `choose`, `handover`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
 //! `log`, `record`, `disk`.
 
 mod apply;
@@ -73,6 +73,7 @@ pub mod record;
 pub mod rng;
 pub mod settings;
 mod turn;
+mod upkeep;
 mod voters;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -165,7 +166,7 @@ impl Council {
         let known = saved.known.clone().map(Arc::new);
         let mut council = Self {
             consensus: None,
-            seed: Rng::new(seed).next(),
+            seed: Rng::new(seed).draw(),
             now_ms,
             durable: known.as_ref().map_or(0, |k| k.epoch),
             known,

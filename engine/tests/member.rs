@@ -258,8 +258,9 @@ async fn a_killed_primary_is_replaced_and_follows_when_it_is_back() {
     cluster.running[old] = back;
     cluster.until_settled(3).await;
     assert_ne!(cluster.primary(), Some(old));
-    let role = cluster.running[old].engine.state.lock().unwrap().role;
-    assert_eq!(role, Role::Replica);
+    let is_replica =
+        |c: &Cluster| c.running[old].engine.state.lock().unwrap().role == Role::Replica;
+    cluster.until("the old primary follows", is_replica).await;
     let topology = cluster.topology(old).await.unwrap();
     assert_eq!(topology.failovers.last().unwrap().from.as_ref(), Some(&id));
 }

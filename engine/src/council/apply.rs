@@ -230,3 +230,6 @@ fn merge(ranges: &mut Vec<SlotRange>) {
     }
     *ranges = merged;
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,109 @@ pub(super) fn choose(
     }
     wait("the members that were last in sync do not answer")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        topology: Topology,
+        shard: Shard,
+        reports: Vec<(MemberId, Option<Report>)>,
+    }
+
+    /// `a` was primary of epoch 5, `b` and `c` are in sync as of their boots `b1` and `c1`.
+    fn world() -> World {
+        let topology = Topology { cluster: "x".into(), incarnation: 1, ..Topology::default() };
+        let in_sync = ["a", "b", "c"].map(|m| (m.to_owned(), format!("{m}1"))).into();
+        let floor = Some(lineage(4, 10));
+        let shard =
+            Shard { primary: Some("a".into()), epoch: 5, in_sync, floor, ..Shard::default() };
+        let reports = ["a", "b", "c"].map(|m| (m.to_owned(), None)).into();
+        World { topology, shard, reports }
+    }
+
+    fn lineage(epoch: u64, offset: u64) -> Lineage {
+        let (cluster, incarnation) = ("x".to_owned(), 1);
+        Lineage { cluster, incarnation, epoch, offset, ..Lineage::default() }
+    }
+
+    impl World {
+        fn says(mut self, member: &str, boot: &str, lineage: Option<Lineage>) -> Self {
+            let report = Report { boot: boot.into(), lineage, ..Report::default() };
+            let slot = self.reports.iter_mut().find(|(m, _)| m == member).unwrap();
+            slot.1 = Some(report);
+            self
+        }
+
+        fn chosen(&self, patience_over: bool) -> Option<MemberId> {
+            let members: Vec<_> = self
+                .reports
+                .iter()
+                .map(|(id, report)| Candidate { id, name: id, report: report.as_ref() })
+                .collect();
+            match choose(&self.topology, 0, &self.shard, &members, patience_over) {
+                Choice::Appoint { to, .. } => Some(to),
+                Choice::Wait(_) => None,
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_lineage_wins() {
+        let w = world().says("b", "b1", Some(lineage(5, 80))).says("c", "c1", Some(lineage(5, 90)));
+        assert_eq!(w.chosen(false).as_deref(), Some("c"));
+        let w = world().says("b", "b1", Some(lineage(5, 1))).says("c", "c1", Some(lineage(4, 900)));
+        assert_eq!(w.chosen(false).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn an_empty_member_waits_for_those_that_may_have_data() {
+        let w = world().says("a", "a2", None).says("b", "b2", None);
+        assert_eq!(w.chosen(true), None);
+        let w = w.says("c", "c2", None);
+        assert_eq!(w.chosen(false).as_deref(), Some("a"));
+        let w = w.says("c", "c2", Some(lineage(5, 1)));
+        assert_eq!(w.chosen(false).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_lineage_of_another_cluster_is_no_lineage() {
+        let foreign = Lineage { cluster: "y".into(), ..lineage(9, 900) };
+        let w = world().says("b", "b1", Some(foreign)).says("c", "c1", Some(lineage(5, 1)));
+        assert_eq!(w.chosen(false).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn restarted_members_wait_for_the_missing_one_and_not_for_ever() {
+        let w = world().says("b", "b2", Some(lineage(5, 80))).says("c", "c2", Some(lineage(5, 70)));
+        assert_eq!(w.chosen(false), None, "the primary's boot may have more");
+        assert_eq!(w.chosen(true).as_deref(), Some("b"));
+        let w = w.says("a", "a2", Some(lineage(5, 95)));
+        assert_eq!(w.chosen(false).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn who_left_the_set_is_not_promoted_while_the_set_may_come_back() {
+        let mut w = world().says("c", "c1", Some(lineage(5, 20)));
+        w.shard.in_sync.remove("c");
+        w = w.says("b", "b2", None);
+        assert_eq!(w.chosen(false), None);
+        assert_eq!(w.chosen(true), None, "the primary is missing, and has the writes");
+    }
+
+    #[test]
+    fn a_data_set_below_the_last_primarys_start_is_an_older_one() {
+        let w = world().says("b", "b1", Some(lineage(3, 900))).says("c", "c1", None);
+        assert_eq!(w.chosen(true), None);
+        let w = w.says("a", "a2", None);
+        assert_eq!(w.chosen(false).as_deref(), Some("b"), "nothing better is left");
+    }
+
+    #[test]
+    fn a_new_shard_appoints_its_first_member() {
+        let mut w = world().says("b", "b1", None);
+        w.shard = Shard::default();
+        assert_eq!(w.chosen(false).as_deref(), Some("b"));
+    }
+}

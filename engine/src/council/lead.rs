@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use raft::eraftpb::ConfChangeType;
-
-use super::choose::{Candidate, Choice, choose, lineage_of};
+use super::choose::{Candidate, Choice, choose};
 use super::consensus::{Consensus, Proposal};
 use super::handover::Handover;
 use super::message::{Body, Renewal, Stamp};
-use super::voters::pick;
 use super::{Council, detect::Suspicion};
-use crate::topology::{Change, Epoch, Member, MemberId, Role, Shard, ShardId, Topology};
+use crate::topology::{Change, Epoch, Member, MemberId, Shard, ShardId, Topology};
 
 /// A round of confirmation that was lost is started again after this many beats.
 const ROUND_BEATS: u64 = 2;
@@ -29,13 +26,13 @@ pub(super) struct Tenure {
     round_last: u64,
     /// Index of the `Promote` or other change that is in the log and not applied yet.
     promoting: BTreeMap<ShardId, u64>,
-    syncing: BTreeMap<ShardId, u64>,
-    other: Option<u64>,
+    pub(super) syncing: BTreeMap<ShardId, u64>,
+    pub(super) other: Option<u64>,
     losses: BTreeMap<ShardId, Loss>,
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
     pub(super) handovers: BTreeMap<ShardId, Handover>,
     /// Since when a member's place in the in-sync set has been wrong.
-    differs: BTreeMap<MemberId, u64>,
+    pub(super) differs: BTreeMap<MemberId, u64>,
     unanswered: BTreeMap<u64, (Option<MemberId>, u64)>,
 }
 
@@ -299,110 +296,6 @@ impl Council {
             late.iter().for_each(|m| self.send_heard(m, true));
         }
         true
-    }
-
-    /// Keeps the in-sync set true: who lags or is silent for long leaves it, who has caught up joins.
-    fn look_after_sync(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
-        let Some(primary) = &shard.primary else { return };
-        let Some(lead) = self.seen.get(primary) else { return };
-        let lead_lineage = lineage_of(topology, id, &lead.report);
-        let mut wanted = shard.in_sync.clone();
-        wanted.retain(|m, _| topology.members.contains_key(m));
-        let mut waits = vec![];
-        for member in topology.members_of(id).into_iter().filter(|m| m.id != *primary) {
-            let seen = self.seen.get(&member.id).filter(|s| {
-                let lineage = lineage_of(topology, id, &s.report);
-                self.seen.is_live(&member.id, self.now_ms, &self.settings)
-                    && s.report.in_sync
-                    && s.report.role == Role::Replica
-                    && lineage.is_some()
-                    && lineage.map(|l| l.epoch) == lead_lineage.map(|l| l.epoch)
-            });
-            let is_attached = seen.map(|s| s.report.boot.clone());
-            if is_attached.as_ref() == shard.in_sync.get(&member.id) {
-                continue;
-            }
-            waits.push(member.id.clone());
-            let tenure_differs = self.tenure.as_ref().and_then(|t| t.differs.get(&member.id));
-            let since_ms = tenure_differs.copied().unwrap_or(self.now_ms);
-            let patience_ms = match is_attached {
-                Some(_) => self.settings.beat_ms,
-                None => self.settings.sync_lag_ms,
-            };
-            if self.now_ms >= since_ms + patience_ms {
-                match is_attached {
-                    Some(boot) => wanted.insert(member.id.clone(), boot),
-                    None => wanted.remove(&member.id),
-                };
-            }
-        }
-        let now_ms = self.now_ms;
-        let Some(tenure) = &mut self.tenure else { return };
-        for member in topology.members_of(id) {
-            if waits.contains(&member.id) {
-                tenure.differs.entry(member.id.clone()).or_insert(now_ms);
-            } else {
-                tenure.differs.remove(&member.id);
-            }
-        }
-        if wanted != shard.in_sync && !tenure.syncing.contains_key(&id) {
-            let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync: wanted };
-            if let Some(index) = self.put(change, None)
-                && let Some(tenure) = &mut self.tenure
-            {
-                tenure.syncing.insert(id, index);
-            }
-        }
-    }
-
-    /// Moves the council's seats, one change at a time: first a learner, then a voter, then one less.
-    fn look_after_voters(&mut self, topology: &Topology) {
-        let Some(tenure) = &self.tenure else { return };
-        let since_ms = tenure.since_ms;
-        let wanted =
-            pick(topology, |id| self.seen.presence(id, self.now_ms, since_ms, &self.settings));
-        let me = self.me.clone();
-        let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
-            return;
-        };
-        let learners: Vec<MemberId> = consensus.learners().cloned().collect();
-        if let Some(stray) = learners.iter().find(|l| !wanted.contains(*l)) {
-            consensus.change_voter(ConfChangeType::RemoveNode, stray);
-        } else if let Some(learner) = learners.iter().find(|l| consensus.has_caught_up(l)) {
-            consensus.change_voter(ConfChangeType::AddNode, learner);
-        } else if let Some(new) =
-            wanted.iter().find(|w| !topology.voters.contains(*w) && !learners.contains(w))
-        {
-            consensus.change_voter(ConfChangeType::AddLearnerNode, new);
-        } else if learners.is_empty() {
-            let surplus = |v: &&MemberId| !wanted.contains(*v);
-            let others = topology.voters.iter().filter(|v| **v != me);
-            if let Some(old) = others.clone().find(surplus) {
-                consensus.change_voter(ConfChangeType::RemoveNode, old);
-            } else if !wanted.contains(&me)
-                && let Some(next) = others.clone().find(|v| consensus.has_caught_up(v))
-            {
-                consensus.hand_leadership_to(next);
-            }
-        }
-    }
-
-    /// What a former primary counted goes into the record of the failover that cost it.
-    fn note_dropped(&mut self, topology: &Topology) {
-        if self.tenure.as_ref().is_none_or(|t| t.other.is_some()) {
-            return;
-        }
-        let counted = topology.failovers.iter().find_map(|f| {
-            let report = &self.seen.get(f.from.as_ref()?)?.report;
-            let is_told = f.dropped_writes.is_none() && report.dropped_epoch == f.epoch;
-            is_told.then_some((f.shard, f.epoch, report.dropped_writes))
-        });
-        if let Some((shard, epoch, writes)) = counted {
-            let index = self.put(Change::Dropped { shard, epoch, writes }, None);
-            if let Some(tenure) = &mut self.tenure {
-                tenure.other = index;
-            }
-        }
     }
 
     /// A wish of the operator's or of an unmanaged member's.

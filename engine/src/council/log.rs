@@ -25,8 +25,8 @@ struct Base {
 }
 
 fn snapshot(index: u64, term: u64, conf: &ConfState, topology: &Topology) -> Snapshot {
-    let mut made = Snapshot::default();
-    made.data = serde_json::to_vec(topology).unwrap_or_default().into();
+    let data = serde_json::to_vec(topology).unwrap_or_default().into();
+    let mut made = Snapshot { data, ..Snapshot::default() };
     let meta = made.mut_metadata();
     meta.index = index;
     meta.term = term;

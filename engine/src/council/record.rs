@@ -121,14 +121,14 @@ impl From<&Entry> for LogEntry {
 
 impl From<LogEntry> for Entry {
     fn from(e: LogEntry) -> Self {
-        let mut entry = Self::default();
-        entry.index = e.index;
-        entry.term = e.term;
-        if e.conf {
-            entry.set_entry_type(EntryType::EntryConfChange);
+        let entry_type = if e.conf { EntryType::EntryConfChange } else { EntryType::EntryNormal };
+        Self {
+            entry_type,
+            index: e.index,
+            term: e.term,
+            data: e.data.into(),
+            context: e.context.into(),
+            ..Self::default()
         }
-        entry.data = e.data.into();
-        entry.context = e.context.into();
-        entry
     }
 }

@@ -9,14 +9,14 @@ impl Rng {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `bound`, or 0 when that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next() % bound }
+        if bound == 0 { 0 } else { self.draw() % bound }
     }
 
     /// `true` in `part` of `whole` cases.
@@ -26,7 +26,7 @@ impl Rng {
 
     /// 40 hexadecimal digits.
     pub fn hex40(&mut self) -> String {
-        let text: String = (0..3).map(|_| format!("{:016x}", self.next())).collect();
+        let text: String = (0..3).map(|_| format!("{:016x}", self.draw())).collect();
         text[..40].to_owned()
     }
 }

@@ -7,11 +7,14 @@ use engine::topology::{Epoch, MemberId, SLOTS, ShardId, Topology};
 
 use super::data::Data;
 
-/// How much of the asynchronous tail may be lost, milliseconds: what leaves the in-sync set late.
-const TAIL_MS: u64 = 10_000;
+/// How much of the asynchronous tail may be lost, in failure timeouts: a replica that has stopped to
+/// follow is noticed after one half, leaves the in-sync set after two more, and a new leader of the
+/// council, or a slow log, may make that take as long again.
+const TAIL_TIMEOUTS: u64 = 5;
 
 #[derive(Default)]
 pub(crate) struct Checker {
+    tail_ms: u64,
     /// Each epoch has one topology, whoever tells it.
     epochs: BTreeMap<Epoch, Arc<Topology>>,
     /// When a write was acknowledged, true time.
@@ -22,6 +25,10 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
+    pub(crate) fn new(failure_timeout_ms: u64) -> Self {
+        Self { tail_ms: TAIL_TIMEOUTS * failure_timeout_ms, ..Self::default() }
+    }
+
     pub(crate) fn violation(&mut self, now_ms: u64, what: String) {
         if self.violations.len() < 8 {
             self.violations.push(format!("at {now_ms} ms: {what}"));
@@ -83,6 +90,8 @@ impl Checker {
         let missing: BTreeMap<u64, u64> =
             acked.iter().filter(|(w, _)| !has.contains(w)).map(|(w, at)| (*w, *at)).collect();
         self.lost += missing.len() as u64;
+        // The tail is what was acknowledged last, however long nobody has been primary since.
+        let last_ms = acked.values().max().copied().unwrap_or(0);
         let name =
             |m: &MemberId| topology.members.get(m).map_or("?", |m| m.name.as_str()).to_owned();
         let mut found = vec![];
@@ -91,7 +100,7 @@ impl Checker {
             let better = data
                 .journal
                 .iter()
-                .filter(|w| missing.get(&w.1).is_some_and(|at| at + TAIL_MS < now_ms));
+                .filter(|w| missing.get(&w.1).is_some_and(|at| at + self.tail_ms < last_ms));
             let count = better.count();
             if count > 0 {
                 found.push(format!(

@@ -1,5 +1,7 @@
 //! The world of the simulation: members, clocks, network, faults, and the loop that runs them.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -14,9 +16,10 @@ use super::check::Checker;
 use super::data::{Data, Sync};
 use super::disk::Disk;
 
-/// Simulated time of trouble, then at most this long until all must be well again, milliseconds.
+/// Simulated time of trouble, then at most this long and twelve failure timeouts until all must be well
+/// again, milliseconds.
 const TROUBLE_MS: u64 = 12_000;
-const SETTLE_MS: u64 = 25_000;
+const SETTLE_MS: u64 = 15_000;
 const TICK_MS: u64 = 25;
 
 enum Packet {
@@ -46,6 +49,8 @@ struct Node {
     paused_until: u64,
     slow_disk_until: u64,
     disk_error_until: u64,
+    /// Replication is cut, the council is not.
+    data_cut_until: u64,
     known_epoch: u64,
 }
 
@@ -117,7 +122,7 @@ impl fmt::Display for Outcome {
 
 impl World {
     pub(crate) fn new(seed: u64, tracing: bool) -> Self {
-        let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x1a2d_e2);
+        let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x001a_2de2);
         let shards = 1 + rng.below(3) as u16;
         let replicas = rng.below(3) as u16;
         let quorum = replicas == 1 && rng.chance(1, 2);
@@ -130,6 +135,7 @@ impl World {
             quorum,
             persistent: quorum || rng.chance(2, 3),
         };
+        let failure_timeout_ms = [500, 1000, 1000, 3000][rng.below(4) as usize];
         let mut places = vec![];
         for shard in 0..shards {
             places
@@ -148,8 +154,8 @@ impl World {
             blocked: BTreeMap::new(),
             weather,
             shards,
-            settings: Settings::new(1000),
-            checker: Checker::default(),
+            checker: Checker::new(failure_timeout_ms),
+            settings: Settings::new(failure_timeout_ms),
             writes: 0,
             tracing,
             trace: vec![],
@@ -188,6 +194,7 @@ impl World {
             paused_until: 0,
             slow_disk_until: 0,
             disk_error_until: 0,
+            data_cut_until: 0,
             known_epoch: 0,
         });
         self.at(0, Action::Start(n));
@@ -217,7 +224,7 @@ impl World {
                 if missing.is_empty() {
                     break;
                 }
-                if settle_max_ms > SETTLE_MS {
+                if settle_max_ms > SETTLE_MS + 12 * self.settings.failure_timeout_ms {
                     let now_ms = self.ms();
                     self.checker.violation(now_ms, format!("not well again: {missing:?}"));
                 }
@@ -319,7 +326,7 @@ impl World {
         let boot = format!("{}-{}", n, node.boot);
         let saved = Saved::from_records(node.disk.records());
         let known = saved.known.as_ref().map_or(0, |k| k.epoch);
-        let (id, seed) = (node.member.id.clone(), self.rng.next());
+        let (id, seed) = (node.member.id.clone(), self.rng.draw());
         let settings = self.settings.clone();
         match Council::new(id, boot, settings, seed, saved, now) {
             Ok(council) => self.nodes[n].council = Some(council),
@@ -386,7 +393,8 @@ impl World {
                 self.checker.acknowledged(shard, id, now);
             }
         }
-        if let Some((primary, pull)) = self.nodes[n].data.pull()
+        if self.nodes[n].data_cut_until <= self.now_us
+            && let Some((primary, pull)) = self.nodes[n].data.pull()
             && let Some(to) = self.ids.get(&primary).copied()
         {
             self.transmit(n, to, Packet::Data(pull));
@@ -590,7 +598,7 @@ impl World {
 
     /// Some worlds send what the wire would carry.
     fn through_text(&self, message: Message) -> Message {
-        if self.seed % 10 != 0 {
+        if !self.seed.is_multiple_of(10) {
             return message;
         }
         let text = serde_json::to_string(&message).unwrap();
@@ -619,101 +627,6 @@ impl World {
             self.nodes[n].data.acked.push(id);
             self.checker.acknowledged(shard, id, now);
         }
-    }
-
-    fn fault(&mut self) {
-        let n = self.rng.below(self.nodes.len() as u64) as usize;
-        let now = self.now_us;
-        match self.rng.below(11) {
-            0..=2 => {
-                let down = 50_000 + self.rng.below(4_000_000);
-                self.crash(n, down);
-            }
-            3 => {
-                let until = now + 100_000 + self.rng.below(3_000_000);
-                self.nodes[n].paused_until = until;
-                self.note(|w| format!("{} is stopped for {} ms", w.name(n), (until - now) / 1000));
-            }
-            4 => {
-                let until = now + 500_000 + self.rng.below(4_000_000);
-                self.nodes[n].slow_disk_until = until;
-                self.note(|w| format!("{} has a slow disk", w.name(n)));
-            }
-            5 => {
-                let until = now + 200_000 + self.rng.below(4_000_000);
-                self.nodes[n].disk_error_until = until;
-                self.note(|w| format!("{} cannot write its disk", w.name(n)));
-            }
-            6 => {
-                let all = self.rng.chance(1, 2);
-                self.note(|_| "the power fails".to_owned());
-                for n in 0..self.nodes.len() {
-                    if all || self.rng.chance(1, 2) {
-                        let down = 50_000 + self.rng.below(6_000_000);
-                        self.crash(n, down);
-                    }
-                }
-            }
-            7 => {
-                let mut me = None;
-                for (n, node) in self.nodes.iter().enumerate() {
-                    if node.council.as_ref().is_some_and(Council::leads) {
-                        me = Some(n);
-                    }
-                }
-                if let Some(n) = me {
-                    let down = 50_000 + self.rng.below(3_000_000);
-                    self.crash(n, down);
-                }
-            }
-            8 => self.hand_over(),
-            _ => self.cut(),
-        }
-    }
-
-    /// Splits the world in two, in both directions or in one.
-    fn cut(&mut self) {
-        let side: Vec<bool> = self.nodes.iter().map(|_| false).collect();
-        let side: Vec<bool> = side.iter().map(|_| self.rng.chance(1, 3)).collect();
-        let until = self.now_us + 200_000 + self.rng.below(5_000_000);
-        let one_way = self.rng.chance(1, 3);
-        for a in 0..self.nodes.len() {
-            for b in 0..self.nodes.len() {
-                let is_cut = side[a] != side[b] && (!one_way || side[a]);
-                if is_cut {
-                    let entry = self.blocked.entry((a, b)).or_default();
-                    *entry = (*entry).max(until);
-                }
-            }
-        }
-        self.note(|w| {
-            let names = (0..side.len()).filter(|n| side[*n]).map(|n| w.name(n).to_owned());
-            let way = if one_way { "from" } else { "off" };
-            let names = names.collect::<Vec<_>>().join(" ");
-            format!("cut {way} for {} ms: {names}", (until - w.now_us) / 1000)
-        });
-    }
-
-    fn hand_over(&mut self) {
-        let n = self.rng.below(self.nodes.len() as u64) as usize;
-        let now = self.clock(n);
-        let to = self.nodes[n].member.clone();
-        let Some(council) = &mut self.nodes[n].council else { return };
-        let Some(topology) = council.topology().cloned() else { return };
-        let Some((id, shard)) = to.shard.and_then(|s| topology.shards.get_key_value(&s)) else {
-            return;
-        };
-        let change = Change::Promote {
-            shard: *id,
-            to: to.id,
-            expected: shard.epoch,
-            window_ms: 0,
-            boot: String::new(),
-            lineage: None,
-        };
-        council.propose(now, change, None);
-        self.note(|w| format!("handover to {} is wished for", w.name(n)));
-        self.drive(n);
     }
 
     /// The operator: forms the cluster, tells members of it, wishes them to join.
@@ -750,18 +663,6 @@ impl World {
             }
             self.drive(via);
         }
-    }
-
-    fn heal(&mut self) {
-        self.healthy = true;
-        self.blocked.clear();
-        for n in 0..self.nodes.len() {
-            self.nodes[n].paused_until = 0;
-            self.nodes[n].slow_disk_until = 0;
-            self.nodes[n].disk_error_until = 0;
-            self.start(n);
-        }
-        self.note(|_| "the faults stop".to_owned());
     }
 
     /// What is still not as it should be.

@@ -1,0 +1,94 @@
+use super::*;
+
+fn member(n: u64, name: &str) -> Member {
+    Member {
+        id: format!("{n:016x}{:024}", 0),
+        name: name.into(),
+        host: "localhost".into(),
+        port: 1,
+        bus_port: 2,
+        shard: Some(0),
+        node: None,
+        zone: None,
+    }
+}
+
+fn formed() -> Topology {
+    let whole = SlotRange { first: 0, last: SLOTS - 1 };
+    let mut topology = Topology::form("x".into(), 1, &member(1, "demo-0-0"), &[whole]).unwrap();
+    topology.apply(&Change::Join(member(2, "demo-0-1"))).unwrap();
+    topology
+}
+
+fn promote(to: u64, expected: Epoch) -> Change {
+    Change::Promote {
+        shard: 0,
+        to: member(to, "").id,
+        expected,
+        window_ms: 7,
+        boot: format!("boot-{to}"),
+        lineage: None,
+    }
+}
+
+#[test]
+fn a_change_that_alters_nothing_makes_no_epoch() {
+    let mut topology = formed();
+    let epoch = topology.epoch;
+    topology.apply(&Change::Join(member(2, "demo-0-1"))).unwrap();
+    assert_eq!(topology.epoch, epoch);
+    let moved = Member { host: "elsewhere".into(), ..member(2, "demo-0-1") };
+    topology.apply(&Change::Join(moved)).unwrap();
+    assert_eq!(topology.epoch, epoch + 1);
+}
+
+#[test]
+fn a_promotion_is_applied_once_and_only_for_the_epoch_it_was_meant_for() {
+    let mut topology = formed();
+    topology.apply(&promote(1, 0)).unwrap();
+    let epoch = topology.shards[&0].epoch;
+    assert_eq!(epoch, topology.epoch);
+    let before = topology.clone();
+    assert!(topology.apply(&promote(2, 0)).is_err());
+    assert_eq!(topology, before);
+    topology.apply(&promote(2, epoch)).unwrap();
+    assert_eq!(topology.shards[&0].boot, "boot-2");
+    let failover = topology.failovers.last().unwrap();
+    assert_eq!((failover.epoch, failover.dropped_writes), (topology.epoch, None));
+    topology.apply(&Change::Dropped { shard: 0, epoch: topology.epoch, writes: 3 }).unwrap();
+    assert_eq!(topology.failovers.last().unwrap().dropped_writes, Some(3));
+}
+
+#[test]
+fn a_slot_has_one_owner() {
+    let mut topology = formed();
+    let range = SlotRange { first: 5, last: 5 };
+    assert!(topology.apply(&Change::Assign { shard: 1, slots: vec![range] }).is_err());
+    let beyond = SlotRange { first: 0, last: SLOTS };
+    assert!(topology.apply(&Change::Assign { shard: 0, slots: vec![beyond] }).is_err());
+    topology.apply(&Change::Assign { shard: 0, slots: vec![range] }).unwrap();
+    assert_eq!(topology.shards[&0].slots.len(), 1);
+}
+
+#[test]
+fn the_primary_of_slots_does_not_leave_and_a_member_of_its_name_replaces_it() {
+    let mut topology = formed();
+    topology.apply(&promote(1, 0)).unwrap();
+    assert!(topology.apply(&Change::Leave { member: member(1, "").id }).is_err());
+    topology.apply(&Change::Join(member(3, "demo-0-0"))).unwrap();
+    let shard = &topology.shards[&0];
+    assert_eq!(shard.primary, None);
+    assert!(shard.epoch > 0 && shard.in_sync.is_empty());
+    assert!(!topology.members.contains_key(&member(1, "").id));
+}
+
+#[test]
+fn an_id_that_the_library_could_confuse_is_refused() {
+    let mut topology = formed();
+    let mut twin = member(2, "demo-0-2");
+    twin.id.replace_range(39.., "1");
+    assert!(topology.apply(&Change::Join(twin)).is_err());
+    let mut odd = member(4, "demo-0-3");
+    odd.id = "not hexadecimal".into();
+    assert!(topology.apply(&Change::Join(odd)).is_err());
+}

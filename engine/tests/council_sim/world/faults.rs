@@ -1,0 +1,131 @@
+//! What goes wrong in the world, and how it ends.
+
+use engine::council::Council;
+use engine::topology::Change;
+
+use super::{Node, World};
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        let n = self.rng.below(self.nodes.len() as u64) as usize;
+        let now = self.now_us;
+        match self.rng.below(14) {
+            0..=2 => {
+                let down = 50_000 + self.rng.below(4_000_000);
+                self.crash(n, down);
+            }
+            3 => {
+                let until = now + 100_000 + self.rng.below(3_000_000);
+                self.nodes[n].paused_until = until;
+                self.note(|w| format!("{} is stopped for {} ms", w.name(n), (until - now) / 1000));
+            }
+            4 => {
+                let until = now + 500_000 + self.rng.below(4_000_000);
+                self.nodes[n].slow_disk_until = until;
+                self.note(|w| format!("{} has a slow disk", w.name(n)));
+            }
+            5 => {
+                let until = now + 200_000 + self.rng.below(4_000_000);
+                self.nodes[n].disk_error_until = until;
+                self.note(|w| format!("{} cannot write its disk", w.name(n)));
+            }
+            6 => {
+                let all = self.rng.chance(1, 2);
+                self.note(|_| "the power fails".to_owned());
+                for n in 0..self.nodes.len() {
+                    if all || self.rng.chance(1, 2) {
+                        let down = 50_000 + self.rng.below(6_000_000);
+                        self.crash(n, down);
+                    }
+                }
+            }
+            7 => {
+                let mut me = None;
+                for (n, node) in self.nodes.iter().enumerate() {
+                    if node.council.as_ref().is_some_and(Council::leads) {
+                        me = Some(n);
+                    }
+                }
+                if let Some(n) = me {
+                    let down = 50_000 + self.rng.below(3_000_000);
+                    self.crash(n, down);
+                }
+            }
+            8 => self.hand_over(),
+            9 => {
+                let until = now + 1_000_000 + self.rng.below(8_000_000);
+                self.nodes[n].data_cut_until = until;
+                self.note(|w| {
+                    format!("{} replicates nothing for {} ms", w.name(n), (until - now) / 1000)
+                });
+            }
+            10 | 11 => {
+                // The leader keeps one member, and both lose the rest.
+                let leads = |n: &Node| n.council.as_ref().is_some_and(Council::leads);
+                let with: Vec<bool> = self.nodes.iter().map(leads).collect();
+                let side = with.iter().enumerate().map(|(m, leads)| *leads || m == n).collect();
+                self.cut(side);
+            }
+            _ => {
+                let side = (0..self.nodes.len()).map(|_| self.rng.chance(1, 3)).collect();
+                self.cut(side);
+            }
+        }
+    }
+
+    /// Splits the world in two, in both directions or in one.
+    fn cut(&mut self, side: Vec<bool>) {
+        let until = self.now_us + 200_000 + self.rng.below(5_000_000);
+        let one_way = self.rng.chance(1, 3);
+        for a in 0..self.nodes.len() {
+            for b in 0..self.nodes.len() {
+                let is_cut = side[a] != side[b] && (!one_way || side[a]);
+                if is_cut {
+                    let entry = self.blocked.entry((a, b)).or_default();
+                    *entry = (*entry).max(until);
+                }
+            }
+        }
+        self.note(|w| {
+            let names = (0..side.len()).filter(|n| side[*n]).map(|n| w.name(n).to_owned());
+            let way = if one_way { "from" } else { "off" };
+            let names = names.collect::<Vec<_>>().join(" ");
+            format!("cut {way} for {} ms: {names}", (until - w.now_us) / 1000)
+        });
+    }
+
+    fn hand_over(&mut self) {
+        let n = self.rng.below(self.nodes.len() as u64) as usize;
+        let now = self.clock(n);
+        let to = self.nodes[n].member.clone();
+        let Some(council) = &mut self.nodes[n].council else { return };
+        let Some(topology) = council.topology().cloned() else { return };
+        let Some((id, shard)) = to.shard.and_then(|s| topology.shards.get_key_value(&s)) else {
+            return;
+        };
+        let change = Change::Promote {
+            shard: *id,
+            to: to.id,
+            expected: shard.epoch,
+            window_ms: 0,
+            boot: String::new(),
+            lineage: None,
+        };
+        council.propose(now, change, None);
+        self.note(|w| format!("handover to {} is wished for", w.name(n)));
+        self.drive(n);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.healthy = true;
+        self.blocked.clear();
+        for n in 0..self.nodes.len() {
+            self.nodes[n].paused_until = 0;
+            self.nodes[n].slow_disk_until = 0;
+            self.nodes[n].disk_error_until = 0;
+            self.nodes[n].data_cut_until = 0;
+            self.start(n);
+        }
+        self.note(|_| "the faults stop".to_owned());
+    }
+}
