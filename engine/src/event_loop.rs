@@ -67,6 +67,8 @@ struct Conn {
     sent: usize,
     dirty: bool,
     pending: bool,
+    /// Waits until its client has read: requests are left where they are meanwhile.
+    stalled: bool,
     /// Replies wait until the journal is durable up to here.
     gate: u64,
     /// The client wrote since its last flush: its replies count as acknowledgements.
@@ -413,6 +415,7 @@ impl EventLoop {
             sent: 0,
             dirty: false,
             pending: false,
+            stalled: false,
             gate: 0,
             wrote: false,
             closing: false,
@@ -467,6 +470,9 @@ impl EventLoop {
     fn turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
         if conn.closing {
             return drain_closed(conn, &mut self.buffer);
+        }
+        if conn.stalled {
+            return true;
         }
         let mut budget = TURN_REQUESTS;
         if !conn.input.is_empty() && !conn.session.is_blocked() {
@@ -543,8 +549,11 @@ impl EventLoop {
         }
     }
 
+    /// The connection goes on in a later turn: the next one, or the one after its client has read.
     fn later(&mut self, conn: &mut Conn) {
-        if !conn.pending {
+        if conn.out.len() - conn.sent > TURN_BYTES {
+            conn.stalled = true;
+        } else if !conn.pending {
             conn.pending = true;
             self.pending.push_back(conn.session.info.token);
         }
@@ -689,6 +698,13 @@ impl EventLoop {
             }
         }
         let left = conn.out.len() - conn.sent;
+        if conn.stalled && left <= TURN_BYTES {
+            conn.stalled = false;
+            if !conn.pending {
+                conn.pending = true;
+                self.pending.push_back(token);
+            }
+        }
         conn.session.info.pending_out.store(left as u64, Ordering::Relaxed);
         if left == 0 {
             let mut buffer = std::mem::take(&mut conn.out);

@@ -20,9 +20,11 @@ fn page() -> String {
         }
     }
     for group in groups {
-        let _ = write!(out, "\n## {group}\n\n| command | arity | flags | what it does |\n|---|---|---|---|\n");
-        let mut rows: Vec<_> =
-            all().filter(|c| table::group_name(c.group) == group).collect();
+        let _ = write!(
+            out,
+            "\n## {group}\n\n| command | arity | flags | what it does |\n|---|---|---|---|\n"
+        );
+        let mut rows: Vec<_> = all().filter(|c| table::group_name(c.group) == group).collect();
         rows.sort_by_key(|c| c.name);
         for command in rows {
             let _ = writeln!(
@@ -45,7 +47,10 @@ fn commands_page_is_what_the_table_says() {
         std::fs::write(&path, page()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page(), "docs/commands.md is old: UPDATE_DOCS=1 cargo test -p engine --test commands_page");
+    assert!(
+        written == page(),
+        "docs/commands.md is old: UPDATE_DOCS=1 cargo test -p engine --test commands_page"
+    );
 }
 
 #[test]

@@ -94,10 +94,10 @@ fn write_section(out: &mut String, section: &str, ctx: &mut Ctx<'_, '_>) {
 
 type Field = (&'static str, String);
 
-fn block(out: &mut String, title: &str, fields: &[(impl AsRef<str>, String)]) {
+fn block(out: &mut String, title: &str, fields: &[Field]) {
     let _ = write!(out, "# {title}\r\n");
     for (name, value) in fields {
-        let _ = write!(out, "{}:{value}\r\n", name.as_ref());
+        let _ = write!(out, "{name}:{value}\r\n");
     }
 }
 
