@@ -192,19 +192,6 @@ async fn turn(
     Ok(done.wait().min(LOOK_AGAIN_MAX))
 }
 
-/// Leaves out what is null: the API server refuses it where an object is wanted, and a field that an
-/// apply no longer names goes away.
-fn drop_nulls(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
 impl Context {
     async fn memory_of(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
         let key = (namespace.to_owned(), name.to_owned());
@@ -231,7 +218,11 @@ impl Context {
             "metadata": {"name": name},
             "status": status,
         });
-        drop_nulls(&mut patch);
+        // An apply that stops naming an object whose fields it owned leaves null in its place, and the
+        // API server then refuses the whole: so the plan is always named, empty when there is none.
+        if patch["status"]["plan"].is_null() {
+            patch["status"]["plan"] = json!({});
+        }
         self.health.metrics.write("CacheCluster");
         match api
             .patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
