@@ -218,10 +218,10 @@ impl Context {
             "metadata": {"name": name},
             "status": status,
         });
-        // An apply that stops naming an object whose fields it owned leaves null in its place, and the
-        // API server then refuses the whole: so the plan is always named, empty when there is none.
-        if patch["status"]["plan"].is_null() {
-            patch["status"]["plan"] = json!({});
+        // An apply of `{}` over fields that it owned leaves null, which the API server then refuses: an
+        // empty plan is left out, and so removed.
+        if let Some(fields) = patch["status"].as_object_mut() {
+            fields.retain(|_, field| *field != json!({}));
         }
         self.health.metrics.write("CacheCluster");
         match api
