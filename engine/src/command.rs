@@ -8,22 +8,27 @@ mod expiry_args;
 mod lookup;
 mod walk;
 
+pub mod bits;
 pub mod client;
 pub mod cluster;
 mod collections;
 pub mod config;
 pub mod connection;
+pub mod dump;
 pub mod hashes;
 pub mod info;
 pub mod inspect;
 pub mod keys;
+pub mod lcs;
 pub mod lists;
 pub mod managed;
+pub mod persistence;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod sets;
 pub mod slowlog;
+pub mod sort;
 pub mod strings;
 pub mod table;
 pub mod transactions;
@@ -198,7 +203,11 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     keys::COMMANDS,
     scan::COMMANDS,
+    dump::COMMANDS,
+    sort::COMMANDS,
     strings::COMMANDS,
+    bits::COMMANDS,
+    lcs::COMMANDS,
     hashes::COMMANDS,
     lists::COMMANDS,
     sets::COMMANDS,
@@ -206,6 +215,7 @@ const FAMILIES: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,
+    persistence::COMMANDS,
     managed::COMMANDS,
 ];
 

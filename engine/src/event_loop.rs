@@ -67,11 +67,16 @@ struct Conn {
     sent: usize,
     dirty: bool,
     pending: bool,
+    /// Waits until its client has read: requests are left where they are meanwhile.
+    stalled: bool,
     /// Replies wait until the journal is durable up to here.
     gate: u64,
     /// The client wrote since its last flush: its replies count as acknowledgements.
     wrote: bool,
     closing: bool,
+    /// The client has closed its side: a read must go on until the end of the stream, since no
+    /// further event will tell of it.
+    read_closed: bool,
 }
 
 pub struct EventLoop {
@@ -320,6 +325,11 @@ impl EventLoop {
             WAKER => {}
             token if token >= LISTENERS => self.accept(token - LISTENERS),
             token => {
+                if event.is_read_closed()
+                    && let Some(Some(conn)) = self.conns.get_mut(token)
+                {
+                    conn.read_closed = true;
+                }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.read(token, executor);
                 }
@@ -405,9 +415,11 @@ impl EventLoop {
             sent: 0,
             dirty: false,
             pending: false,
+            stalled: false,
             gate: 0,
             wrote: false,
             closing: false,
+            read_closed: false,
         }));
     }
 
@@ -459,6 +471,9 @@ impl EventLoop {
         if conn.closing {
             return drain_closed(conn, &mut self.buffer);
         }
+        if conn.stalled {
+            return true;
+        }
         let mut budget = TURN_REQUESTS;
         if !conn.input.is_empty() && !conn.session.is_blocked() {
             // The rest of the last turn first.
@@ -480,6 +495,12 @@ impl EventLoop {
                 read_more(conn, self.hot.client_query_buffer_limit)
             };
             let n = match got {
+                // What a client asked before it closed its side is still answered
+                // (see: half_closed_client_still_gets_its_replies).
+                Ok(0) if conn.sent < conn.out.len() => {
+                    conn.session.after = After::Close;
+                    return true;
+                }
                 Ok(0) => return false,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
@@ -514,7 +535,7 @@ impl EventLoop {
                 let used = self.process(conn, &input, executor, &mut budget);
                 keep(conn, input, used);
             }
-            if !full {
+            if !full && !conn.read_closed {
                 // Edge-triggered: a read that did not fill its buffer has emptied the socket.
                 if conn.session.after == After::Continue
                     && !conn.session.is_blocked()
@@ -528,8 +549,11 @@ impl EventLoop {
         }
     }
 
+    /// The connection goes on in a later turn: the next one, or the one after its client has read.
     fn later(&mut self, conn: &mut Conn) {
-        if !conn.pending {
+        if conn.out.len() - conn.sent > TURN_BYTES {
+            conn.stalled = true;
+        } else if !conn.pending {
             conn.pending = true;
             self.pending.push_back(conn.session.info.token);
         }
@@ -674,6 +698,13 @@ impl EventLoop {
             }
         }
         let left = conn.out.len() - conn.sent;
+        if conn.stalled && left <= TURN_BYTES {
+            conn.stalled = false;
+            if !conn.pending {
+                conn.pending = true;
+                self.pending.push_back(token);
+            }
+        }
         conn.session.info.pending_out.store(left as u64, Ordering::Relaxed);
         if left == 0 {
             let mut buffer = std::mem::take(&mut conn.out);
@@ -868,6 +899,11 @@ fn run_one(
     } else {
         one.unquoted.iter().map(Vec::as_slice).collect()
     };
+    if one.command.is_none() && is_http(args[0]) {
+        // A browser was made to post here: neither its head nor its body is to run or be answered.
+        session.after = After::Close;
+        return;
+    }
     let begin = reply.out.len();
     let silent = session.reply_off || session.reply_skip;
     let (skip, no_touch) = (session.reply_skip, session.no_touch);
@@ -880,6 +916,11 @@ fn run_one(
     if silent && (session.reply_off || skip) {
         reply.out.truncate(begin);
     }
+}
+
+/// Words that begin lines of HTTP and no command.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Keeps the bytes behind the consumed ones.
@@ -915,7 +956,7 @@ fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
 fn drain_closed(conn: &mut Conn, buffer: &mut [u8]) -> bool {
     loop {
         match conn.stream.read(buffer) {
-            Ok(0) => return false,
+            Ok(0) => return conn.sent < conn.out.len(),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crds::{CacheCluster, CacheClusterSpec, Durability, Persistence, quantity};
+use engine::config::directives;
 use engine::topology::ShardId;
 
 use crate::Error;
@@ -82,22 +83,14 @@ impl fmt::Display for Seat {
     }
 }
 
-/// Directives that the engine reads at its start only: a member has to be restarted for them. Every
-/// other one is set live, as CONFIG SET does.
-const AT_START: &[&str] = &[
-    "appenddirname",
-    "appendfilename",
-    "cluster-port",
-    "databases",
-    "dbfilename",
-    "io-threads",
-    "larder-failure-timeout-ms",
-    "logfile",
-    "tcp-backlog",
-    "threads",
-    "unixsocket",
-    "unixsocketperm",
-];
+/// Whether the engine reads this directive at its start only, so that a member has to be restarted for
+/// it. Every other one is set live, as CONFIG SET does; one that the engine does not know is refused
+/// by the first member that is asked to take it.
+fn is_at_start(name: &str) -> bool {
+    // The council is given its time-outs when it starts, whatever the table says.
+    name == "larder-failure-timeout-ms"
+        || directives::find(name).is_some_and(|d| d.is(directives::FIXED))
+}
 
 impl Desired {
     /// What a manifest wishes for.
@@ -120,6 +113,7 @@ impl Desired {
         if spec.durability == Durability::Quorum {
             return Err(invalid("spec.durability", "Quorum is not in this version yet; use Async"));
         }
+        agree(spec)?;
         let shards_at_once = spec.rollout.as_ref().map_or(1, |r| r.shards_at_once);
         Ok(Self {
             name,
@@ -157,7 +151,7 @@ impl Desired {
     fn split(&self, at_start: bool) -> impl Iterator<Item = (&str, &str)> {
         self.directives
             .iter()
-            .filter(move |(name, _)| AT_START.contains(&name.as_str()) == at_start)
+            .filter(move |(name, _)| is_at_start(name) == at_start)
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
@@ -181,6 +175,42 @@ fn count(field: &str, value: i32, min: u16, max: u16) -> Result<u16, Error> {
         .ok()
         .filter(|v| (min..=max).contains(v))
         .ok_or_else(|| invalid(field, format!("must be between {min} and {max}, and is {value}")))
+}
+
+/// Fields that have to agree with each other; the CRD's rules say the same, in the same words.
+fn agree(spec: &CacheClusterSpec) -> Result<(), Error> {
+    let memory = quantity::bytes(&spec.memory).unwrap_or(0);
+    if let Some(persistence) = &spec.persistence {
+        if persistence.volume.is_some() && persistence.aof.is_none() && persistence.rdb.is_none() {
+            let message = "needs aof or rdb: without them nothing is written to it";
+            return Err(invalid("spec.persistence.volume", message));
+        }
+        if let Some(volume) = &persistence.volume {
+            let field = "spec.persistence.volume.size";
+            match quantity::bytes(&volume.size) {
+                None => return Err(invalid(field, "must be a quantity, such as 2Gi")),
+                Some(size) if size < memory => {
+                    let message =
+                        "must be at least memory: the volume has to hold what memory holds";
+                    return Err(invalid(field, message));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let limits = spec.resources.as_ref().and_then(|r| r.limits.as_ref());
+    if let Some(limit) = limits.and_then(|l| l.get("memory")) {
+        if quantity::bytes(&limit.0).is_none_or(|limit| limit <= memory) {
+            let message =
+                "must be larger than memory: buffers and snapshots need room beside the data";
+            return Err(invalid("spec.resources.limits.memory", message));
+        }
+    }
+    if spec.auth.as_ref().is_some_and(|a| a.disabled && a.secret_name.is_some()) {
+        let message = "secretName and disabled: true contradict each other";
+        return Err(invalid("spec.auth", message));
+    }
+    Ok(())
 }
 
 /// What the typed fields of the manifest mean to the engine, and `spec.config` beside it.

@@ -5,6 +5,7 @@
 
 pub mod kubernetes;
 pub mod local;
+pub mod sim;
 
 use std::future::Future;
 

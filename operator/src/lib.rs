@@ -17,6 +17,7 @@ pub mod round;
 pub mod status;
 
 mod admin;
+pub mod cli;
 pub mod health;
 pub mod metrics;
 pub mod pki;

@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "larder.rules" -}}
 - apiGroups: [larder.dev]
   resources: [cacheclusters]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
 - apiGroups: [larder.dev]
   resources: [cacheclusters/status]
   verbs: [patch]

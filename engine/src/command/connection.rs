@@ -158,9 +158,7 @@ fn describe_server(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn select(ctx: &mut Ctx<'_, '_>) {
-    let Some(n) = crate::number::parse_i64(ctx.args[1]) else {
-        return ctx.reply.error("ERR invalid DB index");
-    };
+    let Some(n) = ctx.int_arg(1) else { return };
     if ctx.shared.cluster.is_enabled() && n != 0 {
         return ctx.reply.error("ERR SELECT is not allowed in cluster mode");
     }

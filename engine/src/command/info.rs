@@ -75,7 +75,10 @@ fn write_section(out: &mut String, section: &str, ctx: &mut Ctx<'_, '_>) {
         "memory" => memory(out, shared),
         "persistence" => block(out, "Persistence", &facts::persistence(shared)),
         "stats" => stats(out, shared),
-        "replication" => block(out, "Replication", &facts::replication(shared)),
+        "replication" => {
+            out.push_str("# Replication\r\n");
+            out.push_str(&facts::replication(shared));
+        }
         "cpu" => cpu(out),
         "modules" => out.push_str("# Modules\r\n"),
         "commandstats" => commandstats(out, shared),

@@ -99,9 +99,9 @@ const MEMORY_HELP: &[&str] = &[
 fn memory(ctx: &mut Ctx<'_, '_>) {
     let word = ctx.args[1].to_ascii_lowercase();
     match (word.as_slice(), ctx.args.len()) {
-        (b"usage", 3 | 5) => {
-            if ctx.args.len() == 5 {
-                if !ctx.is_word(3, "samples") {
+        (b"usage", 3..) => {
+            if ctx.args.len() > 3 {
+                if ctx.args.len() != 5 || !ctx.is_word(3, "samples") {
                     return ctx.reply.syntax_error();
                 }
                 match ctx.int_arg(4) {

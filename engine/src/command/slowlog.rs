@@ -92,11 +92,10 @@ fn slowlog(ctx: &mut Ctx<'_, '_>) {
 fn get(ctx: &mut Ctx<'_, '_>) {
     let mut count = 10;
     if ctx.args.len() == 3 {
-        let Some(n) = ctx.int_arg(2) else { return };
-        if n < -1 {
-            return ctx.reply.error("ERR count should be greater than or equal to -1");
+        match crate::number::parse_i64(ctx.args[2]) {
+            Some(n) if n >= -1 => count = n,
+            _ => return ctx.reply.error("ERR count should be greater than or equal to -1"),
         }
-        count = n;
     }
     let entries = ctx.shared.slowlog.entries.lock().unwrap_or_else(PoisonError::into_inner);
     let count = if count < 0 { entries.len() } else { entries.len().min(count as usize) };

@@ -36,7 +36,7 @@ fn command(ctx: &mut Ctx<'_, '_>) {
             for name in &ctx.args[2..] {
                 match find(name) {
                     Some(c) => describe(ctx.reply, c),
-                    None => ctx.reply.null_array(),
+                    None => ctx.reply.null(),
                 }
             }
         }
@@ -75,11 +75,11 @@ const FLAGS: &[(u32, &str)] = &[
     (flag::SKIP_LOG, "skip_slowlog"),
 ];
 
-pub(super) fn flag_names(command: &Command) -> Vec<&'static str> {
+pub fn flag_names(command: &Command) -> Vec<&'static str> {
     FLAGS.iter().filter(|(bit, _)| command.is(*bit)).map(|(_, name)| *name).collect()
 }
 
-pub(super) fn group_name(group: Group) -> &'static str {
+pub fn group_name(group: Group) -> &'static str {
     match group {
         Group::Generic => "generic",
         Group::String => "string",

@@ -254,6 +254,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("larder-zone", "", Text, "", FIXED),
     row("larder-witness", "", Bool, "no", FIXED),
     row("larder-shard", "", Int(-1, 16_383), "-1", FIXED),
+    row("larder-rdb-version", "", Int(0, 80), "0", 0),
     row("larder-config-hash", "", Text, "", 0),
 ];
 

@@ -83,8 +83,7 @@ impl<R: Read> Reader<R> {
                         return self.input.corrupt("a slot beyond 16383");
                     }
                 }
-                opcode @ 200..=243 => {
-                    let _ = opcode;
+                200..=243 => {
                     return self.unsupported("an opcode of one product only (200 to 243)");
                 }
                 kind => {

@@ -33,8 +33,6 @@ pub use controller::run;
 
 /// How long a member may take to answer; many are asked at the same time.
 const ASK_LIMIT: Duration = Duration::from_millis(900);
-/// How long a member may take to carry out a wish: the council has to agree on it.
-const WISH_LIMIT: Duration = Duration::from_secs(5);
 /// The field manager of everything that is applied.
 const MANAGER: &str = "larder";
 

@@ -115,20 +115,39 @@ impl Local {
             return Ok(());
         }
         let name = seat.name(&desired.name);
-        let ports = self.dir.ports(&name)?;
-        let text = conf::text(&conf::Member {
-            desired,
-            name: &name,
-            host: HOST,
-            ports,
-            password: self.password.as_deref(),
-            data: &self.dir.data(&name)?,
-            tls: &self.dir.member_tls(),
-        });
-        let conf = self.dir.write_conf(&name, &text)?;
+        let conf = self.write_conf(desired, seat)?;
         let folder = self.dir.member(&name);
         let process = Process::start(&self.program, &folder, &conf, desired.at_start_hash())?;
         self.processes.insert(seat, process);
+        Ok(())
+    }
+
+    fn write_conf(&mut self, desired: &Desired, seat: Seat) -> Result<PathBuf, Error> {
+        let name = &seat.name(&desired.name);
+        let text = conf::text(&conf::Member {
+            desired,
+            name,
+            is_witness: seat.shard().is_none(),
+            host: HOST,
+            ports: self.dir.ports(name)?,
+            password: self.password.as_deref(),
+            data: &self.dir.data(name)?,
+            tls: &self.dir.member_tls(),
+        });
+        self.dir.write_conf(name, &text)
+    }
+
+    /// Starts processes again that ended by themselves, with a file made anew: somebody else may have
+    /// taken a port meanwhile.
+    fn start_again(&mut self, desired: &Desired) -> Result<(), Error> {
+        let due: Vec<Seat> =
+            self.processes.iter_mut().filter_map(|(s, p)| p.is_due().then_some(*s)).collect();
+        for seat in due {
+            self.write_conf(desired, seat)?;
+            if let Some(process) = self.processes.get_mut(&seat) {
+                process.start_again(&self.program, desired.at_start_hash());
+            }
+        }
         Ok(())
     }
 
@@ -216,10 +235,10 @@ impl Driver for Local {
         for seat in ended {
             self.processes.remove(&seat);
         }
+        self.start_again(desired)?;
         list_disks(&mut observed, &self.dir, &desired.name)?;
         let template = desired.at_start_hash();
-        for (seat, process) in &mut self.processes {
-            process.revive_when_due(&self.program);
+        for (seat, process) in &self.processes {
             let member = observed.members.entry(*seat).or_default();
             let (phase, stuck) = match process.state() {
                 State::Running => (Phase::Running, None),

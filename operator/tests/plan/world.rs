@@ -93,7 +93,9 @@ fn read_topology(words: &Words<'_>, desired: &Desired) -> Topology {
     let count = words.number("shards", desired.shards);
     for shard in 0..count {
         let slots = vec![even_slots(shard, count)];
-        topology.shards.insert(shard, topology::Shard { primary: None, epoch: 1, slots });
+        topology
+            .shards
+            .insert(shard, topology::Shard { epoch: 1, slots, ..topology::Shard::default() });
     }
     topology
 }

@@ -1,62 +1,102 @@
 //! The persistence and replication sections of INFO, from the parts that know.
 
-use std::sync::atomic::Ordering;
-
 use super::Field;
 use crate::server::Shared;
 
 pub(super) fn persistence(shared: &Shared) -> Vec<Field> {
-    let state = &shared.state;
+    let info = crate::persist::info(shared);
     let flag = |on: bool| u8::from(on).to_string();
-    vec![
-        ("loading", flag(state.loading.load(Ordering::Acquire))),
+    let status = |ok: bool| String::from(if ok { "ok" } else { "err" });
+    let mut fields = vec![
+        ("loading", flag(info.loading)),
         ("async_loading", "0".into()),
         ("current_cow_peak", "0".into()),
-        ("current_cow_size", "0".into()),
+        ("current_cow_size", info.snapshot_pending_bytes.to_string()),
         ("current_cow_size_age", "0".into()),
         ("current_fork_perc", "0.00".into()),
         ("current_save_keys_processed", "0".into()),
         ("current_save_keys_total", "0".into()),
-        ("rdb_changes_since_last_save", state.dirty.load(Ordering::Relaxed).to_string()),
-        ("rdb_bgsave_in_progress", flag(shared.snapshotting.load(Ordering::Acquire))),
-        ("rdb_last_save_time", (shared.started_ms / 1000).to_string()),
-        ("rdb_last_bgsave_status", "ok".into()),
-        ("rdb_last_bgsave_time_sec", "-1".into()),
+        ("rdb_changes_since_last_save", info.rdb_changes_since_last_save.to_string()),
+        ("rdb_bgsave_in_progress", flag(info.rdb_bgsave_in_progress)),
+        ("rdb_last_save_time", info.rdb_last_save_time.to_string()),
+        ("rdb_last_bgsave_status", status(info.rdb_last_bgsave_ok)),
+        ("rdb_last_bgsave_time_sec", info.rdb_last_bgsave_time_sec.to_string()),
         ("rdb_current_bgsave_time_sec", "-1".into()),
-        ("rdb_saves", "0".into()),
+        ("rdb_saves", info.rdb_saves.to_string()),
         ("rdb_last_cow_size", "0".into()),
-        ("rdb_last_load_keys_expired", "0".into()),
-        ("rdb_last_load_keys_loaded", "0".into()),
-        ("aof_enabled", flag(shared.config.is_yes("appendonly"))),
-        ("aof_rewrite_in_progress", "0".into()),
-        ("aof_rewrite_scheduled", "0".into()),
-        ("aof_last_rewrite_time_sec", "-1".into()),
+        ("rdb_last_load_keys_expired", info.rdb_last_load_keys_expired.to_string()),
+        ("rdb_last_load_keys_loaded", info.rdb_last_load_keys_loaded.to_string()),
+        ("aof_enabled", flag(info.aof_enabled)),
+        ("aof_rewrite_in_progress", flag(info.aof_rewrite_in_progress)),
+        ("aof_rewrite_scheduled", flag(info.aof_rewrite_scheduled)),
+        ("aof_last_rewrite_time_sec", info.aof_last_rewrite_time_sec.to_string()),
         ("aof_current_rewrite_time_sec", "-1".into()),
-        ("aof_last_bgrewrite_status", "ok".into()),
-        ("aof_rewrites", "0".into()),
-        ("aof_rewrites_consecutive_failures", "0".into()),
-        ("aof_last_write_status", "ok".into()),
+        ("aof_last_bgrewrite_status", status(info.aof_last_bgrewrite_ok)),
+        ("aof_rewrites", info.aof_rewrites.to_string()),
+        ("aof_rewrites_consecutive_failures", flag(!info.aof_last_bgrewrite_ok)),
+        ("aof_last_write_status", status(info.aof_last_write_ok)),
         ("aof_last_cow_size", "0".into()),
         ("module_fork_in_progress", "0".into()),
         ("module_fork_last_cow_size", "0".into()),
-    ]
+    ];
+    if info.aof_enabled {
+        fields.extend([
+            ("aof_current_size", info.aof_current_size.to_string()),
+            ("aof_base_size", info.aof_base_size.to_string()),
+            ("aof_buffer_length", info.aof_buffer_length.to_string()),
+            ("aof_pending_rewrite", flag(info.aof_rewrite_scheduled)),
+        ]);
+    }
+    if info.loading {
+        fields.extend([
+            ("loading_start_time", info.loading_start_time.to_string()),
+            ("loading_total_bytes", info.loading_total_bytes.to_string()),
+            ("loading_loaded_bytes", info.loading_loaded_bytes.to_string()),
+        ]);
+    }
+    fields
 }
 
-pub(super) fn replication(shared: &Shared) -> Vec<Field> {
-    let is_replica = shared.state.is_replica.load(Ordering::Acquire);
-    let journal = &shared.journal;
-    let (start, end) = (journal.start(), journal.end());
-    vec![
-        ("role", if is_replica { "slave" } else { "master" }.into()),
-        ("connected_slaves", "0".into()),
-        ("master_failover_state", "no-failover".into()),
-        ("master_replid", shared.run_id.clone()),
-        ("master_replid2", "0".repeat(40)),
-        ("master_repl_offset", end.to_string()),
-        ("second_repl_offset", "-1".into()),
-        ("repl_backlog_active", u8::from(journal.is_active()).to_string()),
-        ("repl_backlog_size", shared.config.get("repl-backlog-size").unwrap_or_default()),
-        ("repl_backlog_first_byte_offset", start.to_string()),
-        ("repl_backlog_histlen", (end - start.min(end)).to_string()),
-    ]
+pub(super) fn replication(shared: &Shared) -> String {
+    let info = crate::replication::info(shared);
+    let mut out = String::new();
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        out.push_str(&format!("{name}:{value}\r\n"));
+    };
+    line("role", &if info.is_replica { "slave" } else { "master" });
+    if let Some(link) = info.link.filter(|_| info.is_replica) {
+        line("master_host", &link.host);
+        line("master_port", &link.port);
+        line("master_link_status", &if link.up { "up" } else { "down" });
+        line("master_last_io_seconds_ago", &link.last_io_s);
+        line("master_sync_in_progress", &u8::from(link.syncing));
+        line("slave_read_repl_offset", &link.offset);
+        line("slave_repl_offset", &link.offset);
+        if !link.up {
+            line("master_link_down_since_seconds", &link.down_s);
+        }
+        line("slave_priority", &shared.config.int("replica-priority", 100));
+        line("slave_read_only", &1);
+        line("replica_announced", &1);
+    }
+    line("connected_slaves", &info.peers.len());
+    for (i, peer) in info.peers.iter().enumerate() {
+        let value = format!(
+            "ip={},port={},state={},offset={},lag={}",
+            peer.ip, peer.port, peer.state, peer.offset, peer.lag_s
+        );
+        line(&format!("slave{i}"), &value);
+    }
+    line("master_failover_state", &"no-failover");
+    line("master_replid", &info.replid);
+    line("master_replid2", &info.replid2);
+    line("master_repl_offset", &info.offset);
+    line("second_repl_offset", &info.second_offset);
+    line("repl_backlog_active", &u8::from(info.backlog_active));
+    line("repl_backlog_size", &info.backlog_size);
+    line("repl_backlog_first_byte_offset", &info.backlog_first);
+    line("repl_backlog_histlen", &info.backlog_len);
+    line("larder_dropped_bytes", &info.dropped_bytes);
+    line("larder_dropped_writes", &info.dropped_writes);
+    out
 }

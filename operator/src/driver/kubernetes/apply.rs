@@ -1,7 +1,7 @@
 //! Writes: the scaffold that is applied, the steps that are carried out, the labels that follow the council.
 
+use engine::bus::tls::Tls;
 use engine::bus::{Answer, Ask, client};
-use engine::topology::Change;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use super::build::{BUS_PORT, Kind, Object, ROLE};
 use super::reconcile::Kubernetes;
 use super::stores::of_cluster;
-use super::{ASK_LIMIT, MANAGER, WISH_LIMIT};
+use super::{ASK_LIMIT, MANAGER};
 use crate::Error;
+use crate::admin::{self, Said};
 use crate::desired::{self, Desired, Seat};
 use crate::observed::Observed;
 use crate::plan::Step;
@@ -35,7 +36,8 @@ impl Kubernetes<'_> {
             self.apply_object(object).await?;
         }
         self.drop_services(&desired.name, &objects).await?;
-        self.own_claims(desired).await
+        self.own_claims(desired).await?;
+        self.restore_claims(desired).await
     }
 
     /// Applies one object server-side, unless the store has it just as it was applied last.
@@ -116,6 +118,23 @@ impl Kubernetes<'_> {
         Ok(())
     }
 
+    /// Makes the volume of a pod anew that has lost it: the pod waits for one of this very name.
+    async fn restore_claims(&self, desired: &Desired) -> Result<(), Error> {
+        let stores = &self.context.stores;
+        for pod in of_cluster(&stores.pods, &self.namespace, &desired.name) {
+            let seat = Seat::parse(&desired.name, &pod.name_any());
+            let going = pod.metadata.deletion_timestamp.is_some();
+            let build = self.build(desired);
+            let Some(claim) = seat.filter(|_| !going).and_then(|s| build.claim(s)) else {
+                continue;
+            };
+            if stores.version(claim.kind, &self.namespace, &claim.name).is_none() {
+                self.create::<PersistentVolumeClaim>(&claim).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Creates an object; one that is there already stays as it is.
     pub(super) async fn create<K>(&self, object: &Object) -> Result<(), Error>
     where
@@ -175,25 +194,11 @@ impl Kubernetes<'_> {
                 Ok(())
             }
             Step::RestartMember { seat, uid } => self.delete_pod(desired, *seat, uid, false).await,
-            Step::Form { seat, me, incarnation, shards } => {
-                let ask =
-                    Ask::Form { incarnation: *incarnation, me: me.clone(), shards: shards.clone() };
-                self.ask_seat(*seat, ask).await
-            }
-            Step::Adopt { seat, me, topology } => {
-                let ask = Ask::Adopt { topology: topology.clone(), me: me.clone() };
-                self.ask_seat(*seat, ask).await
-            }
-            Step::Join { member } => self.wish(Change::Join(member.clone()), None).await,
-            Step::Leave { id, .. } => self.wish(Change::Leave { member: id.clone() }, None).await,
-            Step::Assign { shard, slots, epoch } => {
-                let change = Change::Assign { shard: *shard, slots: slots.clone() };
-                self.wish(change, Some(*epoch)).await
-            }
-            Step::Configure { seat, hash, directives } => {
-                let ask = Ask::Configure { hash: hash.clone(), directives: directives.clone() };
-                self.ask_seat(*seat, ask).await
-            }
+            _ => match admin::said(step) {
+                Some(Said::Member(seat, ask)) => self.ask_seat(seat, ask).await,
+                Some(Said::Council(ask)) => self.wish(ask).await,
+                None => Ok(()),
+            },
         }
     }
 
@@ -214,31 +219,26 @@ impl Kubernetes<'_> {
 
     /// Asks one member to do something.
     async fn ask_seat(&self, seat: Seat, ask: Ask) -> Result<(), Error> {
-        let action = format!("ask member {seat}");
-        let Some(tls) = &self.memory.tls else {
-            return Err(Error::world(action, "no certificate yet"));
-        };
         let Some(ip) = self.ips.get(&seat) else {
-            return Err(Error::world(action, "its pod has no address"));
+            return Err(Error::world(format!("ask member {seat}"), "its pod has no address"));
         };
-        match client::ask(&socket(ip), tls, ask, WISH_LIMIT).await {
-            Ok(Answer::Refused { reason }) => Err(Error::world(action, reason)),
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::world(action, error)),
-        }
+        admin::ask(&socket(ip), self.tls()?, ask).await
     }
 
     /// Puts a wish to the council, by the first of its members that takes it.
-    async fn wish(&self, change: Change, expected_epoch: Option<u64>) -> Result<(), Error> {
-        let mut last = Error::world("put a wish to the council", "no member answers");
-        for seat in self.council.iter().take(3) {
-            let ask = Ask::Wish { change: change.clone(), expected_epoch };
-            match self.ask_seat(*seat, ask).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    async fn wish(&self, wish: Ask) -> Result<(), Error> {
+        let addresses: Vec<String> = self
+            .council
+            .iter()
+            .filter_map(|seat| self.ips.get(seat))
+            .map(|ip| socket(ip))
+            .collect();
+        admin::wish(&addresses, self.tls()?, wish).await
+    }
+
+    fn tls(&self) -> Result<&Tls, Error> {
+        let missing = || Error::world("speak to members", "there is no certificate yet");
+        self.memory.tls.as_ref().ok_or_else(missing)
     }
 
     /// Labels pods as the council's topology says, so that Services lead there. A label that is no

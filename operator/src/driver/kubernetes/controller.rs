@@ -37,6 +37,8 @@ type Wakes =
 
 /// Runs the operator until `stop`, or until the lease is lost.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    // The one provider of the tree; a second call finds it there already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let settings = Arc::new(settings);
     let health = Arc::new(Health::default());
     let listener = health::bind(settings.health_address)

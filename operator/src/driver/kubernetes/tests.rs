@@ -119,3 +119,6 @@ fn unseen_primary_keeps_its_label_until_another_is_appointed() {
     assert_eq!(role_of(&after, zero, Some("primary")), Some("replica"));
     assert_eq!(role_of(&Observed::default(), zero, Some("primary")), None);
 }
+
+mod crash;
+mod fake;

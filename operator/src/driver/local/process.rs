@@ -89,10 +89,6 @@ impl Process {
         self.child.id().to_string()
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.ended.is_none()
-    }
-
     /// Looks whether it has ended by now; one that does not stop in time is killed.
     fn look(&mut self) {
         if self.ended.is_some() {
@@ -129,23 +125,25 @@ impl Process {
         }
     }
 
-    /// Starts it again when it ended by itself and has waited long enough.
-    pub(super) fn revive_when_due(&mut self, program: &Program) {
+    /// It ended by itself, and has waited long enough to be started again.
+    pub(super) fn is_due(&mut self) -> bool {
         self.look();
-        let Some((at, status)) = self.ended.filter(|_| self.stopping.is_none()) else { return };
-        if at.elapsed() < self.wait {
-            return;
-        }
+        self.stopping.is_none() && self.ended.is_some_and(|(at, _)| at.elapsed() >= self.wait)
+    }
+
+    /// Starts it again, after a longer wait the next time.
+    pub(super) fn start_again(&mut self, program: &Program, template: String) {
         self.wait = (self.wait * 2).min(LAST_WAIT);
         match spawn(program, &self.folder, &self.conf) {
             Ok(child) => {
                 self.child = child;
+                self.template = template;
                 self.started = now();
                 self.ended = None;
             }
             Err(error) => {
                 tracing::warn!("{error}");
-                self.ended = Some((now(), status));
+                self.ended = self.ended.map(|(_, status)| (now(), status));
             }
         }
     }

@@ -39,7 +39,7 @@ impl Build<'_> {
                 "affinity": self.affinity(seat),
                 "topologySpreadConstraints": self.spread(),
                 "tolerations": self.tolerations(),
-                "containers": [self.engine()],
+                "containers": [self.engine(seat)],
                 "volumes": [self.data_volume(seat), self.config_volume()],
             },
         });
@@ -50,7 +50,7 @@ impl Build<'_> {
         self.object(Kind::Pod, name, true, body)
     }
 
-    fn engine(&self) -> Value {
+    fn engine(&self, seat: Seat) -> Value {
         let spec = &self.cluster.spec;
         let image = spec.image.as_deref().unwrap_or(&self.settings.engine_image);
         let host = self.host("$(POD_NAME)");
@@ -97,6 +97,9 @@ impl Build<'_> {
                 {"name": "config", "mountPath": DIR, "readOnly": true},
             ],
         });
+        if let (Seat::Witness { .. }, Some(args)) = (seat, container["args"].as_array_mut()) {
+            args.extend([json!("--larder-witness"), json!("yes")]);
+        }
         if let Some(policy) = spec.image_pull_policy {
             container["imagePullPolicy"] = json!(policy.as_str());
         }

@@ -1,0 +1,279 @@
+//! SAVE, BGSAVE, LASTSAVE, BGREWRITEAOF, SHUTDOWN, REPLICAOF, ROLE, WAIT, and what replicas say: PSYNC, SYNC, REPLCONF.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Command, Ctx, Group, Keys, flag};
+use crate::clock;
+use crate::persist::start::{Goodbye, shut_down};
+use crate::persist::{rewrite, save};
+use crate::replication;
+use crate::server::Shared;
+use crate::session::After;
+
+const ADMIN: u32 = flag::ADMIN | flag::NOSCRIPT;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    Command::new("save", 1, ADMIN | flag::NO_MULTI, Keys::None, Group::Server, "1.0.0", "Saves the data set to disk and waits for it.", save_now),
+    Command::new("bgsave", -1, ADMIN, Keys::None, Group::Server, "1.0.0", "Saves the data set to disk in the background.", bgsave),
+    Command::new("lastsave", 1, flag::LOADING | flag::STALE | flag::FAST, Keys::None, Group::Server, "1.0.0", "Returns when the data set was last saved, unix seconds.", lastsave),
+    Command::new("bgrewriteaof", 1, ADMIN, Keys::None, Group::Server, "1.0.0", "Rewrites the append-only file in the background.", bgrewriteaof),
+    Command::new("shutdown", -1, ADMIN | flag::LOADING | flag::STALE | flag::NO_MULTI, Keys::None, Group::Server, "1.0.0", "Saves the data set as configured and ends the server.", shutdown),
+    Command::new("replicaof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "5.0.0", "Follows a primary, or becomes one.", replicaof),
+    Command::new("slaveof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "1.0.0", "The old name of REPLICAOF.", replicaof),
+    Command::new("role", 1, flag::LOADING | flag::STALE | flag::FAST | flag::NOSCRIPT, Keys::None, Group::Server, "2.8.12", "Returns the role in replication.", role),
+    Command::new("wait", 3, flag::NOSCRIPT, Keys::None, Group::Generic, "3.0.0", "Waits until replicas have acknowledged the client's writes.", wait),
+    Command::new("psync", -3, ADMIN | flag::NO_MULTI, Keys::None, Group::Server, "2.8.0", "Begins replication, from a place in a history.", psync),
+    Command::new("sync", 1, ADMIN | flag::NO_MULTI, Keys::None, Group::Server, "1.0.0", "Begins replication with a full sync.", sync),
+    Command::new("replconf", -1, ADMIN | flag::LOADING | flag::STALE, Keys::None, Group::Server, "3.0.0", "What a replica tells of itself.", replconf),
+];
+
+/// The server behind a context, to be kept by a thread; the error is already replied.
+fn server(ctx: &mut Ctx<'_, '_>) -> Option<Arc<Shared>> {
+    let shared = ctx.shared.strong();
+    if shared.is_none() {
+        ctx.reply.error("ERR the server is not ready");
+    }
+    shared
+}
+
+fn save_now(ctx: &mut Ctx<'_, '_>) {
+    if ctx.shared.persist.saving.swap(true, Ordering::AcqRel) {
+        ctx.reply.error("ERR Background save already in progress");
+        return;
+    }
+    let result = save::save(ctx.shared);
+    ctx.shared.persist.saving.store(false, Ordering::Release);
+    match result {
+        Ok(()) => ctx.reply.ok(),
+        Err(e) => ctx.reply.error(&format!("ERR {e}")),
+    }
+}
+
+fn bgsave(ctx: &mut Ctx<'_, '_>) {
+    if ctx.args.len() > 2 || (ctx.args.len() == 2 && !ctx.is_word(1, "schedule")) {
+        ctx.reply.syntax_error();
+        return;
+    }
+    let Some(shared) = server(ctx) else { return };
+    match save::background(&shared) {
+        Ok(()) => ctx.reply.simple("Background saving started"),
+        Err(e) => ctx.reply.error(&e),
+    }
+}
+
+fn lastsave(ctx: &mut Ctx<'_, '_>) {
+    ctx.reply.int(ctx.shared.persist.last_save_s.load(Ordering::Relaxed));
+}
+
+fn bgrewriteaof(ctx: &mut Ctx<'_, '_>) {
+    let Some(shared) = server(ctx) else { return };
+    if shared.persist.aof().is_none() {
+        ctx.reply.error("ERR the append-only file is off (appendonly no)");
+        return;
+    }
+    if shared.persist.saving.load(Ordering::Acquire) {
+        shared.persist.rewrite_wanted.store(true, Ordering::Release);
+        ctx.reply.simple("Background append only file rewriting scheduled");
+        return;
+    }
+    match rewrite::background(&shared, false) {
+        Ok(()) => ctx.reply.simple("Background append only file rewriting started"),
+        Err(e) => ctx.reply.error(&e),
+    }
+}
+
+fn shutdown(ctx: &mut Ctx<'_, '_>) {
+    let (mut how, mut force) = (Goodbye::AsConfigured, false);
+    for i in 1..ctx.args.len() {
+        match ctx.arg(i).to_ascii_lowercase().as_slice() {
+            b"save" => how = Goodbye::Save,
+            b"nosave" => how = Goodbye::NoSave,
+            b"force" => force = true,
+            b"now" => {}
+            b"abort" => {
+                ctx.reply.error("ERR No shutdown in progress.");
+                return;
+            }
+            _ => {
+                ctx.reply.syntax_error();
+                return;
+            }
+        }
+    }
+    let Some(shared) = server(ctx) else { return };
+    let client = ctx.session.info.clone();
+    let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
+        if let Err(why) = shut_down(&shared, how, force) {
+            let line = format!("-ERR Errors trying to SHUTDOWN. {why}\r\n");
+            shared.deliver(&client, line.into_bytes().into(), true);
+        }
+    });
+    if spawned.is_err() {
+        ctx.reply.error("ERR cannot start a thread");
+    }
+}
+
+fn replicaof(ctx: &mut Ctx<'_, '_>) {
+    if ctx.shared.cluster.is_enabled() {
+        ctx.reply.error("ERR REPLICAOF not allowed in cluster mode.");
+        return;
+    }
+    let Some(shared) = server(ctx) else { return };
+    let alone = ctx.is_word(1, "no") && ctx.is_word(2, "one");
+    let host = String::from_utf8_lossy(ctx.arg(1)).into_owned();
+    let port = crate::number::parse_i64(ctx.arg(2)).and_then(|p| u16::try_from(p).ok());
+    if !alone && port.is_none() {
+        ctx.reply.error("ERR Invalid master port");
+        return;
+    }
+    let change = move |shared: &Arc<Shared>| match port {
+        Some(port) if !alone => {
+            replication::follow(shared, &host, port);
+            Ok(())
+        }
+        _ => replication::promote(shared),
+    };
+    if ctx.in_exec {
+        // Roles change under all locks, and the transaction may hold some: right behind it then.
+        let spawned = std::thread::Builder::new().name("role".into()).spawn(move || {
+            if let Err(e) = change(&shared) {
+                tracing::error!(error = e, "the role was not changed");
+            }
+        });
+        match spawned {
+            Ok(_) => ctx.reply.ok(),
+            Err(_) => ctx.reply.error("ERR cannot start a thread"),
+        }
+        return;
+    }
+    match change(&shared) {
+        Ok(()) => ctx.reply.ok(),
+        Err(e) => ctx.reply.error(&e),
+    }
+}
+
+fn role(ctx: &mut Ctx<'_, '_>) {
+    let info = replication::info(ctx.shared);
+    if let Some(link) = info.link.filter(|_| info.is_replica) {
+        ctx.reply.array(5);
+        ctx.reply.bulk(b"slave");
+        ctx.reply.bulk(link.host.as_bytes());
+        ctx.reply.int(i64::from(link.port));
+        ctx.reply.bulk(link.state.as_bytes());
+        ctx.reply.int(if link.up { link.offset as i64 } else { -1 });
+        return;
+    }
+    let online: Vec<_> = info.peers.iter().filter(|p| p.state == "online").collect();
+    ctx.reply.array(3);
+    ctx.reply.bulk(b"master");
+    ctx.reply.int(info.offset as i64);
+    ctx.reply.array(online.len());
+    for peer in online {
+        ctx.reply.array(3);
+        ctx.reply.bulk(peer.ip.as_bytes());
+        ctx.reply.bulk(peer.port.to_string().as_bytes());
+        ctx.reply.bulk(peer.offset.to_string().as_bytes());
+    }
+}
+
+fn wait(ctx: &mut Ctx<'_, '_>) {
+    let (Some(wanted), Some(timeout)) = (ctx.int_arg(1), ctx.int_arg(2)) else { return };
+    if timeout < 0 {
+        ctx.reply.error("ERR timeout is negative");
+        return;
+    }
+    if ctx.shared.state.is_replica.load(Ordering::Acquire) {
+        ctx.reply.error(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a \
+             replica is configured to be writable (which is not the default) writes to replicas are just \
+             local and are not propagated.",
+        );
+        return;
+    }
+    let offset = ctx.session.last_write;
+    let have = ctx.shared.replicas_at(offset);
+    let wanted = wanted.clamp(0, i64::from(u32::MAX)) as u32;
+    if have >= wanted || ctx.in_exec || ctx.session.from_primary {
+        ctx.reply.int(i64::from(have));
+        return;
+    }
+    let deadline = if timeout == 0 { 0 } else { ctx.db.now_ms().saturating_add(timeout) };
+    ctx.session.wait = Some((wanted, offset, deadline));
+    ctx.shared.ask_for_acks();
+}
+
+/// A member feeds others only what is surely the shard's data: as primary while its lease holds, as
+/// replica while it is in sync. So one that came back empty never empties another.
+fn may_feed(shared: &Shared) -> bool {
+    if shared.state.is_replica.load(Ordering::Acquire) {
+        return replication::info(shared).link.is_some_and(|link| link.up);
+    }
+    clock::monotonic_ms() < shared.state.lease_until_ms.load(Ordering::Acquire)
+}
+
+/// The connection becomes a replica's link, unless we have nothing to give.
+fn become_replica(ctx: &mut Ctx<'_, '_>, wants: Option<(String, i64)>) {
+    if !may_feed(ctx.shared) {
+        ctx.reply.error("NOMASTERLINK Can't SYNC while not connected with my master");
+        return;
+    }
+    ctx.session.replica.is_sync = wants.is_none();
+    ctx.session.replica.wants = wants;
+    ctx.session.after = After::Replica;
+}
+
+fn psync(ctx: &mut Ctx<'_, '_>) {
+    let replid = String::from_utf8_lossy(ctx.arg(1)).chars().take(64).collect::<String>();
+    let Some(offset) = ctx.int_arg(2) else { return };
+    become_replica(ctx, Some((replid, offset)));
+}
+
+fn sync(ctx: &mut Ctx<'_, '_>) {
+    become_replica(ctx, None);
+}
+
+fn replconf(ctx: &mut Ctx<'_, '_>) {
+    if ctx.args.len().is_multiple_of(2) {
+        ctx.reply.syntax_error();
+        return;
+    }
+    for i in (1..ctx.args.len()).step_by(2) {
+        let (name, value) = (ctx.arg(i).to_ascii_lowercase(), ctx.arg(i + 1));
+        let text = || String::from_utf8_lossy(value).chars().take(128).collect::<String>();
+        let number = crate::number::parse_i64(value);
+        let told = &mut ctx.session.replica;
+        match name.as_slice() {
+            b"listening-port" => match number.and_then(|n| u16::try_from(n).ok()) {
+                Some(port) => told.listening_port = port,
+                None => {
+                    ctx.reply.not_an_integer();
+                    return;
+                }
+            },
+            b"ip-address" => told.ip_address = text(),
+            b"capa" if value.eq_ignore_ascii_case(b"eof") => told.capa_eof = true,
+            b"capa" if value.eq_ignore_ascii_case(b"psync2") => told.capa_psync2 = true,
+            b"capa" => {}
+            b"version" => told.version = text(),
+            b"rdb-only" => told.rdb_only = number == Some(1),
+            // Said behind the handshake only, where no reply is wanted.
+            b"ack" | b"fack" | b"getack" => return,
+            b"larder-common" => {
+                let end = ctx.shared.journal.end();
+                match ctx.shared.replication.common(&text(), end) {
+                    Some(offset) => ctx.reply.simple(&offset.to_string()),
+                    None => ctx.reply.error("ERR not a history of this member"),
+                }
+                return;
+            }
+            _ => {
+                let name = super::exec::printable(&name);
+                ctx.reply.error(&format!("ERR Unrecognized REPLCONF option: {name}"));
+                return;
+            }
+        }
+    }
+    ctx.reply.ok();
+}

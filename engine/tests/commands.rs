@@ -1,0 +1,244 @@
+//! What a stock server cannot be compared with: our own settings, limits, eviction, the slow log, CLIENT.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::process::Command;
+
+use support::{Client, Server, Value};
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Bulk(bytes)
+        | Value::Simple(bytes)
+        | Value::Error(bytes)
+        | Value::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Int(n) => n.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A field of INFO as a number.
+fn figure(client: &mut Client, name: &str) -> u64 {
+    let info = text(&client.words("INFO everything"));
+    let line = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {info}")).trim().parse().unwrap()
+}
+
+fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_larder-server"))
+}
+
+#[test]
+fn version_is_printed_as_launchers_look_for_it() {
+    let out = binary().arg("-v").output().unwrap();
+    let line = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && line.contains("v="), "{line}");
+}
+
+#[test]
+fn bad_configuration_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.conf");
+    std::fs::write(&path, "port 0\nappendfsync everysec # slow\n").unwrap();
+    let out = binary().arg(&path).output().unwrap();
+    let error = String::from_utf8(out.stderr).unwrap();
+    assert!(!out.status.success());
+    for part in ["FATAL CONFIG FILE ERROR", "at line 2", ">>> 'appendfsync everysec # slow'"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn renamed_commands_are_gone_under_their_old_names() {
+    let server = Server::larder(&[
+        "--rename-command",
+        "FLUSHALL",
+        "",
+        "--rename-command",
+        "FLUSHDB",
+        "wipe",
+    ]);
+    let mut client = server.connect();
+    client.words("SET k v");
+    for name in ["FLUSHALL", "flushall", "FLUSHDB"] {
+        assert!(text(&client.words(name)).starts_with("ERR unknown command"), "{name}");
+    }
+    assert_eq!(text(&client.words("DBSIZE")), "1");
+    assert_eq!(text(&client.words("WIPE")), "OK");
+    assert_eq!(text(&client.words("DBSIZE")), "0");
+}
+
+#[test]
+fn hits_misses_and_commands_are_counted_exactly() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    client.words("SET k v");
+    let before = [figure(&mut client, "keyspace_hits"), figure(&mut client, "keyspace_misses")];
+    for _ in 0..30 {
+        client.words("GET k");
+    }
+    for _ in 0..10 {
+        client.words("GET none");
+    }
+    assert_eq!(figure(&mut client, "keyspace_hits"), before[0] + 30);
+    assert_eq!(figure(&mut client, "keyspace_misses"), before[1] + 10);
+    assert_eq!(figure(&mut client, "connected_clients"), 1);
+    assert!(figure(&mut client, "used_memory_peak") >= figure(&mut client, "used_memory"));
+}
+
+#[test]
+fn slow_commands_are_listed_and_quick_ones_are_not() {
+    let server = Server::larder(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    assert_eq!(text(&client.words("CONFIG SET slowlog-log-slower-than 20000")), "OK");
+    client.words("SET quick 1");
+    client.words("DEBUG SLEEP 0.05");
+    let Value::Array(entries) = client.words("SLOWLOG GET 10") else { panic!("no list") };
+    let listed = format!("{entries:?}");
+    assert!(listed.contains("SLEEP") || entries.len() == 1, "{listed}");
+    assert_eq!(text(&client.words("SLOWLOG RESET")), "OK");
+    assert_eq!(text(&client.words("CONFIG SET slowlog-log-slower-than 0")), "OK");
+    client.words("SET quick 1");
+    assert_ne!(text(&client.words("SLOWLOG LEN")), "0");
+}
+
+#[test]
+fn debug_is_closed_unless_it_was_opened() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    assert!(text(&client.words("DEBUG SLEEP 0")).starts_with("ERR DEBUG command not allowed"));
+    assert!(text(&client.words("CONFIG SET dir /tmp")).contains("protected"));
+}
+
+#[test]
+fn memory_is_kept_at_its_bound_and_keys_in_use_stay() {
+    let server = Server::larder(&[
+        "--maxmemory",
+        "4mb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+        "--maxmemory-samples",
+        "10",
+    ]);
+    let mut client = server.connect();
+    let value = "x".repeat(1000);
+    client.command(&["SET", "hot", "1"]);
+    for i in 0..16_000 {
+        let reply = client.command(&["SET", &format!("key:{i}"), &value]);
+        assert_eq!(text(&reply), "OK", "at {i}");
+        if i % 50 == 0 {
+            client.words("GET hot");
+        }
+    }
+    assert!(figure(&mut client, "evicted_keys") > 8000);
+    assert!(figure(&mut client, "used_memory") <= (4 << 20) + (512 << 10));
+    assert_eq!(text(&client.words("CONFIG SET maxmemory-policy noeviction")), "OK");
+    assert_eq!(text(&client.words("CONFIG SET maxmemory 1mb")), "OK");
+    let refused = text(&client.command(&["SET", "more", &value]));
+    assert_eq!(refused, "OOM command not allowed when used memory > 'maxmemory'.");
+    assert_eq!(text(&client.words("DEL key:15999")), "1");
+}
+
+#[test]
+fn volatile_policies_spare_keys_without_an_expiry() {
+    let server = Server::larder(&["--maxmemory", "2mb", "--maxmemory-policy", "volatile-ttl"]);
+    let mut client = server.connect();
+    let value = "x".repeat(1000);
+    client.words("SET kept 1");
+    for i in 0..4000 {
+        client.command(&["SET", &format!("key:{i}"), &value, "EX", "1000"]);
+    }
+    assert!(figure(&mut client, "evicted_keys") > 1000);
+    assert_eq!(text(&client.words("GET kept")), "1");
+}
+
+#[test]
+fn dumped_values_are_restored_whole() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    client.words("SET s hello");
+    client.words("SET n 12345");
+    client.words("RPUSH l a b 3");
+    client.words("HSET h f v g 2");
+    client.words("ZADD z 1.5 a 2 b");
+    client.words("SADD set 1 2 x");
+    for key in ["s", "n", "l", "h", "z", "set"] {
+        let Value::Bulk(payload) = client.words(&format!("DUMP {key}")) else { panic!("{key}") };
+        let copy = format!("{key}:copy");
+        let reply = client.command(&[b"RESTORE".as_slice(), copy.as_bytes(), b"0", &payload]);
+        assert_eq!(text(&reply), "OK", "{key}");
+        let Value::Bulk(again) = client.words(&format!("DUMP {copy}")) else { panic!("{copy}") };
+        assert_eq!(again.len(), payload.len(), "{key}");
+        let mut broken = payload.clone();
+        broken[0] ^= 0x55;
+        let reply = client.command(&[b"RESTORE".as_slice(), b"x", b"0", &broken]);
+        assert_eq!(text(&reply), "ERR DUMP payload version or checksum are wrong");
+    }
+}
+
+#[test]
+fn scan_sees_every_key_that_stays() {
+    let server = Server::larder(&["--io-threads", "2"]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    for i in 0..3000 {
+        client.command(&["SET", &format!("stay:{i}"), "v"]);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut cursor = "0".to_string();
+    let mut round = 0;
+    loop {
+        let reply = client.command(&["SCAN", &cursor, "MATCH", "stay:*", "COUNT", "50"]);
+        let Value::Array(parts) = reply else { panic!("no list") };
+        let Value::Array(keys) = &parts[1] else { panic!("no keys") };
+        seen.extend(keys.iter().map(text));
+        cursor = text(&parts[0]);
+        if cursor == "0" {
+            break;
+        }
+        for i in 0..20 {
+            other.command(&["SET", &format!("come:{round}:{i}"), "v"]);
+            other.command(&["DEL", &format!("come:{}:{i}", round / 2)]);
+        }
+        round += 1;
+    }
+    assert_eq!(seen.len(), 3000);
+}
+
+#[test]
+fn paused_writers_go_on_when_they_may() {
+    let server = Server::larder(&[]);
+    let (mut client, mut writer) = (server.connect(), server.connect());
+    assert_eq!(text(&client.words("CLIENT PAUSE 60000 WRITE")), "OK");
+    writer.send(&["SET", "k", "v"]);
+    assert_eq!(text(&client.words("GET k")), "NilBulk");
+    assert_eq!(text(&client.words("CLIENT UNPAUSE")), "OK");
+    assert_eq!(text(&writer.reply().unwrap()), "OK");
+    assert_eq!(text(&client.words("GET k")), "v");
+}
+
+#[test]
+fn killed_clients_are_closed_and_the_killer_gets_its_reply() {
+    let server = Server::larder(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    other.words("PING");
+    assert_eq!(text(&client.words("CLIENT KILL TYPE normal")), "1");
+    assert!(other.reply().is_err());
+    assert_eq!(text(&client.words("CLIENT KILL TYPE normal SKIPME no")), "1");
+    assert!(client.reply().is_err());
+}
+
+#[test]
+fn emptied_databases_give_their_memory_back() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    for i in 0..2000 {
+        client.command(&["SET", &format!("key:{i}"), &"x".repeat(500)]);
+    }
+    assert!(figure(&mut client, "used_memory_dataset") > 1_000_000);
+    assert_eq!(text(&client.words("FLUSHALL")), "OK");
+    // What is large is freed aside: it is gone in a moment, not at once.
+    let emptied = (0..2000).any(|_| figure(&mut client, "used_memory_dataset") == 0);
+    assert!(emptied, "{} bytes are left", figure(&mut client, "used_memory_dataset"));
+    assert_eq!(text(&client.words("DBSIZE")), "0");
+}

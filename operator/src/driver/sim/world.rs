@@ -1,0 +1,396 @@
+//! The simulated world itself: what there is, what time does to it, what faults do.
+
+use std::collections::BTreeMap;
+
+use engine::topology::{Change, MemberId, Report, Role, Shard, ShardId, Topology};
+
+use super::Rng;
+use crate::desired::{Desired, Seat};
+use crate::observed::{Address, Body, Disk, Member, Observed, Phase};
+use crate::plan::Step;
+use crate::status::Status;
+
+/// Ticks from a body to a process that answers.
+const START_TICKS: u64 = 2;
+/// Ticks from joining to being in sync.
+const SYNC_TICKS: u64 = 2;
+/// Ticks after which a silent primary is replaced.
+const FAILOVER_TICKS: u64 = 2;
+
+/// How often what goes wrong, of a hundred.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A member does not answer the operator in a round.
+    pub unseen_percent: u8,
+    /// A step, or its answer, is lost.
+    pub lost_percent: u8,
+    /// The operator crashes at a step.
+    pub crash_percent: u8,
+    /// A process is killed and comes back in the same body, in a tick.
+    pub kill_percent: u8,
+    /// A body is deleted, in a tick.
+    pub delete_percent: u8,
+    /// A disk is lost with its body, in a tick.
+    pub wipe_percent: u8,
+    /// Everything is deleted at once, in a tick; the disks too where there are no volumes.
+    pub all_percent: u8,
+}
+
+/// What a member keeps: in its body, or on its disk where there are volumes.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    id: MemberId,
+    /// The cluster that it belongs to.
+    cluster: Option<String>,
+    /// Wrote or synced data: it must not lose to an empty one.
+    has_data: bool,
+    config: String,
+}
+
+#[derive(Clone, Debug)]
+struct Pod {
+    uid: String,
+    template: String,
+    /// Tick at which its process answers.
+    up_at: u64,
+    in_sync_at: u64,
+}
+
+/// All there is.
+pub struct World {
+    volumes: bool,
+    now: u64,
+    serial: u64,
+    pods: BTreeMap<Seat, Pod>,
+    /// Of each seat that has a body or a disk.
+    memories: BTreeMap<Seat, Memory>,
+    /// The committed topology, as long as somebody has it.
+    pub topology: Option<Topology>,
+    pub formed: u64,
+    down_since: BTreeMap<ShardId, u64>,
+}
+
+impl World {
+    pub(super) fn new(volumes: bool) -> Self {
+        Self {
+            volumes,
+            now: 0,
+            serial: 0,
+            pods: BTreeMap::new(),
+            memories: BTreeMap::new(),
+            topology: None,
+            formed: 0,
+            down_since: BTreeMap::new(),
+        }
+    }
+
+    fn fresh(&mut self, what: &str) -> String {
+        self.serial += 1;
+        format!("{what}{:06}", self.serial)
+    }
+
+    fn is_up(&self, seat: Seat) -> bool {
+        self.pods.get(&seat).is_some_and(|p| p.up_at <= self.now)
+    }
+
+    /// The seat in which a member of the topology lives and answers.
+    fn seat_of(&self, id: &str) -> Option<Seat> {
+        let (seat, _) = self.memories.iter().find(|(_, m)| m.id == id)?;
+        self.is_up(*seat).then_some(*seat)
+    }
+
+    fn has_quorum(&self) -> bool {
+        let Some(topology) = &self.topology else { return false };
+        let up = topology.voters.iter().filter(|v| self.seat_of(v).is_some()).count();
+        up > topology.voters.len() / 2
+    }
+
+    /// A topology that nobody has any more is gone.
+    fn forget_if_unknown(&mut self) {
+        let Some(topology) = &self.topology else { return };
+        if !self.memories.values().any(|m| m.cluster.as_ref() == Some(&topology.cluster)) {
+            self.topology = None;
+            self.down_since.clear();
+        }
+    }
+
+    /// One tick of the council: silent primaries are replaced by members in sync, voters re-picked.
+    pub(super) fn tick(&mut self) {
+        self.now += 1;
+        self.forget_if_unknown();
+        if !self.has_quorum() {
+            return;
+        }
+        let Some(mut topology) = self.topology.take() else { return };
+        let voters: Vec<MemberId> = topology.members.keys().cloned().collect();
+        let up = voters.iter().filter(|id| self.seat_of(id).is_some());
+        topology.voters = up.take(5).cloned().collect();
+        for (id, shard) in &mut topology.shards {
+            let alive = shard.primary.as_ref().is_some_and(|p| self.seat_of(p).is_some());
+            if alive {
+                self.down_since.remove(id);
+                continue;
+            }
+            let since = *self.down_since.entry(*id).or_insert(self.now);
+            if shard.primary.is_some() && self.now - since < FAILOVER_TICKS {
+                continue;
+            }
+            let members: Vec<_> =
+                topology.members.values().filter(|m| m.shard == Some(*id)).collect();
+            let seats: Vec<_> =
+                members.iter().filter_map(|m| Some((self.seat_of(&m.id)?, &m.id))).collect();
+            let has_data = |seat: &Seat| self.memories.get(seat).is_some_and(|m| m.has_data);
+            // An empty one only when none of the shard's members has data any more.
+            let data_may_be = members.len() > seats.len();
+            let best = seats.iter().find(|(seat, _)| has_data(seat));
+            let best = best.or(seats.first().filter(|_| !data_may_be));
+            if let Some((_, to)) = best {
+                shard.primary = Some((*to).clone());
+                topology.epoch += 1;
+                shard.epoch = topology.epoch;
+                self.down_since.remove(id);
+            }
+        }
+        let primaries: Vec<MemberId> =
+            topology.shards.values().filter_map(|s| s.primary.clone()).collect();
+        for (seat, memory) in &mut self.memories {
+            let synced = self.pods.get(seat).is_some_and(|p| p.in_sync_at <= self.now);
+            memory.has_data |= primaries.contains(&memory.id)
+                || synced && topology.members.contains_key(&memory.id);
+        }
+        self.topology = Some(topology);
+    }
+
+    /// What goes wrong in this tick. As many voters stay as it takes to decide, or none does: nobody
+    /// promises to survive less.
+    pub(super) fn suffer(&mut self, desired: &Desired, faults: &Faults, rng: &mut Rng) {
+        if rng.percent(faults.all_percent) {
+            self.pods.clear();
+            if !self.volumes {
+                self.memories.clear();
+            }
+            return;
+        }
+        let seats: Vec<Seat> = self.pods.keys().copied().collect();
+        if seats.is_empty() {
+            return;
+        }
+        let seat = seats[usize::try_from(rng.below(seats.len() as u64)).unwrap_or(0)];
+        let all_up = seats.iter().all(|s| self.is_up(*s));
+        if rng.percent(faults.kill_percent) {
+            self.kill(seat);
+        }
+        // Losing what a member remembers is only survived while the others have all of it.
+        let whole = desired.replicas > 0 && all_up && self.is_whole(desired);
+        if whole && (self.volumes || seats.len() > 2) && rng.percent(faults.delete_percent) {
+            self.pods.remove(&seat);
+            if !self.volumes {
+                self.memories.remove(&seat);
+            }
+        } else if whole && seats.len() > 2 && rng.percent(faults.wipe_percent) {
+            self.wipe(seat);
+        }
+    }
+
+    /// The process of this seat is killed; it comes back in the same body.
+    pub fn kill(&mut self, seat: Seat) {
+        if let Some(pod) = self.pods.get_mut(&seat) {
+            pod.up_at = self.now + START_TICKS;
+            pod.in_sync_at = pod.up_at + SYNC_TICKS;
+        }
+    }
+
+    /// The disk of this seat is lost, and the body with it.
+    pub fn wipe(&mut self, seat: Seat) {
+        self.pods.remove(&seat);
+        self.memories.remove(&seat);
+    }
+
+    fn is_whole(&self, desired: &Desired) -> bool {
+        let Some(topology) = &self.topology else { return false };
+        let data = usize::from(desired.shards) * usize::from(desired.members_per_shard());
+        topology.members.len() >= data + usize::from(desired.witnesses())
+            && topology.members.keys().all(|id| {
+                let seat = self.seat_of(id);
+                let memory = seat.and_then(|s| self.memories.get(&s));
+                memory.is_some_and(|m| m.has_data) || topology.members[id].shard.is_none()
+            })
+            && topology.voters.len() >= 3.min(topology.members.len())
+    }
+
+    pub(super) fn observe(
+        &self,
+        desired: &Desired,
+        past: Option<Box<Status>>,
+        mut is_unseen: impl FnMut(Seat) -> bool,
+    ) -> Observed {
+        let now = format!("{}", self.now);
+        let mut observed = Observed { past, now, ..Observed::default() };
+        let template = desired.at_start_hash();
+        for (seat, memory) in &self.memories {
+            let name = seat.name(&desired.name);
+            let address = Address { host: name.clone(), port: 6379, bus_port: 16379 };
+            let disk = self.volumes.then(|| Disk { uid: memory.id.clone(), fresh: false });
+            let pod = self.pods.get(seat);
+            let body = pod.map(|p| Body {
+                uid: p.uid.clone(),
+                phase: Phase::Running,
+                started: true,
+                outdated: p.template != template,
+                ..Body::default()
+            });
+            observed.members.insert(*seat, Member { body, disk, address, ..Member::default() });
+            if self.is_up(*seat) && !is_unseen(*seat) {
+                let topology = self.topology.as_ref();
+                let topology = topology.filter(|t| memory.cluster.as_ref() == Some(&t.cluster));
+                observed.hear(*seat, self.report(*seat, memory, &name), topology.cloned());
+            }
+        }
+        observed
+    }
+
+    fn report(&self, seat: Seat, memory: &Memory, name: &str) -> Report {
+        let topology = self.topology.as_ref();
+        let known = topology.and_then(|t| t.members.get(&memory.id));
+        let leads = |s: &Shard| s.primary.as_ref() == Some(&memory.id);
+        let role = match known.map(|m| m.shard) {
+            None => Role::None,
+            Some(None) => Role::Witness,
+            Some(Some(_)) if topology.is_some_and(|t| t.shards.values().any(leads)) => {
+                Role::Primary
+            }
+            Some(Some(_)) => Role::Replica,
+        };
+        let synced = self.pods.get(&seat).is_some_and(|p| p.in_sync_at <= self.now);
+        Report {
+            id: memory.id.clone(),
+            name: name.into(),
+            role,
+            in_sync: role == Role::Replica && synced,
+            config_hash: memory.config.clone(),
+            ..Report::default()
+        }
+    }
+
+    /// Carries out a step, as often as it is asked.
+    pub(super) fn apply(&mut self, desired: &Desired, step: &Step) -> Result<(), String> {
+        match step {
+            Step::CreateMember { seat } => self.create(desired, *seat),
+            Step::DeleteMember { seat, uid, disk, .. } => {
+                let is_it = |p: &Pod| uid.as_ref() == Some(&p.uid);
+                if self.pods.get(seat).is_some_and(is_it) || uid.is_none() {
+                    self.pods.remove(seat);
+                    if *disk || !self.volumes {
+                        self.assert_has_left(*seat);
+                        self.memories.remove(seat);
+                    }
+                }
+            }
+            Step::RestartMember { seat, uid } => {
+                if self.pods.get(seat).is_some_and(|p| p.uid == *uid) {
+                    self.assert_spare(desired, *seat);
+                    self.pods.remove(seat);
+                    if !self.volumes {
+                        self.memories.remove(seat);
+                    }
+                }
+            }
+            Step::Form { seat, me, incarnation, shards } => {
+                return self.form(*seat, me, *incarnation, shards);
+            }
+            Step::Adopt { seat, topology, me } => {
+                let up = self.is_up(*seat);
+                let memory = self.memories.get_mut(seat).filter(|m| up && m.id == me.id);
+                let memory = memory.ok_or("nobody answers")?;
+                memory.cluster.get_or_insert_with(|| topology.cluster.clone());
+            }
+            Step::Join { member } => {
+                self.commit(&Change::Join(member.clone()))?;
+                let seat = Seat::parse(&desired.name, &member.name);
+                if let Some(pod) = seat.and_then(|s| self.pods.get_mut(&s)) {
+                    pod.in_sync_at = self.now + SYNC_TICKS;
+                }
+            }
+            Step::Leave { id, .. } => return self.commit(&Change::Leave { member: id.clone() }),
+            Step::Assign { shard, slots, .. } => {
+                return self.commit(&Change::Assign { shard: *shard, slots: slots.clone() });
+            }
+            Step::Configure { seat, hash, .. } => {
+                let up = self.is_up(*seat);
+                let memory = self.memories.get_mut(seat).filter(|_| up);
+                memory.ok_or("nobody answers")?.config.clone_from(hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, desired: &Desired, seat: Seat) {
+        if self.pods.contains_key(&seat) {
+            return;
+        }
+        let uid = self.fresh("uid");
+        if !self.memories.contains_key(&seat) {
+            // A member's number in the council is in the first digits of its ID.
+            self.serial += 1;
+            let id = format!("{:016x}{:024x}", self.serial, 0);
+            self.memories.insert(seat, Memory { id, ..Memory::default() });
+        }
+        if let Some(memory) = self.memories.get_mut(&seat) {
+            memory.config = desired.live_hash();
+        }
+        let up_at = self.now + START_TICKS;
+        let (template, in_sync_at) = (desired.at_start_hash(), up_at + SYNC_TICKS);
+        self.pods.insert(seat, Pod { uid, template, up_at, in_sync_at });
+    }
+
+    /// Nobody in the world may remember a cluster when one is formed.
+    fn form(
+        &mut self,
+        seat: Seat,
+        me: &engine::topology::Member,
+        incarnation: u64,
+        shards: &[engine::topology::SlotRange],
+    ) -> Result<(), String> {
+        if !self.is_up(seat) {
+            return Err("nobody answers".into());
+        }
+        let belongs = |m: &Memory| m.cluster.is_some();
+        if self.memories.get(&seat).is_some_and(belongs) {
+            return Err("the member belongs to a cluster".into());
+        }
+        assert!(!self.memories.values().any(belongs), "formed while a member remembers a cluster");
+        self.formed += 1;
+        let cluster = self.fresh("cluster");
+        let topology = Topology::form(cluster.clone(), incarnation, me, shards)?;
+        self.topology = Some(topology);
+        if let Some(memory) = self.memories.get_mut(&seat) {
+            memory.cluster = Some(cluster);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, change: &Change) -> Result<(), String> {
+        if !self.has_quorum() {
+            return Err("no majority of the council answers".into());
+        }
+        self.topology.as_mut().ok_or("no cluster")?.apply(change)
+    }
+
+    /// A disk is deleted only after its member has left.
+    fn assert_has_left(&self, seat: Seat) {
+        let id = self.memories.get(&seat).map(|m| &m.id);
+        let member = id.and_then(|id| self.topology.as_ref()?.members.get(id));
+        assert!(member.is_none() || !self.volumes, "the disk of a member is deleted");
+    }
+
+    /// A member is restarted only while all others of its shard serve.
+    fn assert_spare(&self, desired: &Desired, seat: Seat) {
+        let Some(topology) = &self.topology else { return };
+        let others = topology.members.values().filter(|m| {
+            m.shard.is_some() && m.shard == seat.shard() && m.name != seat.name(&desired.name)
+        });
+        for other in others {
+            assert!(self.seat_of(&other.id).is_some(), "restarted without a spare: {seat}");
+        }
+    }
+}

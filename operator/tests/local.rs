@@ -1,0 +1,150 @@
+//! Real processes: `larder run` as a user starts it, with a client that follows redirections.
+
+#[path = "common/scenario.rs"]
+mod scenario;
+
+#[path = "local/client.rs"]
+mod client;
+#[path = "local/cluster.rs"]
+mod cluster;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use client::Client;
+use cluster::{Cluster, eventually};
+use scenario::Line;
+
+const THREE_SHARDS: &str = "{shards: 3}";
+
+/// One cluster at a time: each is six processes.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fill(client: &mut Client, keys: std::ops::Range<u32>) {
+    for key in keys {
+        let key = format!("key:{key}");
+        assert_eq!(client.call(&["SET", &key, &key]).unwrap(), "OK");
+    }
+}
+
+fn missing(client: &mut Client, keys: std::ops::Range<u32>) -> Vec<u32> {
+    keys.filter(|key| {
+        let key = format!("key:{key}");
+        client.call(&["GET", &key]).unwrap() != key
+    })
+    .collect()
+}
+
+#[test]
+fn data_is_there_after_a_stop_and_a_start() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), THREE_SHARDS);
+    assert_eq!(cluster.endpoints.len(), 6);
+    let mut client = Client::new(&cluster.endpoints, &cluster.password);
+    fill(&mut client, 0..1000);
+    assert_eq!(missing(&mut client, 0..1000), Vec::<u32>::new());
+    let before = (cluster.endpoints.clone(), cluster.password.clone());
+    cluster.stop();
+
+    let cluster = Cluster::start(dir.path(), THREE_SHARDS);
+    assert_eq!((cluster.endpoints.clone(), cluster.password.clone()), before);
+    let mut client = Client::new(&cluster.endpoints, &cluster.password);
+    assert_eq!(missing(&mut client, 0..1000), Vec::<u32>::new());
+    cluster.stop();
+}
+
+#[test]
+fn without_the_password_nothing_is_served() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), "{shards: 1, replicasPerShard: 0}");
+    let mut stranger = Client::new(&cluster.endpoints, "");
+    for command in [&["GET", "a"][..], &["SET", "a", "1"], &["CLUSTER", "NODES"], &["KEYS", "*"]] {
+        let refused = stranger.call(command).unwrap_err();
+        assert!(refused.starts_with("NOAUTH"), "{command:?}: {refused}");
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), THREE_SHARDS);
+    let mut client = Client::new(&cluster.endpoints, &cluster.password);
+    fill(&mut client, 0..300);
+    let status = cluster.status();
+    let primary = status["shards"][0]["primary"].as_str().unwrap().to_string();
+    cluster.kill(&primary);
+    eventually("writes go on in every shard", || {
+        (0..50).all(|key| client.call(&["SET", &format!("after:{key}"), "1"]).is_ok())
+    });
+    eventually("the cluster is whole again", || {
+        let status = cluster.status();
+        let settled = status["conditions"][1]["reason"] == "Settled";
+        settled && status["ready"] == "6/6"
+    });
+    cluster.stop();
+}
+
+#[test]
+fn members_end_with_their_larder() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), "{shards: 1, replicasPerShard: 0}");
+    let pids = cluster.pids();
+    assert_eq!(pids.len(), 1);
+    cluster.kill_larder();
+    eventually("no member is left", || pids.iter().all(|pid| !cluster::is_alive(*pid)));
+}
+
+#[test]
+fn a_wrong_manifest_is_refused_with_the_name_of_the_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = cluster::refused(dir.path(), "{shards: 3, replica: 1}");
+    assert!(said.contains("spec.replica: is not a field of CacheCluster"), "{said}");
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn the_plan_is_told_and_nothing_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = cluster::planned(dir.path(), THREE_SHARDS);
+    let created = said.lines().filter(|l| l.starts_with("FormCluster: create member=")).count();
+    assert_eq!(created, 6, "{said}");
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn scenarios_end_as_they_say() {
+    let _alone = alone();
+    for (file, lines) in scenario::all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = None;
+        for line in lines {
+            match (line, &cluster) {
+                (Line::Desired { shards, replicas }, None) => {
+                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
+                    cluster = Some(Cluster::start(dir.path(), &spec));
+                }
+                (Line::Desired { shards, replicas }, Some(_)) => {
+                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
+                    cluster::manifest(dir.path(), &spec);
+                }
+                (Line::Kill(name), Some(cluster)) => cluster.kill(&name),
+                (Line::Wipe(name), Some(cluster)) => cluster.wipe(&name),
+                (Line::Expect { members }, Some(cluster)) => {
+                    eventually(&format!("{file}: {members} members"), || {
+                        let status = serde_json::from_value(cluster.status()).unwrap();
+                        scenario::is_as_expected(&status, members)
+                    });
+                }
+                (_, None) => panic!("{file}: nothing is desired yet"),
+            }
+        }
+        cluster.unwrap().stop();
+    }
+}
