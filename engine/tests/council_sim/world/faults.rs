@@ -75,11 +75,16 @@ impl World {
     }
 
     /// The member comes back under another ID, with nothing, and the operator lets it take its old place.
-    /// Once per world, and not where its vote was the only one: nobody could go on without that.
+    /// Once per world, and not where a majority cannot do without its vote.
     fn lose_disk(&mut self, n: usize) {
-        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
-        let voters = known.max_by_key(|t| t.epoch).map_or(0, |t| t.voters.len());
-        if self.has_lost_disk || voters < 3 || self.nodes[n].council.is_none() {
+        // Two others must know that there are three voters: a council that is just growing from two to
+        // three still needs both.
+        let knows = |node: &Node| {
+            let topology = node.council.as_ref().and_then(Council::topology);
+            topology.is_some_and(|t| t.voters.len() >= 3 && t.voters.contains(&node.member.id))
+        };
+        let others = self.nodes.iter().enumerate().filter(|(m, node)| *m != n && knows(node));
+        if self.has_lost_disk || others.count() < 2 || self.nodes[n].council.is_none() {
             return;
         }
         self.has_lost_disk = true;
