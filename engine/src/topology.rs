@@ -163,6 +163,7 @@ pub enum Change {
         shard: ShardId,
         to: MemberId,
         expected: Epoch,
+        /// 0: a handover, in which nothing could be lost.
         window_ms: u64,
         /// Boot and lineage that the choice was made by.
         #[serde(default)]

@@ -62,6 +62,13 @@ impl Topology {
                 state.epoch = epoch;
                 state.boot.clone_from(boot);
                 state.floor.clone_from(lineage);
+                // Who was replaced without having handed over has other data than its successor, until
+                // it has followed that one.
+                if *window_ms > 0
+                    && let Some(from) = &from
+                {
+                    state.in_sync.remove(from);
+                }
                 state.in_sync.insert(to.clone(), boot.clone());
                 self.note_failover(id, from, to, *window_ms);
                 true

@@ -240,7 +240,7 @@ impl Council {
             Choice::Appoint { to, boot, lineage } => {
                 let last_ms = shard.primary.as_ref().and_then(|p| self.seen.get(p));
                 let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));
-                let window_ms = self.now_ms.saturating_sub(last_ms);
+                let window_ms = self.now_ms.saturating_sub(last_ms).max(1);
                 let expected = shard.epoch;
                 let change = Change::Promote { shard: id, to, expected, window_ms, boot, lineage };
                 self.promote(id, change);

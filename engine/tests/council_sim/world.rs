@@ -84,6 +84,8 @@ pub(crate) struct World {
     tracing: bool,
     trace: Vec<String>,
     healthy: bool,
+    has_lost_disk: bool,
+    has_formed: bool,
 }
 
 #[derive(Default)]
@@ -160,6 +162,8 @@ impl World {
             tracing,
             trace: vec![],
             healthy: false,
+            has_lost_disk: false,
+            has_formed: false,
             rng,
         };
         for (name, shard) in places {
@@ -489,7 +493,8 @@ impl World {
                 continue;
             };
             // It may have restarted since it was chosen, and then never acts under this epoch.
-            if shard.boot != format!("{}-{}", to, self.nodes[to].boot) {
+            let is_gone = self.nodes[to].council.is_none();
+            if is_gone || shard.boot != format!("{}-{}", to, self.nodes[to].boot) {
                 continue;
             }
             let others: BTreeMap<MemberId, &Data> = self
@@ -634,12 +639,17 @@ impl World {
         self.after(150_000, Action::Operate);
         let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology().cloned());
         let Some(topology) = known.max_by_key(|t| t.epoch) else {
+            // Nobody who is there knows anything; those who do will be back.
+            if self.has_formed {
+                return;
+            }
             let now = self.clock(0);
             let cluster = self.rng.hex40();
             let shards: Vec<_> = (0..self.shards).map(|i| even_slots(i, self.shards)).collect();
             let node = &mut self.nodes[0];
             if let Some(council) = &mut node.council {
                 council.form(now, cluster, 1, &node.member, &shards).unwrap();
+                self.has_formed = true;
             }
             self.drive(0);
             return;

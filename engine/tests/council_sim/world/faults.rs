@@ -3,13 +3,13 @@
 use engine::council::Council;
 use engine::topology::Change;
 
-use super::{Node, World};
+use super::{Data, Disk, Node, World};
 
 impl World {
     pub(super) fn fault(&mut self) {
         let n = self.rng.below(self.nodes.len() as u64) as usize;
         let now = self.now_us;
-        match self.rng.below(14) {
+        match self.rng.below(15) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -52,6 +52,7 @@ impl World {
                 }
             }
             8 => self.hand_over(),
+            12 => self.lose_disk(n),
             9 => {
                 let until = now + 1_000_000 + self.rng.below(8_000_000);
                 self.nodes[n].data_cut_until = until;
@@ -71,6 +72,32 @@ impl World {
                 self.cut(side);
             }
         }
+    }
+
+    /// The member comes back under another ID, with nothing, and the operator lets it take its old place.
+    /// Once per world, and not where a majority cannot do without its vote.
+    fn lose_disk(&mut self, n: usize) {
+        // Two others must know that there are three voters: a council that is just growing from two to
+        // three still needs both.
+        let knows = |node: &Node| {
+            let topology = node.council.as_ref().and_then(Council::topology);
+            topology.is_some_and(|t| t.voters.len() >= 3 && t.voters.contains(&node.member.id))
+        };
+        let others = self.nodes.iter().enumerate().filter(|(m, node)| *m != n && knows(node));
+        if self.has_lost_disk || others.count() < 2 || self.nodes[n].council.is_none() {
+            return;
+        }
+        self.has_lost_disk = true;
+        let down = 50_000 + self.rng.below(3_000_000);
+        self.crash(n, down);
+        let id = self.rng.hex40();
+        let node = &mut self.nodes[n];
+        node.disk = Disk::default();
+        node.data = Data::default();
+        self.ids.remove(&node.member.id);
+        node.member.id.clone_from(&id);
+        self.ids.insert(id, n);
+        self.note(|w| format!("{} has lost its disk", w.name(n)));
     }
 
     /// Splits the world in two, in both directions or in one.
