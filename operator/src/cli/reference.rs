@@ -38,9 +38,9 @@ fn rows(out: &mut String, path: &str, schema: &Value, depth: usize) {
     for (name, field) in properties {
         let inner = format!("{path}.{name}");
         let default = match field.get("default") {
-            Some(value) => format!("`{}`", plain(value)),
+            Some(value) if *value != "" => format!("`{}`", plain(value)),
             None if required.contains(&name.as_str()) && path == "spec" => "required".into(),
-            None => String::new(),
+            _ => String::new(),
         };
         let text = field["description"].as_str().unwrap_or_default();
         let text = text.replace('\n', " ").replace('|', "\\|");
