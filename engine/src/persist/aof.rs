@@ -187,6 +187,3 @@ impl Log {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;
