@@ -8,9 +8,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-#[cfg(test)]
-pub mod crashing;
-
 /// A file that is written from front to back.
 pub trait DiskFile: Write + Send {
     /// Puts everything that was written on disk.

@@ -118,7 +118,8 @@ impl Shared {
     }
 
     fn aof_folder(&self) -> PathBuf {
-        self.folder().join(self.config.get("appenddirname").unwrap_or_else(|| "appendonlydir".into()))
+        self.folder()
+            .join(self.config.get("appenddirname").unwrap_or_else(|| "appendonlydir".into()))
     }
 
     fn aof_name(&self) -> String {

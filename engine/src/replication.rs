@@ -92,7 +92,8 @@ pub fn random_id() -> String {
         // No such device: the clock and the process are what tells two members apart.
         let seed = crate::clock::monotonic_us() ^ u64::from(std::process::id()) << 40;
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(i as u32 * 7) >> 24) as u8;
+            *byte =
+                (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(i as u32 * 7) >> 24) as u8;
         }
     }
     bytes.iter().map(|b| format!("{b:02x}")).collect()
@@ -133,6 +134,11 @@ impl Replication {
         self.stream_db.store(u64::from(db), Ordering::Relaxed);
     }
 
+    /// Database that the primary's stream has selected where the journal ends.
+    pub fn stream_db(&self) -> u16 {
+        self.stream_db.load(Ordering::Relaxed) as u16
+    }
+
     /// A new history begins where the old one stands. Everything must be locked.
     fn branch(&self, offset: u64) {
         let was = self.ids();
@@ -171,7 +177,8 @@ impl Replication {
 impl Shared {
     /// How many replicas have acknowledged the journal up to an offset.
     pub fn replicas_at(&self, offset: u64) -> u32 {
-        lock(&self.replication.peers).iter().filter(|p| p.is_online() && p.ack() >= offset).count() as u32
+        lock(&self.replication.peers).iter().filter(|p| p.is_online() && p.ack() >= offset).count()
+            as u32
     }
 
     /// Asks the replicas for their offsets now, for WAIT.

@@ -202,13 +202,14 @@ pub fn begin<'s>(
     });
     *shared.preimages.write().unwrap_or_else(PoisonError::into_inner) = Some(preimages.clone());
     shared.snapshotting.store(true, Ordering::Release);
-    if !shared.state.is_replica.load(Ordering::Acquire) {
+    let is_replica = shared.state.is_replica.load(Ordering::Acquire);
+    if !is_replica {
         shared.journal.forget_db();
     }
     let moment = Moment {
         offset: shared.journal.end(),
         replid: shared.replication.replid(),
-        db: shared.journal.db(),
+        db: if is_replica { Some(shared.replication.stream_db()) } else { None },
         dirty: shared.state.dirty.load(Ordering::Relaxed),
     };
     let upheavals = shared.keyspace.upheavals();
@@ -347,11 +348,7 @@ fn too_many() -> io::Error {
     io::Error::other("old values piled up: writes are faster than the snapshot can be written")
 }
 
-fn select<W: Write>(
-    writer: &mut Writer<W>,
-    written: &mut Option<u16>,
-    db: u16,
-) -> io::Result<()> {
+fn select<W: Write>(writer: &mut Writer<W>, written: &mut Option<u16>, db: u16) -> io::Result<()> {
     if *written != Some(db) {
         *written = Some(db);
         writer.select_db(u64::from(db))?;

@@ -61,10 +61,7 @@ impl Log {
     /// Bytes of the base and of all that came after it, as far as the manifest counts them.
     pub fn sizes(&self) -> (u64, u64) {
         let len = |p: &Part| self.disk.len(&self.path(p)).unwrap_or(0);
-        (
-            self.manifest.base.as_ref().map_or(0, len),
-            self.manifest.incr.iter().map(len).sum(),
-        )
+        (self.manifest.base.as_ref().map_or(0, len), self.manifest.incr.iter().map(len).sum())
     }
 
     /// Goes on writing the last file that the manifest names, behind `len` good bytes.
@@ -123,8 +120,7 @@ impl Log {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        let part =
-            Part { name: format!("{}.{seq}.incr.aof", self.name), seq, more: Vec::new() };
+        let part = Part { name: format!("{}.{seq}.incr.aof", self.name), seq, more: Vec::new() };
         let mut file = self.disk.create(&self.path(&part))?;
         file.write_all(head)?;
         file.sync()?;
@@ -158,7 +154,8 @@ impl Log {
         if !self.listed {
             manifest.incr.extend(self.part.clone());
         }
-        let (incr, old) = std::mem::take(&mut manifest.incr).into_iter().partition(|p| p.seq >= from);
+        let (incr, old) =
+            std::mem::take(&mut manifest.incr).into_iter().partition(|p| p.seq >= from);
         manifest.incr = incr;
         manifest.history.extend::<Vec<Part>>(old);
         manifest.history.extend(manifest.base.replace(base));
@@ -187,6 +184,3 @@ impl Log {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -137,8 +137,12 @@ pub fn snapshot(
                     _ => fresh_access(&env),
                 };
                 let entry = match value {
-                    Value::String(bytes) => Entry::string(&key, &bytes, expire_at_ms, access, false),
-                    Value::Collection(value) => Entry::collection(&key, value, expire_at_ms, access),
+                    Value::String(bytes) => {
+                        Entry::string(&key, &bytes, expire_at_ms, access, false)
+                    }
+                    Value::Collection(value) => {
+                        Entry::collection(&key, value, expire_at_ms, access)
+                    }
                 };
                 let locked = shared.keyspace.lock_keys(std::iter::once(key.as_slice()));
                 Db::new(locked, db, &env, None).put(&key, entry);
@@ -228,8 +232,8 @@ pub fn log(
     for (i, part) in manifest.incr.iter().enumerate() {
         let path = folder.join(&part.name);
         let file = disk.open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let replayed = replay(shared, file, &mut origin)
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+        let replayed =
+            replay(shared, file, &mut origin).map_err(|e| format!("{}: {e}", path.display()))?;
         last_len = replayed.good;
         if let Some(why) = replayed.torn {
             let last = i + 1 == manifest.incr.len();
@@ -253,11 +257,7 @@ fn peek(mut file: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + S
 
 /// Runs the requests of one file. An error is a request that cannot be right; a request that merely
 /// ends early is a torn tail.
-fn replay(
-    shared: &Shared,
-    mut source: impl Read,
-    origin: &mut Origin,
-) -> Result<Replayed, String> {
+fn replay(shared: &Shared, mut source: impl Read, origin: &mut Origin) -> Result<Replayed, String> {
     let mut executor = executor(shared);
     let mut session = session("aof");
     let mut reply = Reply::new(Vec::new(), false);
@@ -294,10 +294,7 @@ fn replay(
                 decoder.args.iter().map(|(a, b)| &buffer[*a..*b]).collect();
             if args.first().is_some_and(|name| find(name).is_none()) {
                 let name = String::from_utf8_lossy(args[0]).chars().take(64).collect::<String>();
-                return Err(format!(
-                    "at offset {}: unknown command {name:?}",
-                    base + at as u64
-                ));
+                return Err(format!("at offset {}: unknown command {name:?}", base + at as u64));
             }
             if !args.is_empty() {
                 execute(&mut executor, &mut session, &mut reply, &args);

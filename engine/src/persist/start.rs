@@ -36,9 +36,9 @@ pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
     } else {
         None
     };
-    let from_log = log.as_ref().is_some_and(|log| {
-        log.manifest().base.is_some() || !log.manifest().incr.is_empty()
-    });
+    let from_log = log
+        .as_ref()
+        .is_some_and(|log| log.manifest().base.is_some() || !log.manifest().incr.is_empty());
     let mut last_len = 0;
     let origin = if let (Some(log), true) = (&log, from_log) {
         let (base, incr) = log.sizes();
@@ -110,7 +110,7 @@ fn open_log(shared: &Arc<Shared>, mut log: Log, going_on: Option<u64>) -> io::Re
         log.write(&position::line(&shared.replication.replid(), offset))?;
         log.sync()?;
     }
-    let running = spawn_writer(shared, log, offset)?;
+    let running = spawn_writer(shared, log, offset, !goes_on)?;
     if !goes_on {
         rewrite::rewrite(shared, &running, true)?;
     }
@@ -119,9 +119,18 @@ fn open_log(shared: &Arc<Shared>, mut log: Log, going_on: Option<u64>) -> io::Re
     Ok(())
 }
 
-fn spawn_writer(shared: &Arc<Shared>, log: Log, offset: u64) -> io::Result<Arc<Running>> {
+/// `waits`: nothing is written before a restart gives the log a file.
+fn spawn_writer(
+    shared: &Arc<Shared>,
+    log: Log,
+    offset: u64,
+    waits: bool,
+) -> io::Result<Arc<Running>> {
     let (base, incr) = log.sizes();
     let running = Arc::new(Running::new(log, offset));
+    if waits {
+        running.suspend();
+    }
     running.base_bytes.store(base, Ordering::Relaxed);
     running.bytes.store(base + incr, Ordering::Relaxed);
     let pin = shared
@@ -146,8 +155,7 @@ fn switch_on(shared: &Arc<Shared>) -> io::Result<()> {
         let _locked = shared.keyspace.lock_all();
         shared.journal.set_active(true);
     }
-    let running = spawn_writer(shared, log, shared.journal.end())?;
-    running.suspend();
+    let running = spawn_writer(shared, log, shared.journal.end(), true)?;
     rewrite::rewrite(shared, &running, true)
 }
 

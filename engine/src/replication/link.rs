@@ -129,9 +129,8 @@ pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
     }
     tracing::info!(host, port, "following a primary");
     let (with, thread) = (shared.clone(), link.clone());
-    let spawned = std::thread::Builder::new()
-        .name("link".into())
-        .spawn(move || run(&with, &thread));
+    let spawned =
+        std::thread::Builder::new().name("link".into()).spawn(move || run(&with, &thread));
     if let Err(e) = spawned {
         tracing::error!(error = %e, "cannot start the thread of the link to the primary");
         link.stop();
@@ -475,8 +474,9 @@ impl Attempt<'_> {
                     let buffer = &wire.buffer;
                     let args: SmallVec<[&[u8]; 8]> =
                         decoder.args.iter().map(|(a, b)| &buffer[*a..*b]).collect();
-                    let word =
-                        |i: usize, w: &str| args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(w.as_bytes()));
+                    let word = |i: usize, w: &str| {
+                        args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(w.as_bytes()))
+                    };
                     if word(0, "replconf") {
                         wanted |= word(1, "getack");
                     } else if !args.is_empty() {
@@ -568,11 +568,8 @@ impl Spool {
     ) -> io::Result<Spool> {
         use std::os::unix::fs::OpenOptionsExt;
         let _ = std::fs::remove_file(path);
-        let mut file = std::fs::File::options()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file =
+            std::fs::File::options().create_new(true).write(true).mode(0o600).open(path)?;
         let spool = Spool(path.to_path_buf());
         wire.snapshot(&mut file, stopped)?;
         Ok(spool)

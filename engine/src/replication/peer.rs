@@ -297,10 +297,7 @@ impl<'s> Sync<'s> {
         let path = std::path::Path::new(&folder).join(name);
         let sent = (|| {
             let mut stream = &self.stream;
-            let file = std::fs::File::options()
-                .create_new(true)
-                .write(true)
-                .open(&path)?;
+            let file = std::fs::File::options().create_new(true).write(true).open(&path)?;
             let mut beats = Beats { file, stream: &self.stream, next_ms: 0 };
             begun.write(&mut beats, form)?;
             drop(beats);
