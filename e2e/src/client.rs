@@ -1,8 +1,8 @@
 //! A cluster client that finds its members again after anything: failovers, cut wires, new addresses.
 
 use crate::failure::{Context, Failure, Result};
+use crate::slot::slot_of;
 use crate::wire::{Connection, Reply};
-use engine::topology::slot_of;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

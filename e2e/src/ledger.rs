@@ -6,8 +6,8 @@
 use crate::client::{AddressBook, Client};
 use crate::clock;
 use crate::failure::{Context, Result};
+use crate::slot::slot_of;
 use crate::wire::Reply;
-use engine::topology::slot_of;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

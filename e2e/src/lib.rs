@@ -14,6 +14,7 @@ pub mod own;
 pub mod parts;
 pub mod provider;
 pub mod sh;
+pub mod slot;
 pub mod tests;
 pub mod tools;
 pub mod wire;

@@ -120,16 +120,8 @@ fn clippy(_: &Options) -> Result<Tally> {
 fn deny(_: &Options) -> Result<Tally> {
     let mut deny = Command::new(tools::cargo_deny()?);
     deny.current_dir(tools::project());
-    command(deny.args([
-        "--log-level",
-        "error",
-        "check",
-        "--config",
-        ".cargo/deny.toml",
-        "bans",
-        "licenses",
-        "sources",
-    ]))
+    deny.args(["--log-level", "error", "--config", ".cargo/deny.toml"]);
+    command(deny.args(["check", "bans", "licenses", "sources"]))
 }
 
 fn unit(_: &Options) -> Result<Tally> {
@@ -146,7 +138,8 @@ fn simulate(_: &Options) -> Result<Tally> {
 }
 
 fn local_tests(options: &Options) -> Result<Tally> {
-    sh::show(cargo().args(["build", "--quiet", "-p", "operator", "-p", "engine"]))?;
+    // All of it: a part of the workspace would build its dependencies anew, with other features.
+    sh::show(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     Ok(runtime()?.block_on(local::run(&options.chosen_local())))
 }
 

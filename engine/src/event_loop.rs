@@ -74,6 +74,9 @@ struct Conn {
     /// The client wrote since its last flush: its replies count as acknowledgements.
     wrote: bool,
     closing: bool,
+    /// The client has closed its side: a read must go on until the end of the stream, since no
+    /// further event will tell of it.
+    read_closed: bool,
 }
 
 pub struct EventLoop {
@@ -322,6 +325,11 @@ impl EventLoop {
             WAKER => {}
             token if token >= LISTENERS => self.accept(token - LISTENERS),
             token => {
+                if event.is_read_closed()
+                    && let Some(Some(conn)) = self.conns.get_mut(token)
+                {
+                    conn.read_closed = true;
+                }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.read(token, executor);
                 }
@@ -411,6 +419,7 @@ impl EventLoop {
             gate: 0,
             wrote: false,
             closing: false,
+            read_closed: false,
         }));
     }
 
@@ -486,6 +495,12 @@ impl EventLoop {
                 read_more(conn, self.hot.client_query_buffer_limit)
             };
             let n = match got {
+                // What a client asked before it closed its side is still answered
+                // (see: half_closed_client_still_gets_its_replies).
+                Ok(0) if conn.sent < conn.out.len() => {
+                    conn.session.after = After::Close;
+                    return true;
+                }
                 Ok(0) => return false,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
@@ -520,7 +535,7 @@ impl EventLoop {
                 let used = self.process(conn, &input, executor, &mut budget);
                 keep(conn, input, used);
             }
-            if !full {
+            if !full && !conn.read_closed {
                 // Edge-triggered: a read that did not fill its buffer has emptied the socket.
                 if conn.session.after == After::Continue
                     && !conn.session.is_blocked()
@@ -884,6 +899,11 @@ fn run_one(
     } else {
         one.unquoted.iter().map(Vec::as_slice).collect()
     };
+    if one.command.is_none() && is_http(args[0]) {
+        // A browser was made to post here: neither its head nor its body is to run or be answered.
+        session.after = After::Close;
+        return;
+    }
     let begin = reply.out.len();
     let silent = session.reply_off || session.reply_skip;
     let (skip, no_touch) = (session.reply_skip, session.no_touch);
@@ -896,6 +916,11 @@ fn run_one(
     if silent && (session.reply_off || skip) {
         reply.out.truncate(begin);
     }
+}
+
+/// Words that begin lines of HTTP and no command.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Keeps the bytes behind the consumed ones.
@@ -931,7 +956,7 @@ fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
 fn drain_closed(conn: &mut Conn, buffer: &mut [u8]) -> bool {
     loop {
         match conn.stream.read(buffer) {
-            Ok(0) => return false,
+            Ok(0) => return conn.sent < conn.out.len(),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 pub mod aof;
 pub mod load;
@@ -32,6 +32,7 @@ const LINEAGE_FILE: &str = "lineage.json";
 /// What persistence keeps for one server.
 #[derive(Default)]
 pub struct Persist {
+    me: OnceLock<Weak<Shared>>,
     aof: Mutex<Option<Arc<Running>>>,
     lineage: Mutex<Option<Lineage>>,
     /// Unix seconds of the last save that succeeded.
@@ -103,6 +104,11 @@ impl Persist {
 }
 
 impl Shared {
+    /// The server itself, for threads that outlive the caller; `None` before it has started.
+    pub fn strong(&self) -> Option<Arc<Shared>> {
+        self.persist.me.get().and_then(Weak::upgrade)
+    }
+
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(RealDisk)
     }

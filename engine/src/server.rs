@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mio::Waker;
 
@@ -41,8 +41,6 @@ pub struct Shared {
     /// 40 hex digits, new at each start.
     pub run_id: String,
     pub started_ms: i64,
-    /// This very value, for threads that are started from a command.
-    pub me: OnceLock<Weak<Shared>>,
 }
 
 /// What a member may do at the moment.
@@ -289,11 +287,6 @@ pub struct Slowlog {
 }
 
 impl Shared {
-    /// A handle of its own, for threads; `None` only while the server is being put together.
-    pub fn handle(&self) -> Option<Arc<Shared>> {
-        self.me.get()?.upgrade()
-    }
-
     /// Bytes of data and buffers that count against maxmemory.
     pub fn used_memory(&self) -> u64 {
         let buffers = &self.stats.loop_buffers;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use mio::{Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,10 +63,7 @@ pub fn run(config: Config) -> io::Result<()> {
         cluster,
         run_id: random::hex(40),
         started_ms: clock::unix_ms(),
-        me: OnceLock::new(),
     });
-    // Set once, here.
-    let _ = shared.me.set(Arc::downgrade(&shared));
     crate::admin::start(&shared)?;
     let mut handles = Vec::new();
     for (index, poll) in polls.into_iter().enumerate() {

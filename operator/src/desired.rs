@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crds::{CacheCluster, CacheClusterSpec, Durability, Persistence, quantity};
+use engine::config::directives;
 use engine::topology::ShardId;
 
 use crate::Error;
@@ -82,22 +83,14 @@ impl fmt::Display for Seat {
     }
 }
 
-/// Directives that the engine reads at its start only: a member has to be restarted for them. Every
-/// other one is set live, as CONFIG SET does.
-const AT_START: &[&str] = &[
-    "appenddirname",
-    "appendfilename",
-    "cluster-port",
-    "databases",
-    "dbfilename",
-    "io-threads",
-    "larder-failure-timeout-ms",
-    "logfile",
-    "tcp-backlog",
-    "threads",
-    "unixsocket",
-    "unixsocketperm",
-];
+/// Whether the engine reads this directive at its start only, so that a member has to be restarted for
+/// it. Every other one is set live, as CONFIG SET does; one that the engine does not know is refused
+/// by the first member that is asked to take it.
+fn is_at_start(name: &str) -> bool {
+    // The council is given its time-outs when it starts, whatever the table says.
+    name == "larder-failure-timeout-ms"
+        || directives::find(name).is_some_and(|d| d.is(directives::FIXED))
+}
 
 impl Desired {
     /// What a manifest wishes for.
@@ -158,7 +151,7 @@ impl Desired {
     fn split(&self, at_start: bool) -> impl Iterator<Item = (&str, &str)> {
         self.directives
             .iter()
-            .filter(move |(name, _)| AT_START.contains(&name.as_str()) == at_start)
+            .filter(move |(name, _)| is_at_start(name) == at_start)
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 

@@ -1,5 +1,8 @@
 //! Real processes: `larder run` as a user starts it, with a client that follows redirections.
 
+#[path = "common/scenario.rs"]
+mod scenario;
+
 #[path = "local/client.rs"]
 mod client;
 #[path = "local/cluster.rs"]
@@ -9,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use client::Client;
 use cluster::{Cluster, eventually};
+use scenario::Line;
 
 const THREE_SHARDS: &str = "{shards: 3}";
 
@@ -112,4 +116,35 @@ fn the_plan_is_told_and_nothing_is_done() {
     let created = said.lines().filter(|l| l.starts_with("FormCluster: create member=")).count();
     assert_eq!(created, 6, "{said}");
     assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn scenarios_end_as_they_say() {
+    let _alone = alone();
+    for (file, lines) in scenario::all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = None;
+        for line in lines {
+            match (line, &cluster) {
+                (Line::Desired { shards, replicas }, None) => {
+                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
+                    cluster = Some(Cluster::start(dir.path(), &spec));
+                }
+                (Line::Desired { shards, replicas }, Some(_)) => {
+                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
+                    cluster::manifest(dir.path(), &spec);
+                }
+                (Line::Kill(name), Some(cluster)) => cluster.kill(&name),
+                (Line::Wipe(name), Some(cluster)) => cluster.wipe(&name),
+                (Line::Expect { members }, Some(cluster)) => {
+                    eventually(&format!("{file}: {members} members"), || {
+                        let status = serde_json::from_value(cluster.status()).unwrap();
+                        scenario::is_as_expected(&status, members)
+                    });
+                }
+                (_, None) => panic!("{file}: nothing is desired yet"),
+            }
+        }
+        cluster.unwrap().stop();
+    }
 }

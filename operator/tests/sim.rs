@@ -3,13 +3,17 @@
 //! Each run has a time of faults, then a time without; invariants are asserted by the world at every
 //! step, and in the end the cluster has to be whole. `SEED=n` replays one; `SEEDS=n` runs so many.
 
+#[path = "common/scenario.rs"]
+mod scenario;
+
 use std::collections::BTreeMap;
 
 use crds::reasons::condition;
 use futures::executor::block_on;
-use operator::desired::Desired;
+use operator::desired::{Desired, Seat};
 use operator::driver::sim::{Faults, Rng, Sim};
 use operator::round::round;
+use scenario::Line;
 
 const SEEDS: u64 = 300;
 /// Rounds with faults, and rounds after which all has to be settled.
@@ -98,4 +102,33 @@ fn one_seed_is_one_run() {
     let (one, two) = (run(7), run(7));
     assert_eq!(one.world.topology, two.world.topology);
     assert_eq!(one.world.formed, two.world.formed);
+}
+
+#[test]
+fn scenarios_end_as_they_say() {
+    for (file, lines) in scenario::all() {
+        let mut desired = desired(&mut Rng::new(0));
+        let mut sim = Sim::new(1, true);
+        for line in lines {
+            let seat = |name: &str| Seat::parse("demo", name).unwrap();
+            match line {
+                Line::Desired { shards, replicas } => {
+                    (desired.shards, desired.replicas) = (shards, replicas);
+                }
+                Line::Kill(name) => sim.world.kill(seat(&name)),
+                Line::Wipe(name) => sim.world.wipe(seat(&name)),
+                Line::Expect { members } => {
+                    let mut last = None;
+                    let reached = (0..QUIET).any(|_| {
+                        sim.tick(&desired);
+                        let done = block_on(round(&mut sim, &desired)).unwrap();
+                        let reached = scenario::is_as_expected(&done.status, members);
+                        last = Some(done.status);
+                        reached
+                    });
+                    assert!(reached, "{file}: {members} members expected: {last:#?}");
+                }
+            }
+        }
+    }
 }

@@ -235,6 +235,6 @@ fn shard(row: Value) -> Option<Shard> {
 fn key_in(slot: u16) -> String {
     (0..)
         .map(|number: u64| format!("gap:{number}"))
-        .find(|key| engine::topology::slot_of(key.as_bytes()) == slot)
+        .find(|key| crate::slot::slot_of(key.as_bytes()) == slot)
         .unwrap_or_default()
 }

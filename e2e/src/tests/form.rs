@@ -3,9 +3,9 @@
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::failure::{Context, Result};
+use crate::slot::slot_of;
 use crate::wire::{Connection, Reply};
 use crate::world::Room;
-use engine::topology::slot_of;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

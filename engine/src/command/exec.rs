@@ -414,8 +414,11 @@ impl<'s> Executor<'s> {
         let mut ready = changed;
         // Serving one may make another key ready (BLMOVE): until nothing more happens.
         while let Some((db, key)) = ready.pop() {
+            // A command that found nothing finds nothing for the next client either, but another
+            // one may: BLPOP behind a BZPOPMIN.
+            let mut unserved: SmallVec<[usize; 4]> = SmallVec::new();
             for waiter in shared.waiters.waiting(db, &key) {
-                if !waiter.claim() {
+                if unserved.contains(&waiter.command.id()) || !waiter.claim() {
                     continue;
                 }
                 match self.retry(&waiter) {
@@ -427,7 +430,7 @@ impl<'s> Executor<'s> {
                     }
                     None => {
                         waiter.unclaim();
-                        break;
+                        unserved.push(waiter.command.id());
                     }
                 }
             }

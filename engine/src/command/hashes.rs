@@ -2,7 +2,7 @@
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
-use crate::number::{format_f64, parse_f64, parse_i64};
+use crate::number::{DecimalError, add_decimal, parse_f64, parse_i64};
 use crate::random;
 use crate::types::{Hash, Item};
 
@@ -189,28 +189,27 @@ fn hincrby(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn hincrbyfloat(ctx: &mut Ctx<'_, '_>) {
-    let (key, field) = (ctx.args[1], ctx.args[2]);
-    let Some(by) = parse_f64(ctx.args[3]).filter(|n| !n.is_nan()) else {
-        return ctx.reply.not_a_float();
-    };
-    if by.is_infinite() {
-        return ctx.reply.error("ERR value is NaN or Infinity");
+    let (key, field, by) = (ctx.args[1], ctx.args[2], ctx.args[3]);
+    match parse_f64(by) {
+        None => return ctx.reply.not_a_float(),
+        Some(by) if !by.is_finite() => return ctx.reply.error("ERR value is NaN or Infinity"),
+        Some(_) => {}
     }
     let old = match ctx.db.read::<Hash>(key) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash.and_then(|h| h.get(field)).map(Item::to_vec),
     };
-    let Some(old) = old.map_or(Some(0.0), |text| parse_f64(&text)) else {
-        return ctx.reply.error("ERR hash value is not a float");
-    };
-    let new = old + by;
-    if !new.is_finite() {
-        return ctx.reply.error("ERR increment would produce NaN or Infinity");
+    match add_decimal(old.as_deref().unwrap_or(b"0"), by) {
+        Ok(sum) => {
+            store(ctx, key, field, &sum);
+            ctx.propagate(&[b"HSET", key, field, &sum]);
+            ctx.reply.bulk(&sum);
+        }
+        Err(DecimalError::OutOfRange) => {
+            ctx.reply.error("ERR increment would produce NaN or Infinity");
+        }
+        Err(_) => ctx.reply.error("ERR hash value is not a float"),
     }
-    let text = format_f64(new);
-    store(ctx, key, field, &text);
-    ctx.propagate(&[b"HSET", key, field, &text]);
-    ctx.reply.bulk(&text);
 }
 
 fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], field: &[u8], value: &[u8]) {
@@ -229,6 +228,7 @@ fn hrandfield(ctx: &mut Ctx<'_, '_>) {
         None => None,
         Some(_) => match ctx.int_arg(2) {
             None => return,
+            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
             Some(n) if n < -(i64::MAX / 2) || n > i64::MAX / 2 => {
                 return ctx.reply.error("ERR value is out of range");
             }

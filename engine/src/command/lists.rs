@@ -292,7 +292,16 @@ fn lpos(ctx: &mut Ctx<'_, '_>) {
         if i + 1 >= ctx.args.len() {
             return ctx.reply.syntax_error();
         }
-        let Some(n) = ctx.int_arg(i + 1) else { return };
+        if !["rank", "count", "maxlen"].iter().any(|word| ctx.is_word(i, word)) {
+            return ctx.reply.syntax_error();
+        }
+        let n = parse_i64(ctx.args[i + 1]);
+        let n = match n {
+            None if ctx.is_word(i, "count") => -1,
+            None if ctx.is_word(i, "maxlen") => -1,
+            None => return ctx.reply.not_an_integer(),
+            Some(n) => n,
+        };
         if ctx.is_word(i, "rank") {
             if n == 0 {
                 return ctx.reply.error(
@@ -309,13 +318,11 @@ fn lpos(ctx: &mut Ctx<'_, '_>) {
                 return ctx.reply.error("ERR COUNT can't be negative");
             }
             count = Some(n as usize);
-        } else if ctx.is_word(i, "maxlen") {
+        } else {
             if n < 0 {
                 return ctx.reply.error("ERR MAXLEN can't be negative");
             }
             most = n as usize;
-        } else {
-            return ctx.reply.syntax_error();
         }
         i += 2;
     }
@@ -371,8 +378,10 @@ fn lmove(ctx: &mut Ctx<'_, '_>) {
         0
     };
     match ctx.db.read::<List>(from) {
+        // A key of another type has woken the client for nothing.
+        Err(WrongType) if ctx.retry => return,
         Err(WrongType) => return ctx.reply.wrong_type(),
-        Ok(None) if blocks => return ctx.block(&[from], deadline, OnTimeout::Null),
+        Ok(None) if blocks => return ctx.block(&[from], deadline, OnTimeout::NullArray),
         Ok(None) => return ctx.reply.null(),
         Ok(Some(_)) => {}
     }
@@ -430,6 +439,8 @@ fn lmpop(ctx: &mut Ctx<'_, '_>) {
             (0..count.min(list.len())).filter_map(|_| end.pop(list)).collect::<Vec<_>>()
         });
         match popped {
+            // A key of another type has woken the client for nothing.
+            Err(WrongType) if ctx.retry => {}
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(None) => {}
             Ok(Some(popped)) => {
@@ -459,6 +470,8 @@ fn bpop(ctx: &mut Ctx<'_, '_>) {
     let keys = &ctx.args[1..last];
     for &key in keys {
         match ctx.db.update::<List, _>(key, |list, _| end.pop(list)) {
+            // A key of another type has woken the client for nothing.
+            Err(WrongType) if ctx.retry => {}
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(Some(Some(element))) => {
                 ctx.modified(key);

@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// The server behind a context, to be kept by a thread; the error is already replied.
 fn server(ctx: &mut Ctx<'_, '_>) -> Option<Arc<Shared>> {
-    let shared = ctx.shared.handle();
+    let shared = ctx.shared.strong();
     if shared.is_none() {
         ctx.reply.error("ERR the server is not ready");
     }

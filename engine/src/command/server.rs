@@ -84,6 +84,13 @@ fn swapdb(ctx: &mut Ctx<'_, '_>) {
     if found[0] != found[1] {
         ctx.db.swap_databases(found[0], found[1]);
         found.iter().for_each(|db| ctx.shared.waiters.database_changed(*db));
+        // Whoever waits in either database may find its key there now.
+        for waiter in ctx.shared.waiters.all_waiting() {
+            if found.contains(&waiter.db) {
+                let keys = waiter.keys.iter().map(|key| (waiter.db, key.clone()));
+                ctx.db.changed.extend(keys);
+            }
+        }
     }
     ctx.dirty += 1;
     ctx.reply.ok();

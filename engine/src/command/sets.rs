@@ -162,6 +162,7 @@ fn srandmember(ctx: &mut Ctx<'_, '_>) {
         None => None,
         Some(_) => match ctx.int_arg(2) {
             None => return,
+            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
             Some(n) if n < -(i64::MAX / 2) => {
                 return ctx.reply.error("ERR value is out of range");
             }
@@ -324,6 +325,9 @@ fn combine_store(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn sintercard(ctx: &mut Ctx<'_, '_>) {
+    if crate::number::parse_i64(ctx.args[1]).is_some_and(|n| n > ctx.args.len() as i64 - 2) {
+        return ctx.reply.error("ERR Number of keys can't be greater than number of args");
+    }
     let Some((keys, next)) = counted_keys(ctx, 1, "ERR numkeys should be greater than 0") else {
         return;
     };

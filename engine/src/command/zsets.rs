@@ -295,6 +295,7 @@ fn zrandmember(ctx: &mut Ctx<'_, '_>) {
         None => None,
         Some(_) => match ctx.int_arg(2) {
             None => return,
+            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
             Some(n) if n < -(i64::MAX / 2) || n > i64::MAX / 2 => {
                 return ctx.reply.error("ERR value is out of range");
             }

@@ -22,6 +22,8 @@ const LINEAGE_BYTES_MAX: u64 = 64 * 1024;
 /// LOADING until this is done.
 pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
     let persist = &shared.persist;
+    // A server starts once.
+    let _ = persist.me.set(Arc::downgrade(shared));
     shared.state.loading.store(true, Ordering::Release);
     persist.loading_since_s.store(clock::unix_ms() / 1000, Ordering::Relaxed);
     let wants_log = shared.is_on("appendonly", false);
@@ -77,7 +79,7 @@ fn dump(shared: &Shared) -> Result<Origin, String> {
     };
     let persist = &shared.persist;
     persist.loading_total.store(disk.len(&path).unwrap_or(0), Ordering::Relaxed);
-    let keep_expired = shared.config.get("replicaof").is_some_and(|to| !to.is_empty());
+    let keep_expired = shared.config.get("replicaof").is_some_and(|t| !t.is_empty());
     let done = |bytes| persist.loading_done.store(bytes, Ordering::Relaxed);
     let origin = load::snapshot(shared, file, keep_expired, done)
         .map_err(|e| format!("{}: {e}", path.display()))?;

@@ -65,6 +65,12 @@ impl Reply {
         self.error("ERR value is not an integer or out of range");
     }
 
+    /// A count of the commands that pick at random, at the one integer that has no opposite.
+    pub fn not_in_random_range(&mut self) {
+        let (low, high) = (-i64::MAX, i64::MAX);
+        self.error(&format!("ERR value is out of range, value must between {low} and {high}"));
+    }
+
     pub fn not_a_float(&mut self) {
         self.error("ERR value is not a valid float");
     }
@@ -143,7 +149,8 @@ impl Reply {
 
     /// A double: `,1.5` in RESP3, a bulk string in RESP2.
     pub fn double(&mut self, value: f64) {
-        let text = crate::number::format_f64(value);
+        // Zero has no sign on the wire.
+        let text = crate::number::format_f64(if value == 0.0 { 0.0 } else { value });
         if self.resp3 {
             self.out.push(b',');
             self.out.extend_from_slice(&text);

@@ -14,19 +14,56 @@ mod pair;
 mod random;
 mod script;
 
-/// Lines (by their beginning) whose replies may differ, and why.
+/// Texts within a line whose replies may differ, and why.
 const TOLERATED: &[(&str, &str)] = &[
     ("OBJECT HELP", "lists the subcommands that exist here"),
+    ("OBJECT REFCOUNT", "no integer is shared here"),
     ("COMMAND INFO", "categories and key specifications differ between versions"),
-    ("COMMAND GETKEYS PING", "as COMMAND GETKEYS GET"),
-    ("COMMAND GETKEYS NOSUCH", "as COMMAND GETKEYS GET"),
-    ("OBJECT REFCOUNT", "small integers are not shared here"),
-    ("COMMAND GETKEYS GET", "the arity of a subcommand is checked by later versions first"),
-    ("CLUSTER NODES", "an engine that may join a cluster at any time answers for itself"),
-    ("CLUSTER INFO", "as CLUSTER NODES"),
-    ("CLUSTER SLOTS", "as CLUSTER NODES"),
-    ("CLUSTER KEYSLOT", "as CLUSTER NODES"),
+    ("COMMAND GETKEYS", "which error comes first differs between versions"),
+    ("CLUSTER ", "an engine that may join a cluster at any time answers for itself"),
     ("DEBUG SLEEP", "off by default"),
+    ("SCAN -1", "a cursor is an unsigned number here"),
+    ("1e309", "beyond a double: refused here, infinite or an 80-bit float there"),
+    ("z \"", "an empty or a padded bound of a score is refused here"),
+    ("( +inf", "an empty bound of a score is refused here"),
+    ("( 3", "an empty bound of a score is refused here"),
+    ("BYSCORE BYLEX", "which error comes first"),
+    ("RANK -9223372036854775808", "later versions refuse the number without an opposite"),
+    ("ZRANK a a a", "later versions take WITHSCORE"),
+    ("ZREVRANK a a a", "later versions take WITHSCORE"),
+    ("HRANDFIELD a a a", "which error comes first"),
+    ("ZRANDMEMBER a a a", "which error comes first"),
+    ("LINDEX a a", "an index is looked at before the key here"),
+    ("LSET a a", "an index is looked at before the key here"),
+    ("BLMPOP a", "a timeout is looked at first here"),
+    ("BZMPOP a", "a timeout is looked at first here"),
+    ("EXEC a", "a malformed EXEC outside of a transaction discards nothing here"),
+    ("MEMORY USAGE only BOGUS", "which error comes first"),
+    ("SLOWLOG GET", "a word is told from a number out of range here"),
+    ("BLPOP q inf", "later versions say: out of range"),
+    ("BLPOP q 1e400", "later versions say: out of range"),
+    ("BLPOP l inf", "later versions say: out of range"),
+    ("PEXPIRE s 1", "over before the next command, or not"),
+    ("PEXPIRE s 2", "over before the next command, or not"),
+    ("PX 1", "over before the next command, or not"),
+    ("PX 2", "over before the next command, or not"),
+    ("PSETEX s 1", "over before the next command, or not"),
+    ("PSETEX s 2", "over before the next command, or not"),
+    ("EXPIRETIME s    after SET s v KEEPTTL", "the clocks of two servers"),
+];
+
+/// Commands that the engine does not have yet: their rows count once they exist.
+const LATER: &[&str] = &[
+    "LCS",
+    "SORT",
+    "DUMP",
+    "RESTORE",
+    "WAIT",
+    "ROLE",
+    "LASTSAVE",
+    "SAVE",
+    "BGREWRITEAOF",
+    "REPLICAOF",
 ];
 
 macro_rules! scripts {

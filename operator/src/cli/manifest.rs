@@ -45,6 +45,13 @@ fn parse(text: &str) -> Result<Manifest, Error> {
         let cluster: CacheCluster =
             serde_json::from_value(value).map_err(|e| invalid("spec", e.to_string()))?;
         let desired = Desired::of(&cluster)?;
+        // Here the engine's version is ours, so that its table can be asked.
+        for name in cluster.spec.config.keys() {
+            if engine::config::directives::find(name).is_none() {
+                let message = "is not a directive of the engine".into();
+                return Err(invalid(&format!("spec.config.{name}"), message));
+            }
+        }
         return Ok(Manifest { cluster, desired });
     }
     Err(invalid("kind", "no CacheCluster is in this file".into()))
@@ -146,6 +153,10 @@ mod tests {
             (
                 "{shards: 1, config: {requirepass: x}}",
                 "spec.config.requirepass: is set by Larder; use memory, eviction, persistence, auth",
+            ),
+            (
+                "{shards: 1, config: {no-such: x}}",
+                "spec.config.no-such: is not a directive of the engine",
             ),
             (
                 "{shards: 1, durability: Quorum}",

@@ -102,3 +102,17 @@ fn rules(out: &mut String, path: &str, schema: &Value) {
         rules(out, path, items);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// `UPDATE=1` writes the page.
+    #[test]
+    fn the_page_is_what_the_types_say() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest.md");
+        let fresh = super::markdown();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(page, &fresh).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(page).unwrap(), fresh, "UPDATE=1 writes it");
+    }
+}

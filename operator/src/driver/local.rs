@@ -115,17 +115,19 @@ impl Local {
             return Ok(());
         }
         let name = seat.name(&desired.name);
-        let conf = self.write_conf(desired, &name)?;
+        let conf = self.write_conf(desired, seat)?;
         let folder = self.dir.member(&name);
         let process = Process::start(&self.program, &folder, &conf, desired.at_start_hash())?;
         self.processes.insert(seat, process);
         Ok(())
     }
 
-    fn write_conf(&mut self, desired: &Desired, name: &str) -> Result<PathBuf, Error> {
+    fn write_conf(&mut self, desired: &Desired, seat: Seat) -> Result<PathBuf, Error> {
+        let name = &seat.name(&desired.name);
         let text = conf::text(&conf::Member {
             desired,
             name,
+            is_witness: seat.shard().is_none(),
             host: HOST,
             ports: self.dir.ports(name)?,
             password: self.password.as_deref(),
@@ -141,7 +143,7 @@ impl Local {
         let due: Vec<Seat> =
             self.processes.iter_mut().filter_map(|(s, p)| p.is_due().then_some(*s)).collect();
         for seat in due {
-            self.write_conf(desired, &seat.name(&desired.name))?;
+            self.write_conf(desired, seat)?;
             if let Some(process) = self.processes.get_mut(&seat) {
                 process.start_again(&self.program, desired.at_start_hash());
             }

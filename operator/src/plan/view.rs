@@ -91,10 +91,11 @@ impl<'a> View<'a> {
             return false;
         };
         let in_role = match report.role {
+            // A witness has no role among the data, whatever it calls itself.
+            _ if current.shard.is_none() => true,
             Role::Primary => self.leads(&current.id),
             Role::Replica => report.in_sync && !self.leads(&current.id),
-            Role::Witness => current.shard.is_none(),
-            Role::None => false,
+            Role::Witness | Role::None => false,
         };
         in_role && !report.loading && report.disk_error.is_none()
     }

@@ -41,7 +41,7 @@ fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-fn manifest(dir: &Path, spec: &str) -> PathBuf {
+pub(crate) fn manifest(dir: &Path, spec: &str) -> PathBuf {
     let file = dir.join("demo.yaml");
     let head = "apiVersion: larder.dev/v1alpha1\nkind: CacheCluster\nmetadata: {name: demo}\n";
     std::fs::write(&file, format!("{head}spec: {spec}\n")).unwrap();
@@ -119,6 +119,13 @@ impl Cluster {
 
     pub(crate) fn kill(&self, member: &str) {
         signal(self.pid_of(member), Signal::KILL);
+    }
+
+    /// Its data are lost, and it is killed before it notices.
+    pub(crate) fn wipe(&self, member: &str) {
+        signal(self.pid_of(member), Signal::STOP);
+        std::fs::remove_dir_all(self.dir.join("members").join(member).join("data")).unwrap();
+        self.kill(member);
     }
 
     pub(crate) fn pids(&self) -> Vec<i32> {

@@ -110,6 +110,9 @@ pub(super) fn zcombine(ctx: &mut Ctx<'_, '_>) {
     let (stores, operation) = (name.ends_with("store"), Operation::of_name(name));
     let at = if stores { 2 } else { 1 };
     let error = format!("ERR at least 1 input key is needed for '{name}' command");
+    if ctx.int_arg(at).is_none() {
+        return;
+    }
     let Some((keys, mut i)) = counted_keys(ctx, at, &error) else { return };
     let (mut weights, mut aggregate, mut with_scores) = (Vec::new(), Aggregate::Sum, false);
     while i < ctx.args.len() {
@@ -157,7 +160,11 @@ pub(super) fn zcombine(ctx: &mut Ctx<'_, '_>) {
 
 /// ZINTERCARD numkeys key... [LIMIT n].
 pub(super) fn zintercard(ctx: &mut Ctx<'_, '_>) {
-    let Some((keys, next)) = counted_keys(ctx, 1, "ERR numkeys should be greater than 0") else {
+    if ctx.int_arg(1).is_none() {
+        return;
+    }
+    let error = "ERR at least 1 input key is needed for 'zintercard' command";
+    let Some((keys, next)) = counted_keys(ctx, 1, error) else {
         return;
     };
     let limit = match ctx.args.len() - next {

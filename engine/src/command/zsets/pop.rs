@@ -38,7 +38,7 @@ pub(super) fn zpop(ctx: &mut Ctx<'_, '_>) {
     let key = ctx.args[1];
     let lowest = ctx.command.name == "zpopmin";
     if ctx.args.len() > 3 {
-        return ctx.wrong_arity();
+        return ctx.reply.syntax_error();
     }
     let count = match ctx.args.get(2).map(|n| parse_i64(n)) {
         None => None,
@@ -70,6 +70,8 @@ pub(super) fn bzpop(ctx: &mut Ctx<'_, '_>) {
     let keys = &ctx.args[1..last];
     for &key in keys {
         match take(ctx, key, lowest, 1) {
+            // A key of another type has woken the client for nothing.
+            Err(WrongType) if ctx.retry => {}
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(popped) => {
                 if let Some((member, score)) = popped.unwrap_or_default().first() {
@@ -116,6 +118,8 @@ pub(super) fn zmpop(ctx: &mut Ctx<'_, '_>) {
     };
     for &key in keys {
         match take(ctx, key, lowest, count) {
+            // A key of another type has woken the client for nothing.
+            Err(WrongType) if ctx.retry => {}
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(None) => {}
             Ok(Some(popped)) => {

@@ -10,6 +10,7 @@ use crate::desired::Desired;
 pub(super) struct Member<'a> {
     pub(super) desired: &'a Desired,
     pub(super) name: &'a str,
+    pub(super) is_witness: bool,
     pub(super) host: &'a str,
     pub(super) ports: Ports,
     pub(super) password: Option<&'a str>,
@@ -42,6 +43,9 @@ pub(super) fn text(member: &Member<'_>) -> String {
     );
     let _ = writeln!(out, "dir {}", quoted(&member.data.display().to_string()));
     let _ = writeln!(out, "larder-tls-dir {}", quoted(&member.tls.display().to_string()));
+    if member.is_witness {
+        out.push_str("larder-witness yes\n");
+    }
     if let Some(password) = member.password {
         let password = quoted(password);
         let _ = writeln!(out, "requirepass {password}\nmasterauth {password}");
@@ -84,6 +88,7 @@ mod tests {
         let text = text(&Member {
             desired: &desired,
             name: "demo-0-0",
+            is_witness: false,
             host: "127.0.0.1",
             ports: Ports { port: 7000, bus: 17000, metrics: 27000 },
             password: Some("p\"w"),

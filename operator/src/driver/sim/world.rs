@@ -53,8 +53,6 @@ struct Pod {
     template: String,
     /// Tick at which its process answers.
     up_at: u64,
-    /// Tick since which the process has been down, if it is.
-    down_since: Option<u64>,
     in_sync_at: u64,
 }
 
@@ -180,10 +178,7 @@ impl World {
         let seat = seats[usize::try_from(rng.below(seats.len() as u64)).unwrap_or(0)];
         let all_up = seats.iter().all(|s| self.is_up(*s));
         if rng.percent(faults.kill_percent) {
-            if let Some(pod) = self.pods.get_mut(&seat) {
-                pod.up_at = self.now + START_TICKS;
-                pod.in_sync_at = pod.up_at + SYNC_TICKS;
-            }
+            self.kill(seat);
         }
         // Losing what a member remembers is only survived while the others have all of it.
         let whole = desired.replicas > 0 && all_up && self.is_whole(desired);
@@ -193,9 +188,22 @@ impl World {
                 self.memories.remove(&seat);
             }
         } else if whole && seats.len() > 2 && rng.percent(faults.wipe_percent) {
-            self.pods.remove(&seat);
-            self.memories.remove(&seat);
+            self.wipe(seat);
         }
+    }
+
+    /// The process of this seat is killed; it comes back in the same body.
+    pub fn kill(&mut self, seat: Seat) {
+        if let Some(pod) = self.pods.get_mut(&seat) {
+            pod.up_at = self.now + START_TICKS;
+            pod.in_sync_at = pod.up_at + SYNC_TICKS;
+        }
+    }
+
+    /// The disk of this seat is lost, and the body with it.
+    pub fn wipe(&mut self, seat: Seat) {
+        self.pods.remove(&seat);
+        self.memories.remove(&seat);
     }
 
     fn is_whole(&self, desired: &Desired) -> bool {
@@ -332,7 +340,7 @@ impl World {
         }
         let up_at = self.now + START_TICKS;
         let (template, in_sync_at) = (desired.at_start_hash(), up_at + SYNC_TICKS);
-        self.pods.insert(seat, Pod { uid, template, up_at, down_since: None, in_sync_at });
+        self.pods.insert(seat, Pod { uid, template, up_at, in_sync_at });
     }
 
     /// Nobody in the world may remember a cluster when one is formed.
