@@ -103,7 +103,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// From `[FILE] [--directive value…]`, as redis-server takes them.
+    /// From `[FILE] [--directive value...]`, as redis-server takes them.
     pub fn from_args(args: &[String]) -> Result<Config, String> {
         let mut builder = Builder::default();
         let mut rest = args;
@@ -275,7 +275,7 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// `--name value… --name value…` as lines.
+/// `--name value... --name value...` as lines.
 fn flag_lines(args: &[String]) -> Result<Vec<Vec<String>>, String> {
     let mut lines: Vec<Vec<String>> = Vec::new();
     for arg in args {

@@ -144,7 +144,7 @@ fn is_ip(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok()
 }
 
-/// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots…>`
+/// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots...>`
 fn node_line(view: &View, member: &Member) -> String {
     let shard = shard_of(view, member);
     let primary = is_primary(view, member);

@@ -55,7 +55,7 @@ pub fn read(path: &Path, depth: usize) -> Result<Vec<Line>, String> {
     lines(&text, &base, depth)
 }
 
-/// Words as the protocol family splits them: `"…"` with escapes, `'…'` with `\'`; `None`: unbalanced.
+/// Words as the protocol family splits them: `"..."` with escapes, `'...'` with `\'`; `None`: unbalanced.
 pub fn split_words(line: &str) -> Option<Vec<String>> {
     let bytes = line.as_bytes();
     let mut words = Vec::new();
