@@ -1,0 +1,149 @@
+//! Members that follow each other, and real redis-servers on either side.
+
+mod processes;
+
+use processes::{Client, Server, check_filled_readonly, fill};
+
+fn follow(replica: &mut Client, primary: &Server) {
+    replica.ok(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    replica.until_info("master_link_status", "up");
+}
+
+#[test]
+fn a_replica_takes_the_data_set_and_every_write_after_it() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let replica = Server::start(dirs[1].path(), &[]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    fill(&mut p);
+    follow(&mut r, &primary);
+    check_filled_readonly(&mut r);
+    assert!(r.call(&["SET", "x", "y"]).starts_with("-READONLY"));
+    p.ok(&["MULTI"]);
+    p.call(&["SET", "t1", "1"]);
+    p.call(&["SET", "t2", "2"]);
+    p.call(&["EXEC"]);
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(r.call(&["MGET", "t1", "t2"]), "1 2");
+    assert!(p.call(&["ROLE"]).starts_with("master "));
+    assert!(r.call(&["ROLE"]).starts_with("slave 127.0.0.1 "));
+    r.ok(&["REPLICAOF", "NO", "ONE"]);
+    r.ok(&["SET", "x", "y"]);
+}
+
+#[test]
+fn a_cut_link_is_taken_up_where_it_broke() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let replica = Server::start(dirs[1].path(), &[]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    p.ok(&["SELECT", "2"]);
+    p.ok(&["SET", "a", "1"]);
+    follow(&mut r, &primary);
+    p.ok(&["SET", "b", "2"]);
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    p.call(&["CLIENT", "KILL", "TYPE", "replica"]);
+    p.ok(&["SET", "c", "3"]);
+    r.ok(&["SELECT", "2"]);
+    r.until(&["GET", "c"], "3");
+    p.until_info("sync_partial_ok", "1");
+    assert_eq!(p.info("sync_full"), "1");
+}
+
+#[test]
+fn a_chain_follows_its_head_through_a_promotion() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut members: Vec<Server> = dirs.iter().map(|d| Server::start(d.path(), &[])).collect();
+    let mut clients: Vec<Client> = members.iter().map(Server::client).collect();
+    fill(&mut clients[0]);
+    follow(&mut clients[1], &members[0]);
+    follow(&mut clients[2], &members[1]);
+    clients[0].ok(&["SET", "end", "1"]);
+    clients[2].until(&["GET", "end"], "1");
+    check_filled_readonly(&mut clients[2]);
+    let offset = clients[0].info("master_repl_offset");
+    clients[2].until_info("master_repl_offset", &offset);
+    members[0].kill();
+    clients[1].ok(&["REPLICAOF", "NO", "ONE"]);
+    clients[1].ok(&["SET", "end", "2"]);
+    clients[2].until(&["GET", "end"], "2");
+    // The promoted member remembers the old history: no full sync beyond the first.
+    assert_eq!(clients[1].info("sync_full"), "1");
+}
+
+#[test]
+fn a_former_primary_gives_up_what_only_it_has_and_counts_it() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let old = Server::start(dirs[0].path(), &[]);
+    let new = Server::start(dirs[1].path(), &[]);
+    let (mut o, mut n) = (old.client(), new.client());
+    o.ok(&["SET", "shared", "1"]);
+    follow(&mut n, &old);
+    o.ok(&["SET", "shared", "2"]);
+    assert_eq!(o.call(&["WAIT", "1", "10000"]), "1");
+    n.ok(&["REPLICAOF", "NO", "ONE"]);
+    for i in 0..3 {
+        o.ok(&["SET", &format!("lost:{i}"), "1"]);
+    }
+    n.ok(&["SET", "kept", "1"]);
+    follow(&mut o, &new);
+    o.until(&["GET", "kept"], "1");
+    assert_eq!(o.call(&["EXISTS", "lost:0", "lost:1", "lost:2"]), "0");
+    assert_eq!(o.info("larder_dropped_writes"), "3");
+}
+
+#[test]
+fn a_restarted_replica_with_a_log_needs_no_full_sync() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let mut p = primary.client();
+    fill(&mut p);
+    let port = primary.port.to_string();
+    let target = format!("127.0.0.1 {port}");
+    let args = ["--appendonly", "yes", "--replicaof", "127.0.0.1", &port];
+    assert!(target.ends_with(&port));
+    let mut replica = Server::start(dirs[1].path(), &args);
+    let mut r = replica.client();
+    r.until_info("master_link_status", "up");
+    r.until_info("aof_pending_rewrite", "0");
+    r.until_info("aof_rewrite_in_progress", "0");
+    let folder = dirs[1].path().join("appendonlydir");
+    p.ok(&["SET", "more", "1"]);
+    r.until(&["GET", "more"], "1");
+    // The log counts once it has its base of the new data set.
+    while r.info("aof_rewrites").parse::<u64>().unwrap_or(0) < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(folder.exists());
+    r.send(&["SHUTDOWN"]).unwrap();
+    assert_eq!(replica.ended(), Some(0));
+    p.ok(&["SET", "meanwhile", "1"]);
+    let replica = Server::start(dirs[1].path(), &args);
+    let mut r = replica.client();
+    r.until(&["GET", "meanwhile"], "1");
+    check_filled_readonly(&mut r);
+    assert_eq!(p.info("sync_full"), "1");
+}
+
+#[test]
+fn redis_follows_us_and_we_follow_redis() {
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let ours = Server::start(dirs[0].path(), &[]);
+    let Some(redis) = Server::redis(dirs[1].path(), &[]) else { return };
+    let (mut o, mut r) = (ours.client(), redis.client());
+    fill(&mut o);
+    follow(&mut r, &ours);
+    check_filled_readonly(&mut r);
+    o.ok(&["SET", "later", "1"]);
+    o.call(&["ZADD", "zset2", "3", "m"]);
+    assert_eq!(o.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(r.call(&["ZSCORE", "zset2", "m"]), "3");
+    // And the other way round, with the history that it took from us.
+    r.ok(&["REPLICAOF", "NO", "ONE"]);
+    r.ok(&["SET", "mine", "1"]);
+    follow(&mut o, &redis);
+    o.until(&["GET", "mine"], "1");
+    r.call(&["RPUSH", "list", "d"]);
+    o.until(&["LRANGE", "list", "0", "-1"], "a b c d");
+    assert_eq!(r.call(&["WAIT", "1", "10000"]), "1");
+}
