@@ -84,7 +84,10 @@ fn options(shared: &Shared) -> Options {
     };
     let timeout = config.int("larder-failure-timeout-ms", 1000).max(100);
     Options {
-        tls_dir: config.get("larder-tls-dir").filter(|d| !d.is_empty()).map_or_else(|| dir.join("tls"), PathBuf::from),
+        tls_dir: config
+            .get("larder-tls-dir")
+            .filter(|d| !d.is_empty())
+            .map_or_else(|| dir.join("tls"), PathBuf::from),
         dir,
         bus_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), bus_port),
         failure_timeout_ms: timeout as u64,

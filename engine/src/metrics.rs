@@ -25,7 +25,10 @@ pub fn text(shared: &Shared) -> String {
         (("larder_journal_offset_bytes", "counter", "Journal offset."), shared.journal.end()),
         (("larder_commands_total", "counter", "Commands."), stats.sum(|l| &l.commands)),
         (("larder_keyspace_hits_total", "counter", "Reads that hit."), stats.sum(|l| &l.hits)),
-        (("larder_keyspace_misses_total", "counter", "Reads that missed."), stats.sum(|l| &l.misses)),
+        (
+            ("larder_keyspace_misses_total", "counter", "Reads that missed."),
+            stats.sum(|l| &l.misses),
+        ),
         (("larder_net_input_bytes_total", "counter", "Bytes read."), stats.sum(|l| &l.in_bytes)),
         (("larder_net_output_bytes_total", "counter", "Bytes sent."), stats.sum(|l| &l.out_bytes)),
         (("larder_connections_total", "counter", "Accepted."), get(&stats.connections)),

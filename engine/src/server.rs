@@ -11,10 +11,10 @@ use crate::command;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::pubsub::PubSub;
-use crate::session::ClientInfo;
 use crate::persist::Persist;
+use crate::pubsub::PubSub;
 use crate::replication::Replication;
+use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
 use crate::waiters::Waiters;
 

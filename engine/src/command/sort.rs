@@ -195,7 +195,11 @@ fn in_order(
                 }
             },
         };
-        weighed.push((number, if alpha { weight.unwrap_or_default() } else { Vec::new() }, element));
+        weighed.push((
+            number,
+            if alpha { weight.unwrap_or_default() } else { Vec::new() },
+            element,
+        ));
     }
     weighed.sort_by(|a, b| {
         let order = a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2));
