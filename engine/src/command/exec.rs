@@ -43,6 +43,9 @@ const WRITE_OVERHEAD: i64 = 256;
 /// Kinds of errors that are counted apart.
 const ERROR_KINDS_MAX: usize = 128;
 
+/// Keys that changed, with their databases.
+type Changed = Vec<(u16, Vec<u8>)>;
+
 /// Effects of one request or of a whole transaction, for the journal.
 type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
 
@@ -438,7 +441,7 @@ impl<'s> Executor<'s> {
     }
 
     /// Runs a blocked command again: its reply and the keys that it changed, or nothing.
-    fn retry(&mut self, waiter: &Arc<Waiter>) -> Option<(Vec<u8>, Vec<(u16, Vec<u8>)>)> {
+    fn retry(&mut self, waiter: &Arc<Waiter>) -> Option<(Vec<u8>, Changed)> {
         let shared = self.shared;
         let args: SmallVec<[&[u8]; 8]> = waiter.args.iter().map(Vec::as_slice).collect();
         let mut session = Session::new(waiter.client.clone(), true);

@@ -42,7 +42,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn hset(ctx: &mut Ctx<'_, '_>) {
-    if ctx.args.len() % 2 != 0 {
+    if !ctx.args.len().is_multiple_of(2) {
         ctx.wrong_arity();
         return;
     }
@@ -229,7 +229,7 @@ fn hrandfield(ctx: &mut Ctx<'_, '_>) {
         Some(_) => match ctx.int_arg(2) {
             None => return,
             Some(i64::MIN) => return ctx.reply.not_in_random_range(),
-            Some(n) if n < -(i64::MAX / 2) || n > i64::MAX / 2 => {
+            Some(n) if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&n) => {
                 return ctx.reply.error("ERR value is out of range");
             }
             some => some,

@@ -315,7 +315,7 @@ fn combine_store(ctx: &mut Ctx<'_, '_>) {
             members.iter().for_each(|member| {
                 set.add(member, &limits);
             });
-            if set.len() > 0 || ctx.db.exists(to) {
+            if !set.is_empty() || ctx.db.exists(to) {
                 ctx.db.set_collection(to, Collection::Set(set), Ttl::Clear);
                 ctx.modified(to);
             }

@@ -107,7 +107,7 @@ fn zadd(ctx: &mut Ctx<'_, '_>) {
         i += 1;
     }
     let pairs = &ctx.args[i..];
-    if pairs.is_empty() || pairs.len() % 2 != 0 {
+    if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return ctx.reply.syntax_error();
     }
     if options.only_new && options.only_there {
@@ -296,7 +296,7 @@ fn zrandmember(ctx: &mut Ctx<'_, '_>) {
         Some(_) => match ctx.int_arg(2) {
             None => return,
             Some(i64::MIN) => return ctx.reply.not_in_random_range(),
-            Some(n) if n < -(i64::MAX / 2) || n > i64::MAX / 2 => {
+            Some(n) if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&n) => {
                 return ctx.reply.error("ERR value is out of range");
             }
             some => some,

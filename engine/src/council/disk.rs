@@ -166,7 +166,7 @@ mod tests {
         disk.write(&batch(1, false, vec![hard(1)])).unwrap();
         disk.write(&batch(2, false, vec![Record::Known(Box::default())])).unwrap();
         let (mut disk, records) = FileDisk::open(dir.path()).unwrap();
-        assert_eq!(records, vec![hard(1), Record::Known(Box::new(Topology::default()))]);
+        assert_eq!(records, vec![hard(1), Record::Known(Box::default())]);
         disk.write(&batch(3, true, vec![hard(7)])).unwrap();
         disk.write(&batch(4, false, vec![hard(8)])).unwrap();
         let (_, records) = FileDisk::open(dir.path()).unwrap();

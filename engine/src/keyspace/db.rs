@@ -522,7 +522,7 @@ fn touch(entry: &mut Entry, env: &Env) {
         x ^= x >> 29;
         x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let odds = u64::from(base) * u64::from(env.lfu_log_factor) + 1;
-        let up = counter < 255 && (x >> 32) % odds == 0;
+        let up = counter < 255 && (x >> 32).is_multiple_of(odds);
         entry.set_access(lfu_minutes(env.now_ms) << 8 | (counter + u32::from(up)));
     } else {
         let clock = lru_clock(env.now_ms);

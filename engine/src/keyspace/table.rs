@@ -488,7 +488,7 @@ impl Table {
             let mut seen = 0u64;
             self.each_in((start + step) % n, &mut |e| {
                 seen += 1;
-                if random % seen == 0 || found.is_none() {
+                if random.is_multiple_of(seen) || found.is_none() {
                     found = Some(e);
                 }
             });
@@ -679,7 +679,7 @@ mod tests {
             x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let range = if step < 30_000 { 4_000 } else { 40 };
             let key = format!("key:{}", (x >> 33) % range);
-            if (x >> 20) % 3 == 0 {
+            if (x >> 20).is_multiple_of(3) {
                 let gone = table.remove(hash_key(key.as_bytes()), key.as_bytes());
                 assert_eq!(gone.is_some(), model.remove(&key).is_some());
             } else {

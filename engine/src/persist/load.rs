@@ -111,7 +111,7 @@ pub fn snapshot(
 ) -> Result<Origin, String> {
     let env = env(shared);
     let databases = u64::from(shared.keyspace.databases());
-    let mut reader = Reader::new(source, env.limits.clone());
+    let mut reader = Reader::new(source, env.limits);
     let mut origin = Origin::default();
     let mut db = 0u16;
     loop {

@@ -88,7 +88,7 @@ impl Wire {
             if mark.len() != MARK_BYTES {
                 return Err(io::Error::other("the end mark has not forty digits"));
             }
-            return self.to_mark(mark.as_bytes(), sink, stopped);
+            return self.until_mark(mark.as_bytes(), sink, stopped);
         }
         let len = line.strip_prefix('$').and_then(|n| n.parse::<u64>().ok());
         let len = len.ok_or_else(|| io::Error::other("no snapshot where one belongs"))?;
@@ -106,7 +106,7 @@ impl Wire {
     }
 
     /// The primary sends nothing behind the mark before it has an acknowledgement: what came ends with it.
-    fn to_mark(
+    fn until_mark(
         &mut self,
         mark: &[u8],
         sink: &mut dyn Write,

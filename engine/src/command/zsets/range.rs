@@ -158,7 +158,7 @@ pub(super) fn store(ctx: &mut Ctx<'_, '_>, pairs: Vec<(Vec<u8>, f64)>) {
     let n = pairs.len();
     if n > 0 || ctx.db.exists(to) {
         let limits = ctx.db.env.limits;
-        let zset = ZSet::from_pairs(pairs, &limits).unwrap_or_else(ZSet::new);
+        let zset = ZSet::from_pairs(pairs, &limits).unwrap_or_default();
         ctx.db.set_collection(to, Collection::ZSet(zset), Ttl::Clear);
         ctx.modified(to);
     }
