@@ -381,7 +381,10 @@ fn lmove(ctx: &mut Ctx<'_, '_>) {
         // A key of another type has woken the client for nothing.
         Err(WrongType) if ctx.retry => return,
         Err(WrongType) => return ctx.reply.wrong_type(),
-        Ok(None) if blocks => return ctx.block(&[from], deadline, OnTimeout::NullArray),
+        // In a transaction the answer is that of LMOVE; a wait that is over answers as BLPOP.
+        Ok(None) if blocks && !ctx.in_exec => {
+            return ctx.block(&[from], deadline, OnTimeout::NullArray);
+        }
         Ok(None) => return ctx.reply.null(),
         Ok(Some(_)) => {}
     }

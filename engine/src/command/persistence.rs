@@ -179,7 +179,12 @@ fn role(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn wait(ctx: &mut Ctx<'_, '_>) {
-    let (Some(wanted), Some(timeout)) = (ctx.int_arg(1), ctx.int_arg(2)) else { return };
+    // One after the other: two bad numbers are still one error reply.
+    let Some(wanted) = ctx.int_arg(1) else { return };
+    let Some(timeout) = crate::number::parse_i64(ctx.args[2]) else {
+        ctx.reply.error("ERR timeout is not an integer or out of range");
+        return;
+    };
     if timeout < 0 {
         ctx.reply.error("ERR timeout is negative");
         return;

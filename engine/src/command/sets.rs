@@ -201,7 +201,8 @@ fn smove(ctx: &mut Ctx<'_, '_>) {
     let (from, to, member) = (ctx.args[1], ctx.args[2], ctx.args[3]);
     let there = match ctx.db.read::<Set>(from) {
         Err(WrongType) => return ctx.reply.wrong_type(),
-        Ok(set) => set.is_some_and(|s| s.contains(member)),
+        Ok(None) => return ctx.reply.int(0),
+        Ok(Some(set)) => set.contains(member),
     };
     if let Err(WrongType) = ctx.db.read::<Set>(to) {
         return ctx.reply.wrong_type();

@@ -110,7 +110,6 @@ const NUMERIC: &[&str] = &[
     "ZUNION 1 z WEIGHTS N WITHSCORES",
     "ZINTERCARD 1 z LIMIT N",
     "SELECT N",
-    "SCAN 0 COUNT N",
     "COPY s t DB N",
     "MOVE s N",
     "SWAPDB N 0",
@@ -133,8 +132,14 @@ const SHOWN: &[&str] = &[
     "SELECT 0",
 ];
 
-const RANDOM: &[&str] =
-    &["SCAN N COUNT 1000", "SRANDMEMBER set N", "SPOP set N", "HRANDFIELD h N", "ZRANDMEMBER z N"];
+const RANDOM: &[&str] = &[
+    "SCAN N COUNT 1000",
+    "SCAN 0 COUNT N",
+    "SRANDMEMBER set N",
+    "SPOP set N",
+    "HRANDFIELD h N",
+    "ZRANDMEMBER z N",
+];
 
 pub(crate) fn numbers() {
     for protocol in [2, 3] {
