@@ -199,12 +199,11 @@ fn agree(spec: &CacheClusterSpec) -> Result<(), Error> {
         }
     }
     let limits = spec.resources.as_ref().and_then(|r| r.limits.as_ref());
-    if let Some(limit) = limits.and_then(|l| l.get("memory")) {
-        if quantity::bytes(&limit.0).is_none_or(|limit| limit <= memory) {
-            let message =
-                "must be larger than memory: buffers and snapshots need room beside the data";
-            return Err(invalid("spec.resources.limits.memory", message));
-        }
+    if let Some(limit) = limits.and_then(|l| l.get("memory"))
+        && quantity::bytes(&limit.0).is_none_or(|limit| limit <= memory)
+    {
+        let message = "must be larger than memory: buffers and snapshots need room beside the data";
+        return Err(invalid("spec.resources.limits.memory", message));
     }
     if spec.auth.as_ref().is_some_and(|a| a.disabled && a.secret_name.is_some()) {
         let message = "secretName and disabled: true contradict each other";

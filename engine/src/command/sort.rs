@@ -79,7 +79,7 @@ fn options<'a>(ctx: &mut Ctx<'a, '_>) -> Option<Options<'a>> {
         i += 1;
     }
     let foreign = |p: &&[u8]| **p != b"#"[..] && p.contains(&b'*');
-    let elsewhere = o.by.iter().chain(o.get.iter()).any(|p| foreign(p));
+    let elsewhere = o.by.iter().chain(o.get.iter()).any(foreign);
     if elsewhere && ctx.shared.cluster.is_enabled() {
         ctx.reply.error("ERR BY and GET options of SORT are denied in cluster mode");
         return None;

@@ -125,7 +125,6 @@ impl FileDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Topology;
 
     fn hard(term: u64) -> Record {
         Record::Hard { term, vote: 1, commit: 0 }

@@ -7,31 +7,31 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub const REDIS: &str = "/usr/bin/redis-server";
+pub(crate) const REDIS: &str = "/usr/bin/redis-server";
 
 /// A server under test, killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     pub port: u16,
     child: Child,
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
-    pub fn start(dir: &Path, args: &[&str]) -> Server {
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Server {
         Server::on(free_port(), dir, args)
     }
 
-    pub fn on(port: u16, dir: &Path, args: &[&str]) -> Server {
+    pub(crate) fn on(port: u16, dir: &Path, args: &[&str]) -> Server {
         let mut server = Server::spawn(env!("CARGO_BIN_EXE_larder-server"), port, dir, args);
         server.await_ready();
         server
     }
 
     /// A real redis-server, where there is one.
-    pub fn redis(dir: &Path, args: &[&str]) -> Option<Server> {
+    pub(crate) fn redis(dir: &Path, args: &[&str]) -> Option<Server> {
         if !Path::new(REDIS).exists() {
             println!("skipped: there is no {REDIS}");
             return None;
@@ -41,7 +41,7 @@ impl Server {
         Some(server)
     }
 
-    pub fn spawn(program: &str, port: u16, dir: &Path, args: &[&str]) -> Server {
+    pub(crate) fn spawn(program: &str, port: u16, dir: &Path, args: &[&str]) -> Server {
         let port_text = port.to_string();
         let mut all = vec!["--port", &port_text, "--dir", dir.to_str().unwrap()];
         if !args.contains(&"--save") {
@@ -78,22 +78,22 @@ impl Server {
         panic!("the server on {} does not get ready", self.port);
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::try_connect(self.port).unwrap()
     }
 
     /// kill -9.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for the end of the process; gives its exit code.
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -106,19 +106,19 @@ impl Drop for Server {
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub fn try_connect(port: u16) -> std::io::Result<Client> {
+    pub(crate) fn try_connect(port: u16) -> std::io::Result<Client> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         Ok(Client { stream: BufReader::new(stream) })
     }
 
-    pub fn send(&mut self, args: &[&str]) -> std::io::Result<()> {
+    pub(crate) fn send(&mut self, args: &[&str]) -> std::io::Result<()> {
         let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args {
             bytes.extend_from_slice(format!("${}\r\n{arg}\r\n", arg.len()).as_bytes());
@@ -127,7 +127,7 @@ impl Client {
     }
 
     /// A reply as text: errors with their `-`, arrays joined by spaces, null as `(nil)`.
-    pub fn reply(&mut self) -> std::io::Result<String> {
+    pub(crate) fn reply(&mut self) -> std::io::Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -153,27 +153,27 @@ impl Client {
         })
     }
 
-    pub fn try_call(&mut self, args: &[&str]) -> std::io::Result<String> {
+    pub(crate) fn try_call(&mut self, args: &[&str]) -> std::io::Result<String> {
         self.send(args)?;
         self.reply()
     }
 
-    pub fn call(&mut self, args: &[&str]) -> String {
+    pub(crate) fn call(&mut self, args: &[&str]) -> String {
         self.try_call(args).unwrap()
     }
 
-    pub fn ok(&mut self, args: &[&str]) {
+    pub(crate) fn ok(&mut self, args: &[&str]) {
         assert_eq!(self.call(args), "OK", "{args:?}");
     }
 
-    pub fn info(&mut self, field: &str) -> String {
+    pub(crate) fn info(&mut self, field: &str) -> String {
         let text = self.call(&["INFO", "everything"]);
         let line = text.lines().find_map(|l| l.strip_prefix(&format!("{field}:")));
         line.unwrap_or_default().to_string()
     }
 
     /// Asks until the answer is as expected.
-    pub fn until(&mut self, args: &[&str], expected: &str) {
+    pub(crate) fn until(&mut self, args: &[&str], expected: &str) {
         let mut last = String::new();
         for _ in 0..2000 {
             last = self.call(args);
@@ -185,7 +185,7 @@ impl Client {
         panic!("{args:?} is {last:?}, expected {expected:?}");
     }
 
-    pub fn until_info(&mut self, field: &str, expected: &str) {
+    pub(crate) fn until_info(&mut self, field: &str, expected: &str) {
         let mut last = String::new();
         for _ in 0..2000 {
             last = self.info(field);
@@ -199,7 +199,7 @@ impl Client {
 }
 
 /// Every type of value, and keys that expire.
-pub fn fill(client: &mut Client) {
+pub(crate) fn fill(client: &mut Client) {
     client.ok(&["SET", "string", "value"]);
     client.ok(&["SET", "number", "12345"]);
     client.ok(&["SET", "long", &"x".repeat(100_000)]);
@@ -214,14 +214,14 @@ pub fn fill(client: &mut Client) {
     client.ok(&["SELECT", "0"]);
 }
 
-pub fn check_filled(client: &mut Client) {
+pub(crate) fn check_filled(client: &mut Client) {
     assert_eq!(client.call(&["GET", "string"]), "value");
     assert_eq!(client.call(&["INCR", "number"]).as_str(), "12346");
     assert_eq!(client.call(&["DECR", "number"]).as_str(), "12345");
     check_filled_readonly(client);
 }
 
-pub fn check_filled_readonly(client: &mut Client) {
+pub(crate) fn check_filled_readonly(client: &mut Client) {
     assert_eq!(client.call(&["GET", "string"]), "value");
     assert_eq!(client.call(&["STRLEN", "long"]), "100000");
     let ttl: i64 = client.call(&["TTL", "later"]).parse().unwrap();

@@ -129,7 +129,7 @@ impl Kubernetes<'_> {
             return NodeView::Unknown;
         };
         match nodes.get(&ObjectRef::new(name)) {
-            Some(node) => NodeView::There((*node).clone()),
+            Some(node) => NodeView::There(Box::new((*node).clone())),
             None => NodeView::Gone,
         }
     }
@@ -139,7 +139,7 @@ impl Kubernetes<'_> {
 pub(super) enum NodeView {
     /// The operator may not read nodes, or the pod has none yet.
     Unknown,
-    There(Node),
+    There(Box<Node>),
     Gone,
 }
 

@@ -33,6 +33,9 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// After the world's fault.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
+/// Memory of each cluster, by namespace and name.
+type Memories = BTreeMap<(String, String), Arc<Mutex<Memory>>>;
+
 /// What all clusters of one scope share.
 pub(super) struct Context {
     pub(super) client: Client,
@@ -42,7 +45,7 @@ pub(super) struct Context {
     pub(super) health: Arc<Health>,
     /// Memory of each cluster, by namespace and name. It only saves work: an operator that starts
     /// with none of it does the same.
-    pub(super) memories: Mutex<BTreeMap<(String, String), Arc<Mutex<Memory>>>>,
+    pub(super) memories: Mutex<Memories>,
 }
 
 /// What is remembered of one cluster from round to round.

@@ -31,7 +31,7 @@ fn node(ready: &str) -> NodeView {
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     }))
     .unwrap();
-    NodeView::There(node)
+    NodeView::There(Box::new(node))
 }
 
 #[test]
