@@ -59,9 +59,12 @@ pub(super) fn choose(
     let lineage = |report: &Report| lineage_of(topology, id, report).map(Lineage::rank);
     let was_in_sync = |c: &Candidate<'_>, r: &Report| shard.in_sync.get(c.id) == Some(&r.boot);
 
-    let best = current().filter(|(_, r)| r.disk_error.is_none()).max_by_key(|(c, r)| {
+    // A disk that fails decides only between equal data: better one that may not last than one that is
+    // gone already.
+    let best = current().max_by_key(|(c, r)| {
         (
             lineage(r),
+            r.disk_error.is_none(),
             was_in_sync(c, r),
             r.in_sync,
             shard.primary.as_ref() == Some(c.id),
@@ -206,6 +209,16 @@ mod tests {
         assert_eq!(w.chosen(true), None);
         let w = w.says("a", "a2", None);
         assert_eq!(w.chosen(false).as_deref(), Some("b"), "nothing better is left");
+    }
+
+    #[test]
+    fn a_failing_disk_decides_only_between_equal_data() {
+        let mut w = world().says("b", "b1", Some(lineage(5, 9))).says("c", "c1", None);
+        w = w.says("a", "a2", None);
+        w.reports[1].1.as_mut().unwrap().disk_error = Some("full".into());
+        assert_eq!(w.chosen(false).as_deref(), Some("b"), "the others are empty");
+        w = w.says("c", "c1", Some(lineage(5, 9)));
+        assert_eq!(w.chosen(false).as_deref(), Some("c"));
     }
 
     #[test]
