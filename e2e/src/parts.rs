@@ -33,6 +33,9 @@ pub const PARTS: &[Part] = &[
     Part { name: "kube", about: "end to end on a real Kubernetes", run: kube_tests },
 ];
 
+/// Parts that are not proven on every machine and run when they are named.
+const BY_NAME: &[&str] = &["local", "kube"];
+
 pub struct Options {
     /// Parts or single tests; none is all parts.
     pub names: Vec<String>,
@@ -53,12 +56,17 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     let mut total = Tally::default();
     let mut times = Vec::new();
     for part in PARTS {
-        let wanted = options.names.is_empty() || options.names.iter().any(|name| name == part.name);
-        let by_test = match part.name {
-            "kube" => !options.chosen_kube().is_empty(),
-            "local" => !options.chosen_local().is_empty(),
-            _ => false,
-        };
+        let whole = options.names.is_empty() && !BY_NAME.contains(&part.name);
+        if options.names.is_empty() && !whole {
+            println!("== {}: runs by name only: cargo e2e test {}", part.name, part.name);
+        }
+        let wanted = whole || options.names.iter().any(|name| name == part.name);
+        let by_test = !options.names.is_empty()
+            && match part.name {
+                "kube" => !options.chosen_kube().is_empty(),
+                "local" => !options.chosen_local().is_empty(),
+                _ => false,
+            };
         if !(wanted || by_test) {
             continue;
         }

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn classes_are_those_of_the_build() {
-        for size in (1..4096).chain([5000, 10_000, 100_000]) {
+        for size in (1..4096).chain([5000, 10_000]) {
             // SAFETY: a plain allocation, measured and given back.
             let real = unsafe {
                 let layout = Layout::from_size_align(size, 1).unwrap();

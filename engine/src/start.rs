@@ -64,6 +64,8 @@ pub fn run(config: Config) -> io::Result<()> {
         run_id: random::hex(40),
         started_ms: clock::unix_ms(),
     });
+    // Until the data set is there nobody may write to it: said before the first client is accepted.
+    shared.state.loading.store(true, Ordering::Release);
     crate::admin::start(&shared)?;
     let mut handles = Vec::new();
     for (index, poll) in polls.into_iter().enumerate() {
@@ -77,6 +79,7 @@ pub fn run(config: Config) -> io::Result<()> {
         shared.wake_loops();
         return Err(io::Error::other(error));
     }
+    shared.state.loading.store(false, Ordering::Release);
     end_on_signals(&shared)?;
     replication::start(&shared);
     tracing::info!(threads, managed, "Server initialized");
