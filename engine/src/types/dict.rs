@@ -291,6 +291,8 @@ impl<E> Dict<E> {
             return;
         }
         self.directory[first..first + 2 * width].fill(low as u32);
+        // Before anything moves: the joined segment may itself be the one that fills the gap, and has all slots of both.
+        self.segments[low].depth -= 1;
         let freed = self.segments.swap_remove(high);
         let moved = self.segments.len();
         if moved != high {
@@ -305,7 +307,6 @@ impl<E> Dict<E> {
         for element in freed.table {
             target.table.insert_unique(hash_of(&element), element, &hash_of);
         }
-        target.depth -= 1;
         self.table_bytes += bytes_of(&target.table);
         if self.segments.len().is_power_of_two() {
             self.shrink_directory();
