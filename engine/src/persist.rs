@@ -42,6 +42,8 @@ pub struct Persist {
     pub last_save_took_s: AtomicI64,
     pub saves: AtomicU64,
     pub rewriting: AtomicBool,
+    /// Held while the log is rewritten: one rewrite at a time, whoever asks for it.
+    rewrite_turn: Mutex<()>,
     pub rewrite_wanted: AtomicBool,
     pub rewrite_failed: AtomicBool,
     pub last_rewrite_took_s: AtomicI64,

@@ -169,15 +169,15 @@ fn a_snapshot_under_writes_shows_one_moment() {
 }
 
 #[test]
-fn the_log_is_switched_on_live_and_term_ends_the_server_cleanly() {
+fn a_log_that_was_just_switched_on_is_whole_before_the_server_ends() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), &[]);
     let mut client = server.client();
     fill(&mut client);
     client.ok(&["CONFIG", "SET", "appendonly", "yes"]);
+    // Its base is still being written, most likely: the end waits for it, or the data set would be nowhere.
     client.until_info("aof_enabled", "1");
     client.ok(&["SET", "after", "1"]);
-    client.until_info("aof_rewrite_in_progress", "0");
     let pid = server.pid().to_string();
     assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
     assert_eq!(server.ended(), Some(0));

@@ -24,6 +24,21 @@ fn head(moment: &Moment) -> Vec<u8> {
 /// Rewrites the log now. `anew`: what it holds so far does not count any more (a full sync, a failed disk,
 /// a log that is just being switched on).
 pub fn rewrite(shared: &Shared, running: &Running, anew: bool) -> io::Result<()> {
+    let _turn = lock(&shared.persist.rewrite_turn);
+    rewrite_now(shared, running, anew)
+}
+
+/// Gives a log that does not count yet the base that it waits for, so that it holds the data set.
+/// see: `a_log_that_was_just_switched_on_is_whole_before_the_server_ends`
+pub fn complete(shared: &Shared, running: &Running) -> io::Result<()> {
+    let _turn = lock(&shared.persist.rewrite_turn);
+    if lock(&running.log).counts() && !running.is_suspended() {
+        return Ok(());
+    }
+    rewrite_now(shared, running, true)
+}
+
+fn rewrite_now(shared: &Shared, running: &Running, anew: bool) -> io::Result<()> {
     let begin = clock::unix_ms();
     let result = rewrite_once(shared, running, anew);
     let persist = &shared.persist;

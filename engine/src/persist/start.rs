@@ -246,6 +246,14 @@ pub fn shut_down(shared: &Arc<Shared>, how: Goodbye, force: bool) -> Result<(), 
     if saves && let Err(e) = save::save(shared) {
         failed = Some(format!("cannot save the snapshot file: {e}"));
     }
+    let whole = !shared.state.loading.load(Ordering::Acquire);
+    if let (Some(running), None) = (shared.persist.aof(), &failed)
+        && whole
+        && how != Goodbye::NoSave
+        && let Err(e) = rewrite::complete(shared, &running)
+    {
+        failed = Some(format!("cannot write the append-only file: {e}"));
+    }
     if let (Some(running), None) = (shared.persist.aof(), &failed)
         && !running.close(shared)
         && how != Goodbye::NoSave
