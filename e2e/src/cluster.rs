@@ -84,8 +84,9 @@ impl Cluster {
     /// Applies, waits until it is whole, and reads the password.
     pub async fn create(room: &Room, name: &str, spec: Value) -> Result<Self> {
         let mut cluster = Self::apply(room, name, spec).await?;
-        cluster.whole(Duration::from_secs(90)).await?;
+        cluster.ready(Duration::from_secs(90)).await?;
         cluster.read_password().await?;
+        cluster.whole(Duration::from_secs(90)).await?;
         Ok(cluster)
     }
 
@@ -142,22 +143,22 @@ impl Cluster {
                 "{ready} members are ready: {}",
                 object["status"]["plan"]
             );
+            // The status may be older than what just happened to a pod: the pods themselves are asked, too.
+            let members = self.members().await?;
+            let pods = members.iter().filter(|member| member.ready).count();
+            crate::ensure!(pods == self.members_wanted, "{pods} pods are ready");
+            // Whoever is named as primary can be reached: the address book and the members agree.
+            self.book.set(addresses(&members));
+            self.primaries().await?;
             Ok(())
         })
         .await?;
-        self.follow_now().await?;
         Ok(start.elapsed())
     }
 
     /// Its members' pods.
     pub async fn members(&self) -> Result<Vec<Member>> {
         members(&self.world, &self.namespace, &self.name).await
-    }
-
-    /// Brings the address book up to date at once.
-    pub async fn follow_now(&self) -> Result {
-        self.book.set(addresses(&self.members().await?));
-        Ok(())
     }
 
     pub fn client(&self) -> Client {

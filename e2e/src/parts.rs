@@ -34,7 +34,7 @@ pub const PARTS: &[Part] = &[
 ];
 
 /// Parts that are not proven on every machine and run when they are named.
-const BY_NAME: &[&str] = &["local", "kube"];
+const BY_NAME: &[&str] = &["kube"];
 
 pub struct Options {
     /// Parts or single tests; none is all parts.
@@ -56,18 +56,17 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     let mut total = Tally::default();
     let mut times = Vec::new();
     for part in PARTS {
-        let whole = options.names.is_empty() && !BY_NAME.contains(&part.name);
-        if options.names.is_empty() && !whole {
-            println!("== {}: runs by name only: cargo e2e test {}", part.name, part.name);
-        }
-        let wanted = whole || options.names.iter().any(|name| name == part.name);
         let by_test = !options.names.is_empty()
             && match part.name {
                 "kube" => !options.chosen_kube().is_empty(),
                 "local" => !options.chosen_local().is_empty(),
                 _ => false,
             };
-        if !(wanted || by_test) {
+        if options.names.is_empty() && BY_NAME.contains(&part.name) {
+            println!("== {}: runs by name only: cargo e2e test {}", part.name, part.name);
+            continue;
+        }
+        if !(options.whole(part.name) || by_test) {
             continue;
         }
         println!("== {}: {}", part.name, part.about);

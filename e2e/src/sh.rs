@@ -29,7 +29,8 @@ pub fn show(command: &mut Command) -> Result {
     Ok(())
 }
 
-/// Runs a program with text on its standard input.
+/// Runs a program with text on its standard input. It is fed while it is read: a program that answers line by line
+/// would otherwise wait for its reader, and we for it.
 pub fn feed(command: &mut Command, input: &str) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -37,8 +38,16 @@ pub fn feed(command: &mut Command, input: &str) -> Result<String> {
         .stderr(Stdio::piped())
         .spawn()
         .context(describe(command))?;
-    child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
+    let mut stdin = child.stdin.take().context("standard input")?;
+    let (fed, output) = std::thread::scope(|scope| {
+        let feeder = scope.spawn(move || stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output();
+        (
+            feeder.join().unwrap_or_else(|_| Err(std::io::Error::other("the feeder panicked"))),
+            output,
+        )
+    });
+    let output = output?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::new(format!(
@@ -48,6 +57,7 @@ pub fn feed(command: &mut Command, input: &str) -> Result<String> {
             error.trim()
         )));
     }
+    fed.context(describe(command))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -27,8 +27,8 @@ pub(super) async fn forms_and_serves(room: Arc<Room>) -> Result {
     cluster.ready(Duration::from_secs(120)).await?;
     let took = start.elapsed();
     println!("      apply to Ready: {}", clock::seconds(took));
-    cluster.whole(Duration::from_secs(60)).await?;
     cluster.read_password().await?;
+    cluster.whole(Duration::from_secs(60)).await?;
 
     let members = cluster.members().await?;
     crate::ensure!(members.len() == 6, "{} members", members.len());
