@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::persistence::Persistence;
 use crate::status::CacheClusterStatus;
 
 /// A Kubernetes quantity of bytes, as a pattern.
@@ -74,7 +75,15 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
     ),
     validation = Rule::new("!self.metadata.name.matches('-(members|read|primary)$')").message(
         "metadata.name must not end in -members, -read or -primary: a Service of another cluster could have that name"
-    )
+    ),
+    validation = Rule::new(
+        "!has(self.spec.auth) || !has(self.spec.auth.secretName) || !(self.spec.auth.secretName in [self.metadata.name + '-auth', self.metadata.name + '-tls', self.metadata.name + '-operator-tls'])"
+    ).message(
+        "auth.secretName must not be NAME-auth, NAME-tls or NAME-operator-tls: Secrets of these names are made by Larder, and go with the CacheCluster"
+    ),
+    validation = Rule::new(
+        "!has(self.status) || !has(self.status.clusterId) || self.spec.shards == oldSelf.spec.shards"
+    ).message("shards cannot be changed in this version once the cluster is formed: create a new cluster and move the data")
 )]
 #[x_kube(
     validation = Rule::new(
@@ -85,10 +94,16 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
     ).message("persistence.volume.size must be at least memory: the volume has to hold what memory holds"),
     validation = Rule::new(
         "(has(self.persistence) && has(self.persistence.volume)) == (has(oldSelf.persistence) && has(oldSelf.persistence.volume))"
-    ).message("persistence.volume cannot be added or removed later: create a new cluster and move the data")
+    ).message("persistence.volume cannot be added or removed later: create a new cluster and move the data"),
+    validation = Rule::new(
+        "has(self.auth) == has(oldSelf.auth) && (!has(self.auth) || self.auth == oldSelf.auth)"
+    ).message(
+        "auth cannot be changed in this version: while it is rolled out, members and clients would not agree on the password"
+    )
 )]
 pub struct CacheClusterSpec {
-    /// Number of shards; the 16,384 slots are dealt evenly among them.
+    /// Number of shards; the 16,384 slots are dealt evenly among them. Cannot be changed once the
+    /// cluster is formed.
     #[schemars(range(min = 1, max = 500))]
     pub shards: i32,
 
@@ -142,14 +157,14 @@ pub struct CacheClusterSpec {
         validation = Rule::new("self.all(k, !self[k].contains('\\n') && !self[k].contains('\\r'))")
             .message("config: a value is one line"),
         validation = Rule::new(
-            "self.all(k, !k.startsWith('larder-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'cluster-enabled', 'cluster-announce-hostname', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
+            "self.all(k, !k.startsWith('larder-') && !k.startsWith('cluster-announce-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'protected-mode', 'cluster-enabled', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
         ).message(
-            "config: port, bind, dir, include, daemonize, cluster-*, replicaof, requirepass, masterauth, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence and auth"
+            "config: port, bind, dir, include, daemonize, protected-mode, cluster-enabled, cluster-announce-*, replicaof, requirepass, masterauth, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence and auth"
         )
     )]
     pub config: BTreeMap<String, String>,
 
-    /// The password of clients. Absent: one is generated, in the Secret NAME-auth.
+    /// The password of clients. Absent: one is generated, in the Secret NAME-auth. Cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 
@@ -195,17 +210,20 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
 
-    /// The operator looks and tells, and changes nothing. Failover goes on: it is the members' own.
+    /// The operator looks and tells, and changes nothing. Failover goes on, for it is the members' own,
+    /// and the Services follow it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
 
-    /// Silence after which a member is taken for failed.
+    /// Silence after which a member is taken for failed. Cannot be changed later.
     #[serde(default = "defaults::failure_timeout")]
     #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
     #[x_kube(
         validation = Rule::new(
             "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('300ms') && duration(self) <= duration('60s'))"
-        ).message("failureTimeout must be between 300ms and 60s")
+        ).message("failureTimeout must be between 300ms and 60s"),
+        validation = Rule::new("self == oldSelf")
+            .message("failureTimeout cannot be changed in this version: leases are safe only while all members agree on it")
     )]
     pub failure_timeout: String,
 }
@@ -246,111 +264,6 @@ pub enum Durability {
     Quorum,
 }
 
-/// What is written to disk, and where.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.volume) || has(self.aof) || has(self.rdb)")
-        .message("persistence.volume needs aof or rdb: without them nothing is written to it")
-)]
-pub struct Persistence {
-    /// The append-only file: every write.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aof: Option<Aof>,
-    /// Snapshots.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rdb: Option<Rdb>,
-    /// A volume per member, which outlives its pod. Absent: the pod's own disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<Volume>,
-}
-
-/// The append-only file.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Aof {
-    /// When the file is synced (appendfsync).
-    #[serde(default)]
-    pub fsync: Fsync,
-}
-
-/// When the append-only file is synced.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Fsync {
-    /// Once a second.
-    #[default]
-    Everysec,
-    /// Before a write is acknowledged.
-    Always,
-    /// When the kernel likes.
-    No,
-}
-
-/// Snapshots.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rdb {
-    /// A snapshot is made when one of these holds. Absent: 3600s and 1, 300s and 100, 60s and 10000.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub save: Vec<SavePoint>,
-}
-
-/// When a snapshot is made.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SavePoint {
-    /// So long after the last one, in whole seconds.
-    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
-    #[x_kube(
-        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self) >= duration('1s')")
-            .message("persistence.rdb.save.after must be at least 1s")
-    )]
-    pub after: String,
-    /// And at least so many changes.
-    #[schemars(range(min = 1))]
-    pub changes: i64,
-}
-
-/// A volume per member.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Volume {
-    /// Size of each.
-    #[schemars(length(max = 32), regex(pattern = QUANTITY_PATTERN))]
-    #[x_kube(
-        validation = Rule::new("self == oldSelf")
-            .message("persistence.volume.size cannot be changed in this version: volumes do not grow yet")
-    )]
-    pub size: String,
-    /// Storage class; absent: the default one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    #[x_kube(
-        validation = Rule::new("self == oldSelf")
-            .message("persistence.volume.storageClassName cannot be changed later")
-    )]
-    pub storage_class_name: Option<String>,
-    /// What happens to the volumes when the CacheCluster is deleted.
-    #[serde(default)]
-    pub on_delete: OnDelete,
-}
-
-/// What happens to the volumes when the CacheCluster is deleted.
-#[derive(
-    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
-pub enum OnDelete {
-    /// They stay, and a CacheCluster of the same name finds its data again.
-    #[default]
-    Keep,
-    /// They go with it.
-    Delete,
-}
-
 /// When the image is pulled.
 #[derive(
     JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
@@ -369,10 +282,13 @@ pub enum ImagePullPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.secretName) && has(self.disabled) && self.disabled)")
-        .message("auth: secretName and disabled: true contradict each other")
+        .message("auth: secretName and disabled: true contradict each other"),
+    validation = Rule::new("has(self.secretName) || !has(self.secretKey) || self.secretKey == 'password'")
+        .message("auth.secretKey names a key of auth.secretName; in the Secret that is generated it is password")
 )]
 pub struct Auth {
-    /// A Secret in the same namespace that holds the password. Absent: one is generated.
+    /// A Secret in the same namespace that holds the password. It is read when the cluster is made, and
+    /// a change of it later is not taken up. Absent: one is generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
@@ -413,17 +329,6 @@ impl Eviction {
             Self::VolatileLfu => "volatile-lfu",
             Self::VolatileRandom => "volatile-random",
             Self::VolatileTtl => "volatile-ttl",
-        }
-    }
-}
-
-impl Fsync {
-    /// The word that `appendfsync` takes.
-    pub fn directive(self) -> &'static str {
-        match self {
-            Self::Everysec => "everysec",
-            Self::Always => "always",
-            Self::No => "no",
         }
     }
 }

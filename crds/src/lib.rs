@@ -25,6 +25,8 @@
 #[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
 mod cache_cluster;
 #[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
+mod persistence;
+#[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
 mod status;
 
 pub mod quantity;
@@ -32,6 +34,7 @@ pub mod reasons;
 pub mod schema;
 
 pub use cache_cluster::*;
+pub use persistence::*;
 pub use status::*;
 
 /// API group of every kind of Larder, and prefix of its labels and annotations.

@@ -11,6 +11,9 @@ pub mod condition {
     pub const PROGRESSING: &str = "Progressing";
     /// Something is missing or broken: a shard without a primary, a replica that is gone.
     pub const DEGRADED: &str = "Degraded";
+    /// It gets no further until the manifest changes. Only there while it is so: kstatus calls the
+    /// object failed by it.
+    pub const STALLED: &str = "Stalled";
 }
 
 /// Reasons of the condition `Ready`, and of `Progressing` and `Degraded` where they say more.
@@ -33,6 +36,12 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// The Secret that `spec.auth.secretName` names is missing or has no such key.
     pub const SECRET_MISSING: &str = "SecretMissing";
+    /// An object that the cluster needs is there already, and is not this CacheCluster's.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// The API server refused an object, or was not reached; the message is its own.
+    pub const ROUND_FAILED: &str = "RoundFailed";
+    /// A member's volume is on a node that is gone, and nobody else has its data.
+    pub const VOLUME_LOST: &str = "VolumeLost";
     /// A pod cannot be scheduled, or its image cannot be pulled; the message is Kubernetes' own.
     pub const POD_STUCK: &str = "PodStuck";
     /// `spec.pause` is set: the operator only looks.
@@ -58,7 +67,9 @@ pub mod event {
     /// A step failed; the next round plans afresh.
     pub const STEP_FAILED: &str = "StepFailed";
     /// A round ended before its end: the API server refused something, or was not reached.
-    pub const ROUND_FAILED: &str = "RoundFailed";
+    pub const ROUND_FAILED: &str = super::reason::ROUND_FAILED;
+    /// The Secret that `spec.auth.secretName` names says another password than the one in force.
+    pub const PASSWORD_KEPT: &str = "PasswordKept";
     /// A pure cache whose members all vanished was formed anew.
     pub const FORMED_ANEW: &str = "FormedAnew";
 }

@@ -3,9 +3,10 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::CacheCluster;
+use crate::reasons::{condition, reason};
 
 /// Largest CRD that is allowed, bytes of YAML: kubectl's client-side apply has to fit it into an
 /// annotation (262,144 bytes), and users have to be able to read it.
@@ -15,6 +16,10 @@ pub const CRD_BYTES_MAX: usize = 100_000;
 pub fn crd() -> CustomResourceDefinition {
     let mut value = serde_json::to_value(CacheCluster::crd()).unwrap_or_default();
     tidy(&mut value);
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
+    if let Some(status) = value.pointer_mut(schema) {
+        status["default"] = first_status();
+    }
     // Both directions are ours: a value that was a CRD a moment ago is still one.
     serde_json::from_value(value).unwrap_or_else(|_| CacheCluster::crd())
 }
@@ -22,6 +27,18 @@ pub fn crd() -> CustomResourceDefinition {
 /// The CRD as YAML, printed by a writer that quotes what YAML 1.1 readers take for booleans.
 pub fn crd_yaml() -> Result<String, serde_saphyr::SerializeError> {
     serde_saphyr::to_string(&crd())
+}
+
+/// The status of a CacheCluster that the operator has not looked at yet. Without it kstatus, and with it
+/// every tool that waits by it, would take an object without conditions for one that is ready.
+fn first_status() -> Value {
+    json!({"conditions": [{
+        "type": condition::READY,
+        "status": "Unknown",
+        "reason": reason::FORMING,
+        "message": "the operator has not looked yet",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]})
 }
 
 /// Takes out what the API server does not know or that says nothing: the formats of Rust's integers,

@@ -10,7 +10,7 @@ pub struct CacheClusterStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing and Degraded.
+    /// Ready, Progressing and Degraded, and Stalled while only a new manifest can help.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -55,7 +55,7 @@ pub struct CacheClusterStatus {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Ready, Progressing or Degraded.
+    /// Ready, Progressing, Degraded or Stalled.
     #[serde(rename = "type")]
     pub type_: String,
     /// True, False or Unknown.

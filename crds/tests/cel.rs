@@ -119,8 +119,12 @@ fn volumes_stay_as_they_were_made() {
 
     let found = messages(&with(json!({"size": "2Gi", "storageClassName": "fast"})), Some(&old));
     assert!(found.len() == 1 && found[0].contains("volumes do not grow yet"), "{found:?}");
-    let found = messages(&with(json!({"size": "1Gi", "storageClassName": "slow"})), Some(&old));
-    assert!(found.len() == 1 && found[0].contains("cannot be changed later"), "{found:?}");
+    let same = with(json!({"size": "1024Mi", "storageClassName": "fast"}));
+    assert!(messages(&same, Some(&old)).is_empty(), "the same size in other words");
+    for class in [json!({"size": "1Gi", "storageClassName": "slow"}), json!({"size": "1Gi"})] {
+        let found = messages(&with(class), Some(&old));
+        assert!(found.len() == 1 && found[0].contains("cannot be changed later"), "{found:?}");
+    }
     for (new, old) in [(&without, &old), (&old, &without)] {
         let found = messages(new, Some(old));
         assert!(found.len() == 1 && found[0].contains("cannot be added or removed"), "{found:?}");
@@ -152,6 +156,8 @@ fn config_holds_directives_that_are_not_the_operators() {
         "save",
         "replicaof",
         "cluster-enabled",
+        "cluster-announce-ip",
+        "protected-mode",
         "larder-name",
     ] {
         let mut config = json!({});
@@ -187,6 +193,74 @@ fn failure_timeout_is_between_300ms_and_60s() {
     }
 }
 
+/// What a change from one spec to another is answered with; `formed`: the cluster is there.
+fn change(old: Value, new: Value, formed: bool) -> Vec<String> {
+    let object = |fields| {
+        let mut object = cluster(spec(fields));
+        if formed {
+            object["status"] = json!({"clusterId": "c1"});
+        }
+        object
+    };
+    messages(&object(new), Some(&object(old)))
+}
+
+fn refused_change(old: Value, new: Value, message: &str) {
+    let found = change(old.clone(), new.clone(), true);
+    assert!(found.len() == 1 && found[0].contains(message), "{old} to {new}: {found:?}");
+}
+
+#[test]
+fn shards_stay_as_they_are_once_the_cluster_is_formed() {
+    assert!(change(json!({"shards": 3}), json!({"shards": 3}), true).is_empty());
+    assert!(change(json!({"shards": 3}), json!({"shards": 2}), false).is_empty());
+    refused_change(json!({"shards": 3}), json!({"shards": 2}), "shards cannot be changed");
+    refused_change(json!({"shards": 3}), json!({"shards": 4}), "shards cannot be changed");
+}
+
+#[test]
+fn auth_stays_as_it_is() {
+    let (given, other) = (json!({"secretName": "mine"}), json!({"secretName": "other"}));
+    let auth = |auth: &Value| json!({"auth": auth});
+    assert!(change(auth(&given), auth(&given), true).is_empty());
+    assert!(change(json!({}), json!({"memory": "1Gi"}), true).is_empty());
+    for (old, new) in [
+        (auth(&given), auth(&other)),
+        (auth(&given), json!({"auth": {"secretName": "mine", "secretKey": "pw"}})),
+        (auth(&given), json!({})),
+        (json!({}), auth(&given)),
+        (json!({}), json!({"auth": {"disabled": true}})),
+        (json!({"auth": {"disabled": true}}), json!({"auth": {"disabled": false}})),
+    ] {
+        refused_change(old, new, "auth cannot be changed");
+    }
+}
+
+/// A primary that was restarted with a longer lease than the leader waits for would go on
+/// acknowledging writes while another one is appointed.
+#[test]
+fn failure_timeout_stays_as_it_is() {
+    let of = |timeout: &str| json!({"failureTimeout": timeout});
+    assert!(change(of("1s"), of("1s"), true).is_empty());
+    refused_change(of("1s"), of("2s"), "failureTimeout cannot be changed");
+}
+
+#[test]
+fn secret_of_the_user_is_none_of_those_that_larder_makes() {
+    accepted(json!({"auth": {"secretName": "demo"}}));
+    accepted(json!({"auth": {"secretName": "other-auth"}}));
+    for ours in ["demo-auth", "demo-tls", "demo-operator-tls"] {
+        refused(json!({"auth": {"secretName": ours}}), "auth.secretName must not be");
+    }
+}
+
+#[test]
+fn key_of_a_secret_is_said_only_with_the_secret() {
+    accepted(json!({"auth": {"secretKey": "password"}}));
+    accepted(json!({"auth": {"secretName": "mine", "secretKey": "pw"}}));
+    refused(json!({"auth": {"secretKey": "pw"}}), "auth.secretKey names a key of");
+}
+
 /// Every rule of the CRD compiles, and has a message of its own.
 #[test]
 fn every_rule_has_a_message() {
@@ -207,5 +281,5 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 18, "a new rule needs a test here");
+    assert_eq!(count, 23, "a new rule needs a test here");
 }

@@ -89,3 +89,14 @@ fn minimal_example_has_five_lines_and_the_defaults_of_the_crd() {
     assert_eq!(object.spec.failure_timeout, "1s");
     assert_eq!(object.spec.persistence, None);
 }
+
+/// kstatus reads an object without conditions as one that is ready: the API server fills in this one.
+#[test]
+fn object_that_nobody_has_looked_at_is_not_ready() {
+    let crd = serde_json::to_value(schema::crd()).unwrap();
+    let status = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    let first: crds::CacheClusterStatus =
+        serde_json::from_value(status["default"].clone()).unwrap();
+    assert_eq!(first.condition("Ready").unwrap().status, "Unknown");
+    assert_eq!(first.observed_generation, None);
+}

@@ -32,8 +32,14 @@ pub enum Ask {
     Wish { change: Change, expected_epoch: Option<u64> },
     /// Tell who is who to a member that knows no cluster yet: it joins the council's transport as a learner.
     Adopt { topology: Topology, me: Member },
-    /// Set directives live, as CONFIG SET does; answers with the ones refused.
-    Configure { hash: String, directives: Vec<(String, String)> },
+    /// Set directives live, as CONFIG SET does, and those of `reset` to their defaults, as far as they
+    /// are known here; answers with the ones refused.
+    Configure {
+        hash: String,
+        directives: Vec<(String, String)>,
+        #[serde(default)]
+        reset: Vec<String>,
+    },
     /// Shut down in good order.
     Shutdown,
 }

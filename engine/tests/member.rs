@@ -65,6 +65,7 @@ struct State {
     follows: Option<(String, u16)>,
     topology: Option<Arc<Topology>>,
     has_data: bool,
+    set: Vec<(String, String)>,
 }
 
 impl Engine {
@@ -112,6 +113,7 @@ impl Local for Engine {
         self.state.lock().unwrap().role = Role::None;
     }
     fn configure(&self, _: &str, directives: &[(String, String)]) -> Vec<(String, String)> {
+        self.state.lock().unwrap().set = directives.to_vec();
         let refused = directives.iter().filter(|(name, _)| name == "bad");
         refused.map(|(name, _)| (name.clone(), "no such directive".to_owned())).collect()
     }
@@ -322,9 +324,17 @@ async fn the_certificate_decides_what_may_be_said() {
     assert!(ask(&addr, &guest, Ask::Report, LIMIT).await.is_err(), "a certificate of no role");
 
     let directives = vec![("bad".to_owned(), "1".to_owned())];
-    let configure = Ask::Configure { hash: "h".into(), directives };
+    let configure = Ask::Configure { hash: "h".into(), directives, reset: Vec::new() };
     let answer = cluster.ask(0, configure).await;
     assert!(matches!(&answer, Answer::Refused { reason } if reason.contains("bad")), "{answer:?}");
+    // What the manifest no longer says goes back to its default; a name of another version is no error,
+    // and what takes a restart is left alone.
+    let reset = ["no-such", "port", "maxmemory-samples"].map(String::from).to_vec();
+    let configure = Ask::Configure { hash: "h".into(), directives: Vec::new(), reset };
+    let answer = cluster.ask(0, configure).await;
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    let set = cluster.running[0].engine.state.lock().unwrap().set.clone();
+    assert_eq!(set, [("maxmemory-samples".to_owned(), "5".to_owned())]);
     let form = Ask::Form {
         incarnation: 1,
         me: cluster.running[0].member.clone(),

@@ -71,9 +71,9 @@ pub(crate) fn said(step: &Step) -> Option<Said> {
         Step::Assign { shard, slots, epoch } => {
             wish(Change::Assign { shard: *shard, slots: slots.clone() }, Some(*epoch))
         }
-        Step::Configure { seat, hash, directives } => {
+        Step::Configure { seat, hash, directives, reset } => {
             let (hash, directives) = (hash.clone(), directives.clone());
-            Some(Said::Member(*seat, Ask::Configure { hash, directives }))
+            Some(Said::Member(*seat, Ask::Configure { hash, directives, reset: reset.clone() }))
         }
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crds::{CacheCluster, CacheClusterSpec, Durability, Persistence, quantity};
-use engine::config::directives;
+use engine::config::directives::{self, DIRECTIVES, Directive, Kind};
+use engine::config::file::quote;
 use engine::topology::ShardId;
 
 use crate::Error;
@@ -114,6 +115,14 @@ impl Desired {
             return Err(invalid("spec.durability", "Quorum is not in this version yet; use Async"));
         }
         agree(spec)?;
+        let secret = spec.auth.as_ref().and_then(|a| a.secret_name.as_deref());
+        if let Some(rest) = secret.and_then(|s| s.strip_prefix(name.as_str()))
+            && ["-auth", "-tls", "-operator-tls"].contains(&rest)
+        {
+            let message =
+                "is the name of a Secret that Larder makes, and that goes with the cluster";
+            return Err(invalid("spec.auth.secretName", message));
+        }
         let shards_at_once = spec.rollout.as_ref().map_or(1, |r| r.shards_at_once);
         Ok(Self {
             name,
@@ -135,7 +144,12 @@ impl Desired {
     /// whether the other one is dead or cut off. A single member has nobody to hand over to, so that
     /// a council of one is all it needs.
     pub fn witnesses(&self) -> u16 {
-        u16::from(self.shards == 1 && self.replicas == 1)
+        self.witnesses_beside(self.shards)
+    }
+
+    /// The same beside so many shards: what was formed votes, whatever is wished for since.
+    pub fn witnesses_beside(&self, shards: u16) -> u16 {
+        u16::from(shards == 1 && self.replicas == 1)
     }
 
     /// The directives that are set without a restart.
@@ -146,6 +160,31 @@ impl Desired {
     /// The directives that take a restart: part of what makes a pod's template old.
     pub fn at_start(&self) -> impl Iterator<Item = (&str, &str)> {
         self.split(true)
+    }
+
+    /// The live directives that the manifest could say and does not: they are at their default. Without
+    /// this one that was taken out of `spec.config` would stay in force until the next restart.
+    pub fn unsaid(&self) -> impl Iterator<Item = &'static str> {
+        let free = |name: &str| !is_ours(name) && !is_at_start(name);
+        DIRECTIVES.iter().map(|d| d.name).filter(move |name| {
+            let said = |said: &String| directives::find(said).is_some_and(|d| d.name == *name);
+            free(name) && !self.directives.keys().any(said)
+        })
+    }
+
+    /// The directives as lines of a configuration file.
+    pub fn conf(&self) -> String {
+        let line = |(name, value): (&String, &String)| {
+            let several = |d: &Directive| {
+                matches!(d.kind, Kind::Words | Kind::Save | Kind::OutputLimits) && !value.is_empty()
+            };
+            // One word each, with the few exceptions; a name that is not known is left as it is.
+            match directives::find(name) {
+                Some(d) if !several(d) => format!("{name} {}\n", quote(value)),
+                _ => format!("{name} {value}\n"),
+            }
+        };
+        self.directives.iter().map(line).collect()
     }
 
     fn split(&self, at_start: bool) -> impl Iterator<Item = (&str, &str)> {
@@ -205,6 +244,10 @@ fn agree(spec: &CacheClusterSpec) -> Result<(), Error> {
         let message = "must be larger than memory: buffers and snapshots need room beside the data";
         return Err(invalid("spec.resources.limits.memory", message));
     }
+    if spec.auth.as_ref().is_some_and(|a| a.secret_name.is_none() && a.secret_key != "password") {
+        let message = "names a key of secretName; in the Secret that is generated it is password";
+        return Err(invalid("spec.auth.secretKey", message));
+    }
     if spec.auth.as_ref().is_some_and(|a| a.disabled && a.secret_name.is_some()) {
         let message = "secretName and disabled: true contradict each other";
         return Err(invalid("spec.auth", message));
@@ -224,7 +267,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
                 "a directive is written in lower case letters, digits and -",
             ));
         }
-        if OURS.contains(&name.as_str()) || name.starts_with("larder-") {
+        if is_ours(name) {
             return Err(invalid(
                 &field,
                 "is set by Larder; use memory, eviction, persistence, auth",
@@ -276,7 +319,6 @@ const OURS: &[&str] = &[
     "appendfsync",
     "appendonly",
     "bind",
-    "cluster-announce-hostname",
     "cluster-enabled",
     "daemonize",
     "dir",
@@ -286,11 +328,38 @@ const OURS: &[&str] = &[
     "maxmemory",
     "maxmemory-policy",
     "port",
+    "protected-mode",
     "replicaof",
     "requirepass",
     "save",
     "slaveof",
 ];
+
+fn is_ours(name: &str) -> bool {
+    OURS.contains(&name)
+        || ["larder-", "cluster-announce-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the engine of this very version takes `spec.config`. Of another version's engine nobody
+/// here can tell: there the first member that is asked does.
+///
+/// # Errors
+/// `Error::Invalid` with the first directive that it would refuse, and why.
+pub fn check_config(spec: &CacheClusterSpec) -> Result<(), Error> {
+    for (name, value) in &spec.config {
+        let field = format!("spec.config.{name}");
+        let known = directives::find(name)
+            .ok_or_else(|| invalid(&field, "is not a directive of the engine"))?;
+        let words = match known.kind {
+            Kind::Words | Kind::Save | Kind::OutputLimits => {
+                value.split_ascii_whitespace().map(String::from).collect()
+            }
+            _ => vec![value.clone()],
+        };
+        known.parse(&words, known.default).map_err(|why| invalid(&field, why))?;
+    }
+    Ok(())
+}
 
 /// A short fingerprint (FNV-1a, 64 bits): equal settings have equal ones, in every version.
 pub fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -306,6 +375,69 @@ pub fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn desired(config: &[(&str, &str)]) -> Desired {
+        let config: BTreeMap<_, _> = config.iter().copied().collect();
+        let cluster = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+            "metadata": {"name": "demo"}, "spec": {"shards": 1, "config": config},
+        });
+        Desired::of(&serde_json::from_value(cluster).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn directive_taken_out_of_the_manifest_is_one_that_goes_back_to_its_default() {
+        let with = desired(&[("notify-keyspace-events", "Ex"), ("slave-read-only", "no")]);
+        let (said, unsaid): (Vec<_>, Vec<_>) =
+            (with.unsaid().collect(), desired(&[]).unsaid().collect());
+        for name in ["notify-keyspace-events", "replica-read-only"] {
+            assert!(!said.contains(&name) && unsaid.contains(&name), "{name}");
+        }
+        // Never what the operator says elsewhere, or what takes a restart.
+        for ours in ["requirepass", "masterauth", "maxmemory", "dir", "protected-mode", "databases"]
+        {
+            assert!(!unsaid.contains(&ours), "{ours}");
+        }
+        let ours =
+            |name: &&str| name.starts_with("larder-") || name.starts_with("cluster-announce");
+        assert!(!unsaid.iter().any(ours));
+    }
+
+    #[test]
+    fn value_is_one_argument_in_a_file_unless_the_directive_takes_several() {
+        let conf = desired(&[
+            ("notify-keyspace-events", ""),
+            ("pidfile", "/a folder/pid"),
+            ("client-output-buffer-limit", "normal 0 0 0"),
+            ("no-such", "a b"),
+        ])
+        .conf();
+        for line in [
+            "notify-keyspace-events \"\"\n",
+            "pidfile \"/a folder/pid\"\n",
+            "client-output-buffer-limit normal 0 0 0\n",
+            "no-such a b\n",
+            "save \"\"\n",
+        ] {
+            assert!(conf.contains(line), "{line}{conf}");
+        }
+    }
+
+    #[test]
+    fn config_that_the_engine_would_refuse_is_refused_by_name() {
+        let check = |name: &str, value: &str| {
+            let spec = json!({"shards": 1, "config": {name: value}});
+            check_config(&serde_json::from_value(spec).unwrap()).map_err(|e| e.to_string())
+        };
+        assert_eq!(check("maxmemory-samples", "10"), Ok(()));
+        assert_eq!(check("client-output-buffer-limit", "normal 0 0 0"), Ok(()));
+        assert_eq!(
+            check("no-such", "1"),
+            Err("spec.config.no-such: is not a directive of the engine".into())
+        );
+        assert!(check("maxmemory-samples", "many").unwrap_err().starts_with("spec.config.maxm"));
+    }
 
     #[test]
     fn a_seat_is_read_from_its_one_name() {

@@ -23,6 +23,8 @@ pub struct Observed {
     pub past: Option<Box<Status>>,
     /// Where clients connect: what the driver made, for the account.
     pub access: Access,
+    /// What went wrong before this look, one sentence each: it holds nothing up that can be done.
+    pub troubles: Vec<String>,
     /// The time of this look, RFC 3339: for the account that is given of it, never for a decision.
     pub now: String,
 }
@@ -88,6 +90,8 @@ pub struct Disk {
     pub uid: String,
     /// No member has ever used it, so that no topology can be on it.
     pub fresh: bool,
+    /// It is tied to a node that is gone for good, so that no body can ever use it again.
+    pub lost: bool,
 }
 
 /// Where a member is reached. The host is a DNS name where there is DNS.

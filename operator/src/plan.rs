@@ -13,7 +13,8 @@
 //! 3. **The plan appoints nobody.** Who is primary is the council's word; steps only say who is there.
 //! 4. **A disruptive step needs a spare.** No member of a shard is restarted while another one of it
 //!    is missing or not in sync, and never a member that the council's majority hangs on.
-//! 5. **A seat that owns slots is never given up**, and a disk is deleted only after its member has left.
+//! 5. **A seat that owns slots is never given up**, and a disk is deleted only after its member has left,
+//!    or when it is out of reach for good and somebody else has its data.
 
 mod form;
 mod members;
@@ -78,8 +79,8 @@ pub enum Step {
     Leave { id: MemberId, name: String },
     /// Wishes that a shard owns slots that nobody owns.
     Assign { shard: ShardId, slots: Vec<SlotRange>, epoch: Epoch },
-    /// Sets directives in a running member.
-    Configure { seat: Seat, hash: String, directives: Vec<(String, String)> },
+    /// Sets directives in a running member, and those of `reset` to their defaults.
+    Configure { seat: Seat, hash: String, directives: Vec<(String, String)>, reset: Vec<String> },
 }
 
 impl Step {
@@ -141,7 +142,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "ReplaceMember",
         doc: "A member whose pod is gone gets a new one; one that lost its disk, and so came back \
-              under another ID, takes the place of its former self.",
+              under another ID, takes the place of its former self. A volume on a node that is gone is \
+              given up when another member has its data.",
         act: members::replace,
     },
     Rule {
@@ -165,7 +167,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "Reconfigure",
         doc: "Directives that need no restart are set in one member first, and in the others when it \
-              took them.",
+              took them; one that was taken out goes back to its default.",
         act: rollout::reconfigure,
     },
     Rule {
@@ -233,6 +235,12 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         }
         plan.blocked.append(&mut draft.blocked);
     }
+    plan.blocked.extend(
+        observed
+            .troubles
+            .iter()
+            .map(|trouble| Blocked { reason: reason::ROUND_FAILED, message: trouble.clone() }),
+    );
     if desired.paused {
         plan.steps.clear();
         let message = "spec.pause is set: the operator looks and tells, and changes nothing";

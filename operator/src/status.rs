@@ -30,7 +30,11 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         observed_generation: desired.generation,
         conditions: conditions(&view, plan, &wanted),
         ready: Some(format!("{ready}/{}", wanted.len())),
-        shard_count: Some(topology.map_or(0, |t| i32::try_from(t.shards.len()).unwrap_or(0))),
+        // What was formed is not forgotten while nobody tells of it.
+        shard_count: topology
+            .map(|t| i32::try_from(t.shards.len()).unwrap_or(0))
+            .or_else(|| past.and_then(|p| p.shard_count))
+            .or(Some(0)),
         label_selector: observed.access.label_selector.clone(),
         // Once formed, always formed: a council that is silent for a while is not forgotten.
         cluster_id: topology
@@ -132,13 +136,19 @@ fn account_of(plan: &Plan, observed: &Observed) -> PlanStatus {
     PlanStatus { next, blocked: blocked.collect() }
 }
 
-/// `Ready`, `Progressing` and `Degraded`, each with one reason and one sentence.
+/// `Ready`, `Progressing` and `Degraded`, each with one reason and one sentence, and `Stalled` while
+/// only a new manifest can help: kstatus calls the object failed by it, and else goes by `Ready`.
 fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
     let said = [
         (condition::READY, ready(view, plan, wanted)),
         (condition::PROGRESSING, progressing(plan)),
         (condition::DEGRADED, degraded(view, plan, wanted)),
     ];
+    let hopeless = |b: &&crate::plan::Blocked| {
+        matches!(b.reason, reason::INVALID_SPEC | reason::CONFIG_REFUSED)
+    };
+    let stalled = plan.blocked.iter().find(hopeless);
+    let stalled = stalled.map(|b| (condition::STALLED, (true, b.reason, b.message.clone())));
     let past = view.observed.past.as_ref();
     let make = |(type_, (is, reason, message)): (&str, (bool, &str, String))| {
         let status = if is { "True" } else { "False" };
@@ -153,7 +163,7 @@ fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
                 .map_or_else(|| view.observed.now.clone(), |c| c.last_transition_time.clone()),
         }
     };
-    said.into_iter().map(make).collect()
+    said.into_iter().chain(stalled).map(make).collect()
 }
 
 type Said = (bool, &'static str, String);

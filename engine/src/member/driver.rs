@@ -14,6 +14,7 @@ use crate::bus::link::{Dialer, Link};
 use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
 use crate::clock;
+use crate::config::directives;
 use crate::council::disk::FileDisk;
 use crate::council::message::Message;
 use crate::council::record::{Batch, Saved};
@@ -207,7 +208,10 @@ impl Driver {
                 self.wishes.insert(token, answer);
                 return;
             }
-            Ask::Configure { hash, directives } => {
+            Ask::Configure { hash, mut directives, reset } => {
+                let known = reset.iter().filter_map(|name| directives::find(name));
+                let free = known.filter(|d| !d.is(directives::FIXED));
+                directives.extend(free.map(|d| (d.name.to_owned(), d.default.to_owned())));
                 let refused = self.local.configure(&hash, &directives);
                 let refused: Vec<_> =
                     refused.iter().map(|(k, why)| format!("{k}: {why}")).collect();

@@ -46,12 +46,7 @@ fn parse(text: &str) -> Result<Manifest, Error> {
             serde_json::from_value(value).map_err(|e| invalid("spec", e.to_string()))?;
         let desired = Desired::of(&cluster)?;
         // Here the engine's version is ours, so that its table can be asked.
-        for name in cluster.spec.config.keys() {
-            if engine::config::directives::find(name).is_none() {
-                let message = "is not a directive of the engine".into();
-                return Err(invalid(&format!("spec.config.{name}"), message));
-            }
-        }
+        crate::desired::check_config(&cluster.spec)?;
         return Ok(Manifest { cluster, desired });
     }
     Err(invalid("kind", "no CacheCluster is in this file".into()))

@@ -3,10 +3,12 @@
 //! ```text
 //! controller  watches, and calls reconcile for a cluster that changed or whose time has come
 //! reconcile   round(), then what users see of it: role labels, events, metrics
+//! check       whether Kubernetes takes what the manifest says, before anything that runs is touched
 //! observe     stores (no list per round), and one report of every member, all at the same time
 //! apply       one step: create, delete with the uid as precondition, or ask a member
 //! secrets     password and certificates: made once, repaired when one of them is lost
 //! build       every object as a pure function
+//! account     events, and the status of a manifest that cannot be acted on
 //! lease       one operator leads; one that lost its lease exits
 //! ```
 //!
@@ -15,7 +17,9 @@
 
 pub mod build;
 
+mod account;
 mod apply;
+mod check;
 mod controller;
 mod lease;
 mod observe;

@@ -183,7 +183,11 @@ pub async fn look(path: &Path, desired: &Desired) -> Result<Observed, Error> {
 
 fn list_disks(observed: &mut Observed, dir: &Dir, cluster: &str) -> Result<(), Error> {
     for seat in dir.seats(cluster)? {
-        let disk = Some(Disk { uid: seat.to_string(), fresh: dir.is_fresh(&seat.name(cluster)) });
+        let disk = Some(Disk {
+            uid: seat.to_string(),
+            fresh: dir.is_fresh(&seat.name(cluster)),
+            lost: false,
+        });
         observed.members.insert(seat, Member { disk, ..Member::default() });
     }
     Ok(())

@@ -5,7 +5,7 @@ use crds::reasons::reason;
 use super::view::View;
 use super::{Draft, Scope, Step};
 use crate::desired::Seat;
-use crate::observed::Phase;
+use crate::observed::{Member, Phase};
 
 /// A seat of the topology whose body is gone gets a new one; a member that came back under a new ID
 /// joins, and its former self leaves; a member that moved is made known at its new address.
@@ -108,11 +108,40 @@ pub(super) fn revive(view: &View<'_>, seat: Seat, draft: &mut Draft) {
             draft.step(format!("{name} {what}"), step);
         }
         Phase::Stopping => draft.blocked(reason::MEMBER_LOST, format!("{name} is being stopped")),
+        Phase::Pending if view.member(seat).is_some_and(Member::has_lost_its_disk) => {
+            give_up_disk(view, seat, &body.uid, draft);
+        }
         Phase::Pending | Phase::Running => {
             if let Some(stuck) = &body.stuck {
                 draft.blocked(reason::POD_STUCK, format!("{name}: {stuck}"));
             }
         }
+    }
+}
+
+/// A disk on a node that is gone is given up, together with the body that waits for it, so that the
+/// seat begins anew and empty; but only while somebody else has what was on it. What is there only once
+/// is left to whoever can bring the node back. see: `only_copy_on_a_lost_node_is_never_given_up`
+fn give_up_disk(view: &View<'_>, seat: Seat, uid: &str, draft: &mut Draft) {
+    let name = view.name(seat);
+    let replaceable = match seat.shard() {
+        Some(shard) => view
+            .wanted(Scope::Shard(shard))
+            .into_iter()
+            .any(|s| s != seat && view.is_primary(s) && view.is_in_sync(s)),
+        // A witness holds nothing but a vote; its former self leaves by those of the others.
+        None => view.topology().is_some(),
+    };
+    if replaceable {
+        let uid = Some(uid.to_string());
+        let step = Step::DeleteMember { seat, uid, disk: true, force: false };
+        draft.step(format!("the volume of {name} is on a node that is gone"), step);
+    } else {
+        let message = format!(
+            "the volume of {name} is on a node that is gone, and nobody else is known to have its \
+             data: bring the node back, or delete the volume to go on without"
+        );
+        draft.blocked(reason::VOLUME_LOST, message);
     }
 }
 

@@ -10,15 +10,21 @@ use crate::observed::Phase;
 
 /// Sets live directives: in one member of the whole cluster first, which is asked again until it
 /// takes them, and only then in the others. So a directive that is refused stops at one member.
+///
+/// A member that is to hold more than its pod has room for is not asked: it is made anew for that
+/// anyway, and until then the kernel would kill it. see: `more_memory_waits_for_the_larger_pod`
 pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     if view.topology().is_none() {
         return;
     }
     let hash = view.desired.live_hash();
+    let memory = view.desired.directives.get("maxmemory").and_then(|m| m.parse().ok());
+    let memory: u64 = memory.unwrap_or_default();
     let mut behind: Vec<_> = view
         .all_wanted()
         .filter(|s| view.body(*s).is_some_and(|b| b.phase == Phase::Running))
         .filter_map(|s| Some((s, view.report(s).filter(|r| r.config_hash != hash)?)))
+        .filter(|(s, r)| !view.body(*s).is_some_and(|b| b.outdated) || r.maxmemory >= memory)
         .collect();
     // Whoever refused before is asked again; else a replica is asked first.
     behind.sort_by_key(|(s, r)| (r.config_error.is_none(), view.is_primary(*s), *s));
@@ -34,7 +40,8 @@ pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
             draft.blocked(reason::CONFIG_REFUSED, format!("{name} refuses spec.config: {error}"));
         }
         let directives = view.desired.live().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        let step = Step::Configure { seat, hash: hash.clone(), directives };
+        let reset = view.desired.unsaid().map(String::from).collect();
+        let step = Step::Configure { seat, hash: hash.clone(), directives, reset };
         draft.step(format!("{name} runs with other directives"), step);
     }
 }

@@ -138,8 +138,7 @@ impl<'a> View<'a> {
     }
 
     fn witnesses(&self) -> u16 {
-        // The wish for shards may differ from what was formed; what was formed votes.
-        Desired { shards: self.shards, ..self.desired.clone() }.witnesses()
+        self.desired.witnesses_beside(self.shards)
     }
 
     /// As many seats as the shard wants members. Which ones is a matter of who is there: the primary
@@ -195,6 +194,11 @@ impl Member {
                 !started && self.disk.as_ref().is_none_or(|d| d.fresh)
             }
         }
+    }
+
+    /// Its disk is out of reach for good.
+    pub(crate) fn has_lost_its_disk(&self) -> bool {
+        self.disk.as_ref().is_some_and(|d| d.lost)
     }
 
     /// As the council is to know it.

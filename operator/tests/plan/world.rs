@@ -140,12 +140,13 @@ fn read_member(
             topology.shards.get_mut(&shard).unwrap().primary = Some(old_id.clone());
         }
     }
-    if is("disk") || is("lost-with-disk") {
-        member.disk = Some(Disk { uid: format!("disk-{seat}"), fresh: is("fresh") });
+    if is("disk") || is("lost-with-disk") || is("disk-lost") {
+        let (fresh, lost) = (is("fresh"), is("disk-lost"));
+        member.disk = Some(Disk { uid: format!("disk-{seat}"), fresh, lost });
     }
     if !is("lost") && !is("lost-with-disk") && !is("disk-only") {
         let phase = match () {
-            () if is("pending") => Phase::Pending,
+            () if is("pending") || is("disk-lost") => Phase::Pending,
             () if is("stopping") => Phase::Stopping,
             () if is("ended") => Phase::Ended,
             () if is("node-lost") => Phase::Lost,
@@ -160,7 +161,7 @@ fn read_member(
             node: None,
             zone: None,
         });
-        let silent = ["unseen", "pending", "stopping", "ended", "node-lost", "stuck"];
+        let silent = ["unseen", "pending", "disk-lost", "stopping", "ended", "node-lost", "stuck"];
         if !silent.iter().any(|w| is(w)) {
             let knows = told.is_some() && !outside && !is("new");
             let role = match seat {

@@ -1,17 +1,19 @@
 //! Writes: the scaffold that is applied, the steps that are carried out, the labels that follow the council.
 
+use crds::reasons::reason;
 use engine::bus::tls::Tls;
 use engine::bus::{Answer, Ask, client};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::build::{BUS_PORT, Kind, Object, ROLE};
+use super::build::{BUS_PORT, CLUSTER, Kind, LABELS, Object, ROLE};
 use super::reconcile::Kubernetes;
 use super::stores::of_cluster;
 use super::{ASK_LIMIT, MANAGER};
@@ -22,22 +24,24 @@ use crate::observed::Observed;
 use crate::plan::Step;
 
 impl Kubernetes<'_> {
-    fn api<K>(&self) -> Api<K>
+    pub(super) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.context.client.clone(), &self.namespace)
     }
 
-    /// Applies everything that has no order, as far as it changed.
+    /// Applies everything that has no order, as far as it changed. An object that is refused holds up
+    /// no other; the first refusal is told.
     pub(super) async fn apply_scaffold(&mut self, desired: &Desired) -> Result<(), Error> {
         let objects = self.build(desired).scaffold();
+        let mut done = Ok(());
         for object in &objects {
-            self.apply_object(object).await?;
+            done = done.and(self.apply_object(object).await);
         }
-        self.drop_services(&desired.name, &objects).await?;
-        self.own_claims(desired).await?;
-        self.restore_claims(desired).await
+        done = done.and(self.drop_services(&desired.name, &objects).await);
+        done = done.and(self.keep_claims(desired).await);
+        done.and(self.restore_claims(desired).await)
     }
 
     /// Applies one object server-side, unless the store has it just as it was applied last.
@@ -45,38 +49,75 @@ impl Kubernetes<'_> {
         let hash = desired::hash([("", object.json.to_string().as_str())].into_iter());
         let key = (object.kind, object.name.clone());
         let stored = self.context.stores.version(object.kind, &self.namespace, &object.name);
-        if let (Some((was, version)), Some(stored)) = (self.memory.applied.get(&key), stored)
+        if let (Some((was, version)), Some(stored)) = (self.memory.applied.get(&key), &stored)
             && *was == hash
-            && *version == stored
+            && version == stored
         {
             return Ok(());
         }
+        let known = stored.is_some() || self.memory.applied.contains_key(&key);
         let version = match object.kind {
-            Kind::Secret => self.put::<Secret>(object).await,
-            Kind::ConfigMap => self.put::<ConfigMap>(object).await,
-            Kind::Service => self.put::<Service>(object).await,
-            Kind::PodDisruptionBudget => self.put::<PodDisruptionBudget>(object).await,
-            Kind::NetworkPolicy => self.put::<NetworkPolicy>(object).await,
-            Kind::PersistentVolumeClaim => self.put::<PersistentVolumeClaim>(object).await,
-            Kind::Pod => self.put::<Pod>(object).await,
+            Kind::Secret => self.put::<Secret>(object, known).await,
+            Kind::ConfigMap => self.put::<ConfigMap>(object, known).await,
+            Kind::Service => self.put::<Service>(object, known).await,
+            Kind::PodDisruptionBudget => self.put::<PodDisruptionBudget>(object, known).await,
+            Kind::NetworkPolicy => self.put::<NetworkPolicy>(object, known).await,
+            Kind::PersistentVolumeClaim => self.put::<PersistentVolumeClaim>(object, known).await,
+            Kind::Pod => self.put::<Pod>(object, known).await,
         }?;
         self.memory.applied.insert(key, (hash, version));
         Ok(())
     }
 
-    async fn put<K>(&self, object: &Object) -> Result<String, Error>
+    async fn put<K>(&mut self, object: &Object, known: bool) -> Result<String, Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + std::fmt::Debug + DeserializeOwned,
     {
+        let api = self.api::<K>();
+        // The stores have only what carries our label: of this name there may be somebody else's.
+        if !known {
+            let found = api.get_metadata_opt(&object.name).await;
+            let found = found.map_err(|e| failed("look at", object.kind, &object.name, e))?;
+            if let Some(found) = found {
+                self.claim_name(object, &found.metadata)?;
+                if object.kind == Kind::Secret {
+                    // What is in it cannot be made again: with its label back, it is read first.
+                    let label = json!({"metadata": {"labels": {CLUSTER: self.cluster.name_any()}}});
+                    let patched = api
+                        .patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(label))
+                        .await;
+                    patched.map_err(|e| failed("label", object.kind, &object.name, e))?;
+                    let why = "it is there, and was not read yet";
+                    return Err(Error::world(format!("make Secret {}", object.name), why));
+                }
+            }
+        }
         self.context.health.metrics.write(object.kind.as_str());
         let parameters = PatchParams::apply(MANAGER).force();
-        let applied = self
-            .api::<K>()
+        let applied = api
             .patch(&object.name, &parameters, &Patch::Apply(&object.json))
             .await
             .map_err(|e| failed("apply", object.kind, &object.name, e))?;
         Ok(applied.resource_version().unwrap_or_default())
+    }
+
+    /// An object that is there, though no store has it, may be taken up when it is this cluster's.
+    fn claim_name(&mut self, object: &Object, found: &ObjectMeta) -> Result<(), Error> {
+        let (kind, name) = (object.kind.as_str(), &object.name);
+        let owners = found.owner_references.iter().flatten();
+        let labelled = found.labels.as_ref().and_then(|l| l.get(CLUSTER));
+        let ours = owners.into_iter().any(|o| o.uid == self.memory.uid)
+            || labelled == self.cluster.metadata.name.as_ref();
+        if ours {
+            return Ok(());
+        }
+        let why = format!(
+            "{kind} {name} is there already, and is not of this CacheCluster: delete it, or choose \
+             another name for the cluster"
+        );
+        self.memory.obstacle = Some((reason::NAME_TAKEN, why.clone()));
+        Err(Error::world(format!("apply {kind} {name}"), why))
     }
 
     /// Deletes Services that no shard stands behind any more.
@@ -91,29 +132,23 @@ impl Kubernetes<'_> {
         Ok(())
     }
 
-    /// Makes volumes go with the CacheCluster, or stay, as the manifest says now.
-    async fn own_claims(&self, desired: &Desired) -> Result<(), Error> {
+    /// Makes volumes go with the CacheCluster, or stay, and gives them the labels that the manifest has
+    /// now. The rest of a volume stays as it was made.
+    async fn keep_claims(&self, desired: &Desired) -> Result<(), Error> {
         let build = self.build(desired);
         for claim in of_cluster(&self.context.stores.claims, &self.namespace, &desired.name) {
-            let owner = claim.owner_references().iter().find(|o| o.kind == "CacheCluster");
-            let owned = owner.is_some_and(|o| o.uid == self.memory.uid);
-            if owned == build.owns_volumes() && owner.is_some() == owned {
-                continue;
-            }
-            let Some(seat) = Seat::parse(
-                &desired.name,
-                claim.name_any().strip_suffix("-data").unwrap_or_default(),
-            ) else {
+            let name = claim.name_any();
+            let member = name.strip_suffix("-data").unwrap_or_default();
+            let seat = Seat::parse(&desired.name, member);
+            let Some(wanted) = seat.and_then(|s| build.claim(s)) else { continue };
+            let Some(patch) = change_of_claim(&claim, &wanted.json, &self.memory.uid) else {
                 continue;
             };
-            let Some(wanted) = build.claim(seat) else { continue };
-            let owners = wanted.json["metadata"]["ownerReferences"].clone();
-            let patch = json!({"metadata": {"ownerReferences": owners}});
             self.context.health.metrics.write(Kind::PersistentVolumeClaim.as_str());
             self.api::<PersistentVolumeClaim>()
-                .patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                 .await
-                .map_err(|e| failed("own", Kind::PersistentVolumeClaim, &claim.name_any(), e))?;
+                .map_err(|e| failed("change", Kind::PersistentVolumeClaim, &name, e))?;
         }
         Ok(())
     }
@@ -241,16 +276,14 @@ impl Kubernetes<'_> {
         self.memory.tls.as_ref().ok_or_else(missing)
     }
 
-    /// Labels pods as the council's topology says, so that Services lead there. A label that is no
-    /// longer true goes first: for a moment nobody is primary, never two.
+    /// Labels pods as the council's topology says, so that Services lead there; also when the operator
+    /// only looks, for it tells what is. A label that is no longer true goes first: for a moment nobody
+    /// is primary, never two.
     pub(super) async fn label_roles(
         &self,
         desired: &Desired,
         observed: &Observed,
     ) -> Result<(), Error> {
-        if desired.paused {
-            return Ok(());
-        }
         let pods = of_cluster(&self.context.stores.pods, &self.namespace, &desired.name);
         let mut changes = Vec::new();
         for pod in &pods {
@@ -293,6 +326,38 @@ impl Kubernetes<'_> {
         });
         futures::future::join_all(asks).await.into_iter().flatten().collect()
     }
+}
+
+/// What has to change about a volume's owner and labels; `None`: nothing.
+pub(super) fn change_of_claim(
+    claim: &PersistentVolumeClaim,
+    wanted: &Value,
+    uid: &str,
+) -> Option<Value> {
+    let metadata = &wanted["metadata"];
+    let mut patch = json!({});
+    let owner = claim.owner_references().iter().find(|o| o.kind == "CacheCluster");
+    let owned = owner.is_some_and(|o| o.uid == uid);
+    if owned == metadata["ownerReferences"].is_null() || owner.is_some() != owned {
+        patch["ownerReferences"] = metadata["ownerReferences"].clone();
+    }
+    let labels = |name: &str| metadata["labels"][name].as_str();
+    let names = claim.annotations().get(LABELS).map(String::as_str).unwrap_or_default();
+    for gone in names.split(',').filter(|n| !n.is_empty() && labels(n).is_none()) {
+        if claim.labels().contains_key(gone) {
+            patch["labels"][gone] = Value::Null;
+        }
+    }
+    for (name, value) in metadata["labels"].as_object().into_iter().flatten() {
+        if claim.labels().get(name).map(String::as_str) != value.as_str() {
+            patch["labels"][name] = value.clone();
+        }
+    }
+    let now = metadata["annotations"][LABELS].as_str();
+    if now.is_some_and(|now| now != names) {
+        patch["annotations"][LABELS] = json!(now);
+    }
+    (patch != json!({})).then(|| json!({"metadata": patch}))
 }
 
 fn failed(verb: &str, kind: Kind, name: &str, error: kube::Error) -> Error {

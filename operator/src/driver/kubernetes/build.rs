@@ -31,8 +31,8 @@ use serde_json::{Value, json};
 use crate::desired::Desired;
 use crate::driver::kubernetes::Settings;
 
-pub use labels::{CLUSTER, ROLE, SEAT, SHARD, TEMPLATE, selector};
-pub use pod::template_of;
+pub use labels::{CLUSTER, LABELS, ROLE, SEAT, SHARD, TEMPLATE, selector};
+pub use pod::{OWN_TOLERATIONS, template_of};
 pub use secret::{Secrets, auth_name, generated_auth_name, operator_tls_name, tls_name};
 
 /// Port of the client protocol.
@@ -48,6 +48,8 @@ pub struct Build<'a> {
     pub cluster: &'a CacheCluster,
     pub desired: &'a Desired,
     pub settings: &'a Settings,
+    /// Shards that there are: what was formed, whatever is wished for since.
+    pub shards: u16,
 }
 
 /// An object to be applied: its kind and its JSON.
@@ -120,8 +122,8 @@ impl Build<'_> {
     /// Members wanted, witnesses included.
     pub fn members(&self) -> u32 {
         let desired = self.desired;
-        u32::from(desired.shards) * u32::from(desired.members_per_shard())
-            + u32::from(desired.witnesses())
+        u32::from(self.shards) * u32::from(desired.members_per_shard())
+            + u32::from(desired.witnesses_beside(self.shards))
     }
 
     /// All objects that have no order: everything but pods, volumes and Secrets.

@@ -1,9 +1,13 @@
 //! One look: pods, volumes and nodes from the stores, and what every member says of itself.
 
+use std::sync::Arc;
+
 use engine::bus::Answer;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
+};
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 
 use super::build::{BUS_PORT, PORT, TEMPLATE, auth_name, selector, template_of};
 use super::reconcile::Kubernetes;
@@ -12,11 +16,16 @@ use crate::Error;
 use crate::desired::{Desired, Seat};
 use crate::observed::{Access, Address, Body, Disk, Observed, Phase};
 
+/// Of what a container said at its end, so many lines and characters are told.
+const LAST_LINES: usize = 3;
+const LAST_WORDS_MAX: usize = 300;
+
 impl Kubernetes<'_> {
     pub(super) async fn look(&mut self, desired: &Desired) -> Result<Observed, Error> {
         let mut observed = Observed {
             past: self.past(),
             access: self.access(desired),
+            troubles: self.troubles.clone(),
             now: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             ..Observed::default()
         };
@@ -38,6 +47,7 @@ impl Kubernetes<'_> {
             let body = self.body(desired, seat, &pod);
             observed.members.entry(seat).or_default().body = Some(body);
         }
+        self.find_lost_disks(desired, &mut observed).await;
         let build = self.build(desired);
         for (seat, member) in &mut observed.members {
             let host = build.host(&seat.name(&desired.name));
@@ -45,6 +55,41 @@ impl Kubernetes<'_> {
         }
         self.hear(&mut observed).await;
         Ok(observed)
+    }
+
+    /// Looks after the volumes that pods wait for: one may be tied to a node that is gone.
+    async fn find_lost_disks(&mut self, desired: &Desired, observed: &mut Observed) {
+        let Some(nodes) = self.context.stores.nodes.as_ref().map(|n| n.state()) else { return };
+        for (seat, member) in &mut observed.members {
+            let waits = |b: &Body| b.phase == Phase::Pending && b.stuck.is_some();
+            let Some(disk) =
+                member.disk.as_mut().filter(|_| member.body.as_ref().is_some_and(waits))
+            else {
+                continue;
+            };
+            let name = self.build(desired).volume_name(*seat);
+            let claim = ObjectRef::<PersistentVolumeClaim>::new(&name).within(&self.namespace);
+            let claim = self.context.stores.claims.get(&claim);
+            let volume = claim.and_then(|c| c.spec.as_ref()?.volume_name.clone());
+            let Some(volume) = volume.filter(|_| !disk.lost) else { continue };
+            match self.terms_of(&volume).await {
+                Ok(terms) => disk.lost = is_out_of_reach(&terms, &nodes),
+                Err(error) => tracing::debug!(volume, "cannot look where it is: {error}"),
+            }
+        }
+    }
+
+    /// On which nodes a volume can be used; that does not change while it lives.
+    async fn terms_of(&mut self, volume: &str) -> Result<Vec<NodeSelectorTerm>, kube::Error> {
+        if let Some(terms) = self.memory.volumes.get(volume) {
+            return Ok(terms.clone());
+        }
+        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let found = api.get_opt(volume).await?;
+        let affinity = found.and_then(|v| v.spec?.node_affinity?.required);
+        let terms = affinity.map(|a| a.node_selector_terms).unwrap_or_default();
+        self.memory.volumes.insert(volume.to_owned(), terms.clone());
+        Ok(terms)
     }
 
     async fn hear(&mut self, observed: &mut Observed) {
@@ -75,9 +120,10 @@ impl Kubernetes<'_> {
         self.council = council.into_iter().map(|(_, _, seat)| seat).collect();
     }
 
-    /// The account as it was written last.
+    /// The account as it was written last. What the API server fills in is nobody's account.
     fn past(&self) -> Option<Box<crate::status::Status>> {
-        self.memory.status.clone().or_else(|| self.cluster.status.clone()).map(Box::new)
+        let stored = self.cluster.status.as_ref().filter(|s| s.observed_generation.is_some());
+        self.memory.status.as_ref().or(stored).cloned().map(Box::new)
     }
 
     fn access(&self, desired: &Desired) -> Access {
@@ -91,7 +137,7 @@ impl Kubernetes<'_> {
             endpoint("cluster".into(), name),
             endpoint("read".into(), &format!("{name}-read")),
         ];
-        for shard in 0..desired.shards {
+        for shard in 0..build.shards {
             endpoints.push(endpoint(
                 format!("shard-{shard}-primary"),
                 &format!("{name}-{shard}-primary"),
@@ -194,16 +240,47 @@ pub(super) fn stuck(pod: &Pod) -> Option<String> {
         let message = condition.message.as_deref().unwrap_or_default();
         return Some(format!("{reason}: {message}"));
     }
-    let waiting = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .filter_map(|c| c.state.as_ref()?.waiting.as_ref())
-        .find(|w| {
-            !matches!(w.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
-        })?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    Some(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default()))
+    status.container_statuses.iter().flatten().find_map(stuck_container)
+}
+
+/// Why a container waits, and with what words it ended the last time.
+fn stuck_container(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    if matches!(reason, "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let words = ended.and_then(|e| e.message.as_deref()).map(last_words).unwrap_or_default();
+    let words = if words.is_empty() { words } else { format!(" ({words})") };
+    Some(format!("{reason}: {message}{words}"))
+}
+
+/// The last lines of what a container said at its end, as one.
+fn last_words(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
+    last.chars().take(LAST_WORDS_MAX).collect()
+}
+
+/// All places where the volume could be used are nodes that are not there.
+pub(super) fn is_out_of_reach(terms: &[NodeSelectorTerm], nodes: &[Arc<Node>]) -> bool {
+    let is_gone = |term: &NodeSelectorTerm| {
+        let by_label =
+            term.match_expressions.iter().flatten().map(|r| (r, "kubernetes.io/hostname"));
+        let by_field = term.match_fields.iter().flatten().map(|r| (r, "metadata.name"));
+        by_label.chain(by_field).any(|(rule, key)| {
+            let names = rule.values.as_deref().unwrap_or_default();
+            let is = |node: &Arc<Node>| match key {
+                "metadata.name" => names.contains(&node.name_any()),
+                label => node.labels().get(label).is_some_and(|l| names.contains(l)),
+            };
+            rule.key == key && rule.operator == "In" && !nodes.iter().any(is)
+        })
+    };
+    // No node at all: it is the operator that does not see.
+    !terms.is_empty() && !nodes.is_empty() && terms.iter().all(is_gone)
 }
 
 /// Where a pod's bus is, when a process may listen there.
@@ -221,5 +298,7 @@ fn disk(claim: &PersistentVolumeClaim) -> Disk {
         uid: claim.uid().unwrap_or_default(),
         // Nobody writes to a claim before it is bound; one that is bound may have been written to.
         fresh: phase == Some("Pending") || phase.is_none(),
+        // Kubernetes' own word for a claim whose volume is no more.
+        lost: phase == Some("Lost"),
     }
 }

@@ -4,27 +4,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::CacheCluster;
 use crds::reasons::{condition, event, reason};
-use crds::{CacheCluster, CacheClusterSpec, CacheClusterStatus, Condition};
 use engine::bus::tls::Tls;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::core::v1::NodeSelectorTerm;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::Settings;
 use super::build::{Build, Kind, Secrets};
 use super::stores::Stores;
-use super::{MANAGER, Settings};
 use crate::Error;
 use crate::desired::{Desired, Seat};
 use crate::driver::Driver;
 use crate::health::Health;
 use crate::metrics::{Cluster, Outcome};
 use crate::observed::Observed;
-use crate::round::{Fate, Round, round};
+use crate::round::round;
 use crate::status::Status;
 
 /// The longest time between two looks at a settled cluster: a failover changes no object of
@@ -61,6 +62,12 @@ pub(super) struct Memory {
     pub(super) status: Option<Status>,
     /// What ended the round before it could look, when users can do something about it.
     pub(super) obstacle: Option<(&'static str, String)>,
+    /// Generation of the manifest that Kubernetes was found to take.
+    pub(super) checked: Option<Option<i64>>,
+    /// Where volumes can be used, as far as it was asked.
+    pub(super) volumes: BTreeMap<String, Vec<NodeSelectorTerm>>,
+    /// When the user's Secret was looked at last.
+    pub(super) secret_seen: Option<Instant>,
 }
 
 /// The driver of one cluster for one round.
@@ -73,21 +80,61 @@ pub(super) struct Kubernetes<'a> {
     pub(super) ips: BTreeMap<Seat, String>,
     /// Members that are in the cluster, the council's leader first: whom wishes are put to.
     pub(super) council: Vec<Seat>,
+    /// Shards that the cluster was formed with, as the account remembers it.
+    pub(super) formed: Option<u16>,
+    /// What was refused this round and holds up nothing else.
+    pub(super) troubles: Vec<String>,
 }
 
 impl<'a> Kubernetes<'a> {
+    fn new(
+        context: &'a Context,
+        cluster: &'a CacheCluster,
+        namespace: &str,
+        memory: &'a mut Memory,
+    ) -> Self {
+        let past = memory.status.as_ref().or(cluster.status.as_ref());
+        let shards = past.filter(|s| s.cluster_id.is_some()).and_then(|s| s.shard_count);
+        let formed = shards.and_then(|s| u16::try_from(s).ok()).filter(|s| *s > 0);
+        Self {
+            context,
+            cluster,
+            namespace: namespace.to_owned(),
+            memory,
+            ips: BTreeMap::new(),
+            council: Vec::new(),
+            formed,
+            troubles: Vec::new(),
+        }
+    }
+
     pub(super) fn build<'b>(&'b self, desired: &'b Desired) -> Build<'b> {
-        Build { cluster: self.cluster, desired, settings: &self.context.settings }
+        let shards = self.formed.unwrap_or(desired.shards);
+        Build { cluster: self.cluster, desired, settings: &self.context.settings, shards }
     }
 }
 
 impl Driver for Kubernetes<'_> {
     async fn scaffold(&mut self, desired: &Desired) -> Result<(), Error> {
-        self.keep_secrets(desired).await?;
         if desired.paused {
-            return Ok(());
+            return self.keep_secrets(desired).await;
         }
-        self.apply_scaffold(desired).await
+        self.check(desired).await?;
+        self.keep_secrets(desired).await?;
+        match self.apply_scaffold(desired).await {
+            // Whoever runs is looked after all the same.
+            Err(error) if self.formed.is_some() => {
+                self.memory.obstacle = None;
+                self.troubles.push(error.to_string());
+                Ok(())
+            }
+            Err(error) => {
+                let why = (reason::ROUND_FAILED, error.to_string());
+                self.memory.obstacle.get_or_insert(why);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn observe(&mut self, desired: &Desired) -> Result<Observed, Error> {
@@ -139,11 +186,13 @@ pub(super) async fn reconcile(
     context.health.metrics.round(outcome, took);
     match result {
         Ok(wait) => Ok(Action::requeue(wait)),
-        // The user's fault: nothing that runs is touched, and only a new manifest changes anything.
+        // The user's fault: nothing that runs is touched, and only a new manifest changes anything. But
+        // the council goes on deciding, and Services have to follow it.
         Err(Error::Invalid { field, message }) => {
             let said = format!("{field}: {message}");
             context.say(&object, &mut memory, reason::INVALID_SPEC, &said).await?;
-            Ok(Action::await_change())
+            follow_council(&context, &object, &namespace, &mut memory).await;
+            Ok(Action::requeue(LOOK_AGAIN_MAX))
         }
         Err(error) => {
             match memory.obstacle.take() {
@@ -179,20 +228,38 @@ async fn turn(
     memory: &mut Memory,
 ) -> Result<Duration, Error> {
     let desired = Desired::of(cluster)?;
-    let mut driver = Kubernetes {
-        context,
-        cluster,
-        namespace: namespace.to_owned(),
-        memory,
-        ips: BTreeMap::new(),
-        council: Vec::new(),
-    };
+    let mut driver = Kubernetes::new(context, cluster, namespace, memory);
     let done = round(&mut driver, &desired).await?;
     let labelled = driver.label_roles(&desired, &done.observed).await;
     context.tell(cluster, &done).await;
     context.health.metrics.cluster(namespace, &desired.name, numbers(&desired, &done.status));
     labelled?;
     Ok(done.wait().min(LOOK_AGAIN_MAX))
+}
+
+/// Keeps the labels that Services select by true for a cluster whose manifest cannot be acted on. All that
+/// this takes is its name.
+async fn follow_council(
+    context: &Context,
+    object: &DeserializeGuard<CacheCluster>,
+    namespace: &str,
+    memory: &mut Memory,
+) {
+    let stand_in = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+        "metadata": object.meta(), "spec": {"shards": 1},
+    });
+    let Ok(cluster) = serde_json::from_value::<CacheCluster>(stand_in) else { return };
+    let Ok(desired) = Desired::of(&cluster) else { return };
+    let mut driver = Kubernetes::new(context, &cluster, namespace, memory);
+    driver.recall_identity(&desired.name);
+    let followed = match driver.look(&desired).await {
+        Ok(observed) => driver.label_roles(&desired, &observed).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = followed {
+        tracing::warn!(namespace, cluster = desired.name, "labels do not follow: {error}");
+    }
 }
 
 impl Context {
@@ -206,186 +273,6 @@ impl Context {
         self.memories.lock().await.remove(&(namespace.to_owned(), name.to_owned()));
         self.health.metrics.forget(namespace, name);
     }
-
-    async fn write_status(
-        &self,
-        namespace: &str,
-        name: &str,
-        status: &Status,
-    ) -> Result<(), Error> {
-        let api: Api<DeserializeGuard<CacheCluster>> =
-            Api::namespaced(self.client.clone(), namespace);
-        let mut patch = json!({
-            "apiVersion": CacheCluster::api_version(&()),
-            "kind": CacheCluster::kind(&()),
-            "metadata": {"name": name},
-            "status": status,
-        });
-        // An apply of `{}` over fields that it owned leaves null, which the API server then refuses: an
-        // empty plan is left out, and so removed.
-        if let Some(fields) = patch["status"].as_object_mut() {
-            fields.retain(|_, field| *field != json!({}));
-        }
-        self.health.metrics.write("CacheCluster");
-        match api
-            .patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
-            .await
-        {
-            Ok(_) => Ok(()),
-            // Deleted meanwhile: there is nobody left to tell.
-            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(()),
-            Err(error) => Err(Error::world("write the status", error)),
-        }
-    }
-
-    /// The first field of a spec that does not fit its type: each is tried alone.
-    async fn misfit(&self, namespace: &str, name: &str) -> Option<String> {
-        let kind = ApiResource::erase::<CacheCluster>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
-        let object = api.get_opt(name).await.ok()??;
-        misfit_in(object.data.get("spec")?)
-    }
-
-    /// Sets Ready=False for this reason, and leaves the rest of the account as it is.
-    async fn say(
-        &self,
-        object: &DeserializeGuard<CacheCluster>,
-        memory: &mut Memory,
-        reason: &'static str,
-        message: &str,
-    ) -> Result<(), Error> {
-        let stored = object.0.as_ref().ok().and_then(|c| c.status.clone());
-        let past = memory.status.clone().or(stored).unwrap_or_default();
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let status = held_up(&past, object.meta().generation, reason, message, &now);
-        if status != past {
-            let namespace = object.namespace().unwrap_or_default();
-            self.write_status(&namespace, &object.name_any(), &status).await?;
-            memory.status = Some(status);
-            self.publish(object, EventType::Warning, reason, message).await;
-        }
-        Ok(())
-    }
-
-    /// Events of one round: its steps, the failovers that it learned of, and changes of Ready.
-    async fn tell(&self, cluster: &CacheCluster, done: &Round) {
-        for (planned, fate) in done.plan.steps.iter().zip(&done.fates) {
-            match fate {
-                Fate::Skipped => {}
-                Fate::Done => {
-                    self.health.metrics.step(planned.rule, true);
-                    self.publish(cluster, EventType::Normal, planned.rule, &planned.why).await;
-                }
-                Fate::Failed(error) => {
-                    self.health.metrics.step(planned.rule, false);
-                    let note = format!("{}: {error}", planned.step);
-                    tracing::warn!(cluster = cluster.name_any(), rule = planned.rule, "{note}");
-                    self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
-                }
-            }
-        }
-        let past = done.observed.past.as_deref();
-        for (kind, reason, note) in news(past, &done.status) {
-            self.publish(cluster, kind, reason, &note).await;
-        }
-    }
-
-    async fn publish<K>(&self, about: &K, type_: EventType, reason: &str, note: &str)
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        let note: String = note.chars().take(1000).collect();
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(note),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
-            // An account that could not be given changes nothing of what was done.
-            tracing::debug!("cannot publish an event: {error}");
-        }
-    }
-}
-
-/// What is new in an account, as events.
-fn news(past: Option<&Status>, now: &Status) -> Vec<(EventType, &'static str, String)> {
-    let mut news = Vec::new();
-    let known = |f: &crds::FailoverStatus| {
-        past.is_some_and(|p| p.failovers.iter().any(|k| k.shard == f.shard && k.epoch == f.epoch))
-    };
-    // Without an earlier account nobody knows what is new.
-    for failover in now.failovers.iter().filter(|f| past.is_some() && !known(f)) {
-        let from = failover.from.as_deref().unwrap_or("nobody");
-        let dropped = match failover.dropped_writes {
-            Some(writes) => format!("{writes} acknowledged writes dropped"),
-            None => "acknowledged writes that were dropped are counted when it returns".into(),
-        };
-        let note = format!(
-            "shard {}: {} is primary after {from} since epoch {}; within {} ms; {dropped}",
-            failover.shard, failover.to, failover.epoch, failover.window_ms
-        );
-        news.push((EventType::Warning, event::FAILED_OVER, note));
-    }
-    if let (Some(before), Some(after)) =
-        (past.map(|p| p.incarnation.unwrap_or_default()), now.incarnation)
-        && before > 0
-        && after > before
-    {
-        let note = format!("all members had lost their memory; incarnation {after} begins empty");
-        news.push((EventType::Warning, event::FORMED_ANEW, note));
-    }
-    let ready = |s: &Status| s.condition(condition::READY).map(|c| c.status == "True");
-    let (before, after) = (past.and_then(ready).unwrap_or(false), ready(now).unwrap_or(false));
-    if before != after {
-        let message = now.condition(condition::READY).map(|c| c.message.clone());
-        let (kind, reason) = if after {
-            (EventType::Normal, event::READY)
-        } else {
-            (EventType::Warning, event::NOT_READY)
-        };
-        news.push((kind, reason, message.unwrap_or_default()));
-    }
-    news
-}
-
-/// The name of the first field that does not fit its type.
-fn misfit_in(spec: &Value) -> Option<String> {
-    let fits = |field: &str, value: &Value| {
-        let mut alone = json!({"shards": 1});
-        alone[field] = value.clone();
-        serde_json::from_value::<CacheClusterSpec>(alone).is_ok()
-    };
-    let (field, _) = spec.as_object()?.iter().find(|(field, value)| !fits(field, value))?;
-    Some(format!("spec.{field}"))
-}
-
-/// The account of a manifest that cannot be acted on.
-fn held_up(
-    past: &Status,
-    generation: Option<i64>,
-    reason: &str,
-    message: &str,
-    now: &str,
-) -> CacheClusterStatus {
-    let mut status = past.clone();
-    status.observed_generation = generation;
-    for (type_, is) in [(condition::READY, "False"), (condition::PROGRESSING, "False")] {
-        let before = past.condition(type_).filter(|c| c.status == is);
-        let condition = Condition {
-            type_: type_.into(),
-            status: is.into(),
-            reason: reason.into(),
-            message: message.into(),
-            observed_generation: generation,
-            last_transition_time: before
-                .map_or_else(|| now.to_owned(), |c| c.last_transition_time.clone()),
-        };
-        status.conditions.retain(|c| c.type_ != type_);
-        status.conditions.push(condition);
-    }
-    status
 }
 
 fn numbers(desired: &Desired, status: &Status) -> Cluster {
@@ -408,69 +295,15 @@ fn numbers(desired: &Desired, status: &Status) -> Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crds::FailoverStatus;
-
-    fn status(ready: &str) -> Status {
-        Status {
-            conditions: vec![Condition {
-                type_: "Ready".into(),
-                status: ready.into(),
-                reason: "Serving".into(),
-                last_transition_time: "2026-01-01T00:00:00Z".into(),
-                ..Condition::default()
-            }],
-            shards: vec![crds::ShardStatus { shard: 0, ..Default::default() }],
-            ..Status::default()
-        }
-    }
-
-    #[test]
-    fn invalid_manifest_keeps_the_account_and_names_the_field() {
-        let past = status("True");
-        let say = |past: &Status, now: &str| {
-            held_up(past, Some(2), reason::INVALID_SPEC, "spec.memory: must be", now)
-        };
-        let said = say(&past, "2026-01-02T00:00:00Z");
-        let ready = said.condition("Ready").unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "InvalidSpec"));
-        assert_eq!(ready.message, "spec.memory: must be");
-        assert_eq!(ready.last_transition_time, "2026-01-02T00:00:00Z");
-        assert_eq!(said.shards, past.shards);
-        // Said again later, nothing changes, so that nothing is written.
-        assert_eq!(say(&said, "2026-01-03T00:00:00Z"), said);
-    }
-
-    #[test]
-    fn field_that_does_not_fit_is_found_by_name() {
-        let spec = json!({"shards": 3, "memory": "1Gi", "tolerations": [{"key": 5}]});
-        assert_eq!(misfit_in(&spec).as_deref(), Some("spec.tolerations"));
-        assert_eq!(misfit_in(&json!({"shards": "three"})).as_deref(), Some("spec.shards"));
-        assert_eq!(misfit_in(&json!({"shards": 3})), None);
-    }
-
-    #[test]
-    fn failovers_and_changes_of_ready_are_news_once() {
-        let before = status("True");
-        let mut after = status("False");
-        after.failovers.push(FailoverStatus {
-            shard: 1,
-            epoch: 7,
-            from: Some("demo-1-0".into()),
-            to: "demo-1-1".into(),
-            dropped_writes: Some(3),
-            window_ms: 900,
-        });
-        let news_of = |past, now| -> Vec<&str> {
-            news(past, now).into_iter().map(|(_, reason, _)| reason).collect()
-        };
-        assert_eq!(news_of(Some(&before), &after), ["FailedOver", "NotReady"]);
-        assert!(news_of(Some(&after), &after).is_empty());
-        assert!(news_of(None, &after).is_empty(), "an operator that starts repeats no old news");
-    }
 
     #[test]
     fn numbers_come_from_the_account() {
-        let mut account = status("True");
+        let mut account = Status::default();
+        account.conditions.push(crds::Condition {
+            type_: condition::READY.into(),
+            status: "True".into(),
+            ..crds::Condition::default()
+        });
         account.ready = Some("5/6".into());
         account.epoch = Some(12);
         let cluster: CacheCluster = serde_json::from_value(json!({

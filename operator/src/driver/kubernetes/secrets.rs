@@ -1,19 +1,26 @@
 //! Password and certificates of a cluster: made once, and repaired when one of the Secrets is lost.
 //!
-//! What cannot be made again is never overwritten by a guess: a Secret that the store does not have is
-//! *created*, so that one which is there after all is met as an error and read in the next round.
+//! What cannot be made again is never overwritten by a guess: a Secret that the store does not have and
+//! that is there after all is met as an error, and read in the next round.
 
-use crds::reasons::reason;
+use std::time::Duration;
+
+use crds::reasons::{event, reason};
 use engine::bus::tls::Tls;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 
-use super::build::{Build, Kind, Secrets, generated_auth_name, operator_tls_name, tls_name};
+use super::build::{Build, Secrets, generated_auth_name, operator_tls_name, tls_name};
 use super::reconcile::Kubernetes;
 use crate::Error;
 use crate::desired::Desired;
 use crate::pki::{self, Ca, Pair};
+
+/// How often the user's Secret is looked at.
+const LOOK_AT_GIVEN: Duration = Duration::from_secs(60);
 
 /// What the stored Secrets of a cluster hold, as far as they are there.
 #[derive(Default)]
@@ -42,18 +49,38 @@ impl Kubernetes<'_> {
         };
         if !desired.paused {
             for object in self.build(desired).secrets(&secrets) {
-                let stores = &self.context.stores;
-                if stores.version(Kind::Secret, &self.namespace, &object.name).is_none()
-                    && !self.memory.applied.contains_key(&(Kind::Secret, object.name.clone()))
-                {
-                    self.create_new(&object).await?;
-                }
                 self.apply_object(&object).await?;
             }
         }
+        self.look_at_given(desired, secrets.password.as_deref()).await;
         self.memory.tls = Some(tls);
         self.memory.secrets = Some(secrets);
         Ok(())
+    }
+
+    /// Tells when the user's Secret says another password than the one in force: clients that read it
+    /// there would be turned away. A change of it is not taken up in this version.
+    async fn look_at_given(&mut self, desired: &Desired, in_force: Option<&str>) {
+        let build = self.build(desired);
+        let Some((name, key)) = build.given_auth().map(|(n, k)| (n.to_owned(), k.to_owned()))
+        else {
+            return;
+        };
+        if self.memory.secret_seen.is_some_and(|at| at.elapsed() < LOOK_AT_GIVEN) {
+            return;
+        }
+        self.memory.secret_seen = Some(Instant::now());
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        // Without an answer nothing is known, and a Secret that is gone misleads nobody.
+        let Ok(Some(secret)) = api.get_opt(&name).await else { return };
+        if text(Some(&secret), &key).as_deref() != in_force {
+            let note = format!(
+                "Secret {name} was changed, and this version does not take that up: the password \
+                 that it had when the cluster was made stays in force"
+            );
+            let kind = EventType::Warning;
+            self.context.publish(self.cluster, kind, event::PASSWORD_KEPT, &note).await;
+        }
     }
 
     fn auth_changed(&self, desired: &Desired, secrets: &Secrets) -> bool {
@@ -119,19 +146,15 @@ impl Kubernetes<'_> {
         Ok(password)
     }
 
-    async fn create_new(&self, object: &super::build::Object) -> Result<(), Error> {
-        let typed: Secret = serde_json::from_value(object.json.clone())
-            .map_err(|e| Error::world(format!("build {}", object.name), e))?;
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        self.context.health.metrics.write(object.kind.as_str());
-        let parameters = kube::api::PostParams {
-            field_manager: Some(super::MANAGER.into()),
-            ..Default::default()
-        };
-        api.create(&parameters, &typed)
-            .await
-            .map(|_| ())
-            .map_err(|e| Error::world(format!("create Secret {}", object.name), e))
+    /// Takes up the operator's certificate as it is stored, and makes nothing.
+    pub(super) fn recall_identity(&mut self, cluster: &str) {
+        let stored = self.stored(cluster);
+        let get = |key: &str| text(stored.operator.as_ref(), key);
+        if let (None, Some(ca), Some(cert), Some(key)) =
+            (&self.memory.tls, get("ca.crt"), get("tls.crt"), get("tls.key"))
+        {
+            self.memory.tls = Tls::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).ok();
+        }
     }
 }
 

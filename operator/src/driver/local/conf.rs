@@ -20,12 +20,7 @@ pub(super) struct Member<'a> {
 
 /// The file's text. The manifest's directives come first, so that ours have the last word.
 pub(super) fn text(member: &Member<'_>) -> String {
-    let mut out = String::new();
-    for (name, value) in &member.desired.directives {
-        // An empty value has to be written, or the line would be one without an argument.
-        let value = if value.is_empty() { "\"\"" } else { value };
-        let _ = writeln!(out, "{name} {value}");
-    }
+    let mut out = member.desired.conf();
     let Ports { port, bus, metrics } = member.ports;
     let (name, host) = (member.name, member.host);
     let _ = write!(

@@ -230,7 +230,7 @@ impl World {
         for (seat, memory) in &self.memories {
             let name = seat.name(&desired.name);
             let address = Address { host: name.clone(), port: 6379, bus_port: 16379 };
-            let disk = self.volumes.then(|| Disk { uid: memory.id.clone(), fresh: false });
+            let disk = self.volumes.then(|| Disk { uid: memory.id.clone(), ..Disk::default() });
             let pod = self.pods.get(seat);
             let body = pod.map(|p| Body {
                 uid: p.uid.clone(),

@@ -22,12 +22,7 @@ pub(super) fn config_map(build: &Build) -> Object {
 
 /// The configuration file. The manifest's directives come first, so that ours have the last word.
 fn conf(build: &Build) -> String {
-    let mut conf = String::new();
-    for (name, value) in &build.desired.directives {
-        // An empty value has to be written, or the line would be one without an argument.
-        let value = if value.is_empty() { "\"\"" } else { value };
-        let _ = writeln!(conf, "{name} {value}");
-    }
+    let mut conf = build.desired.conf();
     let hash = build.desired.live_hash();
     let _ = write!(
         conf,

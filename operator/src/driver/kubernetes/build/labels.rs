@@ -14,6 +14,8 @@ pub const SEAT: &str = "larder.dev/seat";
 pub(super) const INDEX: &str = "larder.dev/index";
 /// `primary`, `replica` or `witness`, as the council's topology says; set by nobody but the operator.
 pub const ROLE: &str = "larder.dev/role";
+/// Annotation of a volume: names of the labels out of the manifest, so that one is taken off again.
+pub const LABELS: &str = "larder.dev/labels";
 /// Annotation of a pod: fingerprint of what it was made from.
 pub const TEMPLATE: &str = "larder.dev/template";
 

@@ -13,6 +13,10 @@ const USER: u32 = 65532;
 /// that only a new replica is waited for.
 const LOST_NODE_SECONDS: u32 = 60;
 const MIB: u64 = 1 << 20;
+/// Tolerations that every pod has, before those of the manifest.
+pub const OWN_TOLERATIONS: usize = SILENT_NODE.len();
+/// What a node has that does not answer.
+const SILENT_NODE: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 impl Build<'_> {
     /// The pod of a seat.
@@ -74,6 +78,9 @@ impl Build<'_> {
                 {"name": "bus", "containerPort": BUS_PORT, "protocol": "TCP"},
                 {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
             ],
+            // What it said at its end is told in the status: an engine that refuses its configuration
+            // says which line.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "livenessProbe": {
                 "httpGet": {"path": "/healthz", "port": "metrics"},
                 "periodSeconds": 10,
@@ -163,7 +170,7 @@ impl Build<'_> {
 
     fn tolerations(&self) -> Value {
         let mut all = vec![];
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        for key in SILENT_NODE {
             all.push(json!({
                 "key": key,
                 "operator": "Exists",

@@ -7,7 +7,7 @@ use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
 
 pub(super) fn services(build: &Build) -> Vec<Object> {
     let mut services = vec![members(build), any(build), read(build)];
-    services.extend((0..build.desired.shards).map(|shard| primary(build, shard)));
+    services.extend((0..build.shards).map(|shard| primary(build, shard)));
     services
 }
 

@@ -46,7 +46,8 @@ fn durable() -> CacheCluster {
 fn with<T>(cluster: &CacheCluster, f: impl FnOnce(&Build) -> T) -> T {
     let desired = Desired::of(cluster).unwrap();
     let settings = Settings::default();
-    f(&Build { cluster, desired: &desired, settings: &settings })
+    let shards = desired.shards;
+    f(&Build { cluster, desired: &desired, settings: &settings, shards })
 }
 
 fn yaml(objects: &[Object]) -> String {

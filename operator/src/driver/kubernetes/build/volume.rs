@@ -36,7 +36,10 @@ impl Build<'_> {
         if let Some(class) = &volume.storage_class_name {
             body["spec"]["storageClassName"] = json!(class);
         }
-        super::merge(&mut body["metadata"]["labels"], json!(self.cluster.spec.labels));
+        let labels = &self.cluster.spec.labels;
+        super::merge(&mut body["metadata"]["labels"], json!(labels));
+        let names: Vec<&str> = labels.keys().map(String::as_str).collect();
+        body["metadata"]["annotations"] = json!({labels::LABELS: names.join(",")});
         Some(self.object(
             Kind::PersistentVolumeClaim,
             self.volume_name(seat),
