@@ -102,7 +102,12 @@ fn scopes(settings: &Settings) -> Vec<Option<String>> {
 }
 
 /// Watches one scope and reconciles what is in it.
-async fn work(client: Client, settings: Arc<Settings>, health: Arc<Health>, scope: Option<String>) {
+pub(super) async fn work(
+    client: Client,
+    settings: Arc<Settings>,
+    health: Arc<Health>,
+    scope: Option<String>,
+) {
     let mut wakes = Wakes::new();
     let namespace = scope.as_deref();
     let (clusters, writer) = reflector::store();

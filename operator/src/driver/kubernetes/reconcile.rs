@@ -87,7 +87,7 @@ pub(super) struct Kubernetes<'a> {
 }
 
 impl<'a> Kubernetes<'a> {
-    fn new(
+    pub(super) fn new(
         context: &'a Context,
         cluster: &'a CacheCluster,
         namespace: &str,

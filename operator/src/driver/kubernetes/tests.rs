@@ -1,9 +1,11 @@
 use engine::topology::{Member, Report, Shard, Topology};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod};
 use serde_json::{Value, json};
 
 use super::apply::role_of;
-use super::observe::{NodeView, phase, stuck};
+use super::observe::{NodeView, is_out_of_reach, phase, stuck};
 use crate::desired::Seat;
 use crate::observed::{Observed, Phase};
 
@@ -73,6 +75,50 @@ fn stuck_pod_says_why_in_the_words_of_kubernetes() {
     assert_eq!(stuck(&waiting("ContainerCreating")), None);
 }
 
+#[test]
+fn container_that_ends_again_and_again_says_what_it_said_last() {
+    let crashing = pod(json!({"status": {"phase": "Running", "containerStatuses": [{
+        "name": "engine", "image": "x", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+        "lastState": {"terminated": {
+            "exitCode": 1,
+            "message": "starting\n\nat line 3\n>>> 'no-such 1'\nBad directive\n",
+        }},
+    }]}}));
+    assert_eq!(
+        stuck(&crashing).unwrap(),
+        "CrashLoopBackOff: back-off 40s (at line 3; >>> 'no-such 1'; Bad directive)"
+    );
+}
+
+#[test]
+fn volume_is_out_of_reach_only_when_all_nodes_that_it_can_be_used_on_are_gone() {
+    let terms = |value: Value| -> Vec<NodeSelectorTerm> { serde_json::from_value(value).unwrap() };
+    let on = |names: Value| {
+        terms(json!([{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": names},
+        ]}]))
+    };
+    let nodes: Vec<Arc<Node>> = ["a", "b"]
+        .map(|name| {
+            let labels = json!({"kubernetes.io/hostname": name});
+            let node = json!({"metadata": {"name": name, "labels": labels}});
+            Arc::new(serde_json::from_value(node).unwrap())
+        })
+        .to_vec();
+    assert!(is_out_of_reach(&on(json!(["c"])), &nodes));
+    assert!(!is_out_of_reach(&on(json!(["c", "a"])), &nodes));
+    let either = [on(json!(["c"])), on(json!(["b"]))].concat();
+    assert!(!is_out_of_reach(&either, &nodes), "one of the terms is enough");
+    // A volume of a zone without nodes is there again with the next node.
+    let zone = terms(json!([{"matchExpressions": [
+        {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["z"]},
+    ]}]));
+    assert!(!is_out_of_reach(&zone, &nodes));
+    assert!(!is_out_of_reach(&[], &nodes), "a volume that is tied to no node");
+    assert!(!is_out_of_reach(&on(json!(["c"])), &[]), "an operator that sees no node");
+}
+
 fn observed(primary: &str, reports: &[(Seat, &str)]) -> Observed {
     let mut topology = Topology::default();
     for (name, id) in [("demo-0-0", "a"), ("demo-0-1", "b")] {
@@ -122,3 +168,5 @@ fn unseen_primary_keeps_its_label_until_another_is_appointed() {
 
 mod crash;
 mod fake;
+mod grants;
+mod spec;

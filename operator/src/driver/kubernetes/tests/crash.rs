@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::fake::{Fake, Memories};
 
-const CLUSTER: &str = "/apis/larder.dev/v1alpha1/namespaces/shop/cacheclusters/demo";
-const CORE: &str = "/api/v1/namespaces/shop";
+pub(super) const CLUSTER: &str = "/apis/larder.dev/v1alpha1/namespaces/shop/cacheclusters/demo";
+pub(super) const CORE: &str = "/api/v1/namespaces/shop";
 
-fn world() -> Fake {
+pub(super) fn world() -> Fake {
     let fake = Fake::default();
     let volume = json!({"size": "1Gi"});
     let cluster = json!({
@@ -24,7 +24,7 @@ fn world() -> Fake {
 }
 
 /// Rounds until nothing is written any more.
-async fn settle(fake: &Fake, memories: &mut Memories) {
+pub(super) async fn settle(fake: &Fake, memories: &mut Memories) {
     for _ in 0..10 {
         let before = fake.writes();
         assert!(fake.round(memories).await);
@@ -36,7 +36,7 @@ async fn settle(fake: &Fake, memories: &mut Memories) {
 }
 
 /// All objects without what chance and time put into them.
-fn essence(fake: &Fake) -> BTreeMap<String, Value> {
+pub(super) fn essence(fake: &Fake) -> BTreeMap<String, Value> {
     let mut objects = fake.objects();
     for (path, object) in &mut objects {
         object["metadata"]["resourceVersion"] = Value::Null;
@@ -53,7 +53,7 @@ fn essence(fake: &Fake) -> BTreeMap<String, Value> {
     objects
 }
 
-fn secret(fake: &Fake, name: &str) -> BTreeMap<String, String> {
+pub(super) fn secret(fake: &Fake, name: &str) -> BTreeMap<String, String> {
     let object = fake.objects()[&format!("{CORE}/secrets/{name}")].clone();
     let secret: Secret = serde_json::from_value(object).unwrap();
     let text = |v: Vec<u8>| String::from_utf8(v).unwrap();
@@ -122,45 +122,4 @@ async fn settled_cluster_costs_no_write() {
         assert!(fake.round(&mut memories).await);
     }
     assert_eq!(fake.writes(), before);
-}
-
-#[tokio::test]
-async fn invalid_manifest_touches_nothing_that_runs_and_names_the_field() {
-    let fake = world();
-    let mut memories = Memories::new();
-    settle(&fake, &mut memories).await;
-    let before = essence(&fake);
-    let mut cluster = fake.objects()[CLUSTER].clone();
-    cluster["spec"]["tolerations"] = json!([{"key": 5}]);
-    fake.put(CLUSTER, cluster);
-    settle(&fake, &mut memories).await;
-    let mut after = essence(&fake);
-    let status = fake.objects()[CLUSTER]["status"].clone();
-    let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready");
-    assert_eq!(ready.unwrap()["reason"], "InvalidSpec");
-    assert!(ready.unwrap()["message"].as_str().unwrap().starts_with("spec.tolerations: "));
-    after.insert(CLUSTER.to_owned(), before[CLUSTER].clone());
-    assert_eq!(after, before);
-}
-
-#[tokio::test]
-async fn missing_secret_of_the_user_is_named_and_waited_for() {
-    let fake = world();
-    let mut cluster = fake.objects()[CLUSTER].clone();
-    cluster["spec"]["auth"] = json!({"secretName": "mine"});
-    fake.put(CLUSTER, cluster);
-    let mut memories = Memories::new();
-    assert!(!fake.round(&mut memories).await);
-    let status = fake.objects()[CLUSTER]["status"].clone();
-    assert!(status.to_string().contains("SecretMissing"), "{status}");
-    let given = json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "mine", "namespace": "shop"},
-        "data": {"password": k8s_openapi::ByteString(b"open sesame".to_vec())},
-    });
-    fake.put(&format!("{CORE}/secrets/mine"), given);
-    settle(&fake, &mut memories).await;
-    let auth = secret(&fake, "demo-auth");
-    assert_eq!(auth["auth.conf"], "requirepass \"open sesame\"\nmasterauth \"open sesame\"\n");
-    assert_eq!(fake.objects()[CLUSTER]["status"]["authSecret"], "mine");
 }

@@ -1,14 +1,18 @@
 //! An API server in this process, as small as these tests need it: objects by path, and a limit of writes.
 //!
-//! It knows no watch, no admission and no real apply (a patch is merged as JSON): the end-to-end tests
-//! have those. What it can do is end the operator's life after any one write.
+//! It tells no news to a watch, and knows no real apply (a patch is merged as JSON): the end-to-end tests
+//! have those. What it can do is end the operator's life after any one write, refuse what it is told to
+//! refuse, and say afterwards what it was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
 
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Frame};
 use kube::Client;
 use kube::client::Body;
 use kube::core::DeserializeGuard;
@@ -17,9 +21,10 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::driver::kubernetes::Settings;
+use crate::driver::kubernetes::build::CLUSTER;
 use crate::driver::kubernetes::reconcile::{Context, Memory, reconcile};
 use crate::driver::kubernetes::stores::Stores;
 use crate::health::Health;
@@ -31,7 +36,12 @@ pub(super) type Memories = BTreeMap<(String, String), Arc<AsyncMutex<Memory>>>;
 #[derive(Clone, Default)]
 pub(super) struct Fake {
     state: Arc<Mutex<State>>,
+    /// Told after every request.
+    asked: Arc<Notify>,
 }
+
+/// A verb, an API group and a resource, as a role grants them.
+pub(super) type Grant = (String, String, String);
 
 #[derive(Default)]
 struct State {
@@ -41,9 +51,66 @@ struct State {
     writes: u64,
     /// After so many writes every request fails: the process is dead.
     writes_max: Option<u64>,
+    /// What was asked for so far.
+    asked: BTreeSet<Grant>,
+    /// Writes of this resource are forbidden.
+    forbidden: Option<&'static str>,
+}
+
+/// The body of a watch in which nothing ever happens.
+struct Silence;
+
+impl hyper::body::Body for Silence {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+/// What a path leads to.
+struct Target<'a> {
+    group: &'a str,
+    plural: &'a str,
+    name: Option<&'a str>,
+    subresource: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn of(path: &'a str) -> Self {
+        let mut parts = path.split('/').skip(1).peekable();
+        // `api/v1`, or `apis/GROUP/VERSION`.
+        let group = if parts.next() == Some("apis") { parts.next().unwrap() } else { "" };
+        parts.next();
+        if parts.peek() == Some(&"namespaces") {
+            parts.nth(1);
+        }
+        let plural = parts.next().unwrap_or_default();
+        Self { group, plural, name: parts.next(), subresource: parts.next() }
+    }
 }
 
 impl Fake {
+    /// Writes of this resource are refused from now on.
+    pub(super) fn forbid(&self, plural: &'static str) {
+        self.state.lock().unwrap().forbidden = Some(plural);
+    }
+
+    pub(super) fn asked(&self) -> BTreeSet<Grant> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// Waits until it was asked for something.
+    pub(super) async fn until_asked(&self, what: impl Fn(&BTreeSet<Grant>) -> bool) {
+        while !what(&self.asked()) {
+            self.asked.notified().await;
+        }
+    }
+
     pub(super) fn put(&self, path: &str, mut object: Value) {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
@@ -70,21 +137,27 @@ impl Fake {
         self.state.lock().unwrap().objects.clone()
     }
 
-    fn client(&self) -> Client {
-        let state = self.state.clone();
+    pub(super) fn client(&self) -> Client {
+        let (state, asked) = (self.state.clone(), self.asked.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
-            let state = state.clone();
+            let (state, asked) = (state.clone(), asked.clone());
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
                 let (status, answer) =
-                    state.lock().unwrap().answer(&head.method, head.uri.path(), body);
-                let bytes = serde_json::to_vec(&answer).unwrap();
+                    state.lock().unwrap().answer(&head.method, path, query, body);
+                asked.notify_one();
+                let body = if query.contains("watch=true") {
+                    Silence.boxed()
+                } else {
+                    Full::new(Bytes::from(serde_json::to_vec(&answer).unwrap())).boxed()
+                };
                 let response = Response::builder()
                     .status(status)
                     .header("content-type", "application/json")
-                    .body(Body::from(bytes))
+                    .body(body)
                     .unwrap();
                 Ok::<_, Infallible>(response)
             }
@@ -94,14 +167,7 @@ impl Fake {
 
     /// One round of the cluster `demo` by an operator that remembers this. `false`: it failed.
     pub(super) async fn round(&self, memories: &mut Memories) -> bool {
-        let context = Arc::new(Context {
-            client: self.client(),
-            settings: Arc::new(Settings::default()),
-            stores: self.stores(),
-            recorder: Recorder::new(self.client(), Reporter::from("larder")),
-            health: Arc::new(Health::default()),
-            memories: AsyncMutex::new(std::mem::take(memories)),
-        });
+        let context = self.context(std::mem::take(memories));
         let clusters = context.stores.clusters.state();
         let done = match clusters.first() {
             Some(cluster) => reconcile(cluster.clone(), context.clone()).await.is_ok(),
@@ -109,6 +175,18 @@ impl Fake {
         };
         *memories = std::mem::take(&mut *context.memories.lock().await);
         done
+    }
+
+    /// What an operator that remembers this has of the server now.
+    pub(super) fn context(&self, memories: Memories) -> Arc<Context> {
+        Arc::new(Context {
+            client: self.client(),
+            settings: Arc::new(Settings::default()),
+            stores: self.stores(),
+            recorder: Recorder::new(self.client(), Reporter::from("larder")),
+            health: Arc::new(Health::default()),
+            memories: AsyncMutex::new(memories),
+        })
     }
 
     fn stores(&self) -> Stores {
@@ -121,7 +199,7 @@ impl Fake {
             config_maps: self.store("configmaps"),
             budgets: self.store("poddisruptionbudgets"),
             policies: self.store("networkpolicies"),
-            nodes: None,
+            nodes: Some(self.store("nodes")),
         }
     }
 
@@ -132,7 +210,10 @@ impl Fake {
         let (store, mut writer) = reflector::store();
         writer.apply_watcher_event(&watcher::Event::Init);
         for (path, object) in self.objects() {
-            if path.contains(&format!("/{plural}/")) {
+            // The watches of what belongs to clusters are filtered by this label.
+            let all = matches!(plural, "cacheclusters" | "nodes");
+            let labelled = !object["metadata"]["labels"][CLUSTER].is_null();
+            if path.contains(&format!("/{plural}/")) && (all || labelled) {
                 let object = serde_json::from_value(object).unwrap();
                 writer.apply_watcher_event(&watcher::Event::InitApply(object));
             }
@@ -143,7 +224,24 @@ impl Fake {
 }
 
 impl State {
-    fn answer(&mut self, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
+    fn answer(
+        &mut self,
+        method: &Method,
+        path: &str,
+        query: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let target = Target::of(path);
+        self.note(method, path, query, &target);
+        if target.name.is_none() && method == Method::GET {
+            return (StatusCode::OK, self.list(path, &target));
+        }
+        if query.contains("dryRun=All") {
+            return refused(&body).unwrap_or((StatusCode::CREATED, body));
+        }
+        if method != Method::GET && self.forbidden == Some(target.plural) {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         if path.contains("/events") {
             return (StatusCode::CREATED, body);
         }
@@ -164,7 +262,7 @@ impl State {
                 return failure(StatusCode::CONFLICT, "AlreadyExists");
             }
             (StatusCode::CREATED, self.store(path, body))
-        } else if method == Method::PATCH {
+        } else if method == Method::PATCH || method == Method::PUT {
             let path = path.trim_end_matches("/status").to_owned();
             let mut object = self.objects.get(&path).cloned().unwrap_or(json!({}));
             merge(&mut object, body);
@@ -179,11 +277,61 @@ impl State {
 }
 
 impl State {
+    /// Writes down which grant a request takes.
+    fn note(&mut self, method: &Method, path: &str, query: &str, target: &Target) {
+        let verb = match (method.as_str(), target.name) {
+            ("GET", Some(_)) => "get",
+            ("GET", None) if query.contains("watch=true") => "watch",
+            ("GET", None) => "list",
+            ("POST", _) => "create",
+            ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
+            ("DELETE", _) => "delete",
+            (other, _) => panic!("{other} {path}"),
+        };
+        let sub = target.subresource.map(|s| format!("/{s}")).unwrap_or_default();
+        let resource = format!("{}{sub}", target.plural);
+        let mut grant = |verb: &str| {
+            self.asked.insert((verb.to_owned(), target.group.to_owned(), resource.clone()));
+        };
+        grant(verb);
+        // An apply that makes the object takes the grant to create it, too.
+        if verb == "patch" && target.subresource.is_none() && !self.objects.contains_key(path) {
+            grant("create");
+        }
+    }
+
+    fn list(&self, path: &str, target: &Target) -> Value {
+        let infix = format!("/{}/", target.plural);
+        let all = !path.contains("/namespaces/");
+        let within =
+            |found: &str| if all { found.contains(&infix) } else { found.starts_with(path) };
+        let items: Vec<&Value> =
+            self.objects.iter().filter(|(p, _)| within(p)).map(|(_, o)| o).collect();
+        json!({
+            "kind": "List", "apiVersion": "v1",
+            "metadata": {"resourceVersion": self.version.to_string()}, "items": items,
+        })
+    }
+
     fn store(&mut self, path: String, mut object: Value) -> Value {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path, object.clone());
         object
     }
+}
+
+/// What Kubernetes' own validation would say of a pod, as far as these tests need it.
+fn refused(pod: &Value) -> Option<(StatusCode, Value)> {
+    let tolerations = pod["spec"]["tolerations"].as_array()?;
+    let known = [Some("NoSchedule"), Some("PreferNoSchedule"), Some("NoExecute"), None];
+    let at = tolerations.iter().position(|t| !known.contains(&t["effect"].as_str()))?;
+    let (code, mut status) = failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+    status["details"] = json!({"causes": [{
+        "reason": "FieldValueNotSupported", "message": "Unsupported value",
+        "field": format!("spec.tolerations[{at}].effect"),
+    }]});
+    Some((code, status))
 }
 
 fn failure(code: StatusCode, reason: &str) -> (StatusCode, Value) {
@@ -198,6 +346,10 @@ fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
+                if value.is_null() {
+                    into.remove(&key);
+                    continue;
+                }
                 merge(into.entry(key).or_insert(Value::Null), value);
             }
         }
