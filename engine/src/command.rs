@@ -65,7 +65,7 @@ pub mod flag {
     pub const IN_SUBSCRIBE: u32 = 1 << 14;
     /// Walks all slots, locking each in turn by itself; inside MULTI everything is locked for it.
     pub const WALKS: u32 = 1 << 15;
-    /// Needs every lock for its whole run.
+    /// Needs every lock for its whole run (SORT: with patterns only, see `Command::locks_all`).
     pub const LOCK_ALL: u32 = 1 << 16;
     /// Key positions depend on the arguments (shown by COMMAND).
     pub const MOVABLE_KEYS: u32 = 1 << 17;
@@ -160,6 +160,12 @@ impl Command {
     #[inline]
     pub fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    /// This request needs every lock for its whole run.
+    #[inline]
+    pub fn locks_all(&self, args: &[&[u8]]) -> bool {
+        self.is(flag::LOCK_ALL) && (self.group == Group::Server || sort::reads_elsewhere(args))
     }
 
     #[inline]

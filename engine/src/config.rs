@@ -39,6 +39,8 @@ pub struct Hot {
     pub slowlog_max_len: usize,
     pub limits: Limits,
     pub pubsub_output_bytes_max: usize,
+    /// Largest reply to one request, bytes.
+    pub reply_bytes_max: usize,
     /// Of normal clients, replicas, subscribers.
     pub output_limits: [OutputLimit; 3],
     pub protected_mode: bool,
@@ -411,11 +413,24 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
             zset_max_listpack_value: size("zset-max-listpack-value")?,
             seed: hash_seed(),
         },
+        reply_bytes_max: reply_bytes_max(output_limits[0], int("maxmemory")?),
         pubsub_output_bytes_max: usize::try_from(output_limits[2].hard).unwrap_or(usize::MAX),
         output_limits,
         protected_mode: text("protected-mode") == "yes",
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
     })
+}
+
+/// What `client-output-buffer-limit normal` says; without it, what a data set of the allowed size can fill.
+fn reply_bytes_max(limit: OutputLimit, maxmemory: i64) -> usize {
+    const LEAST: u64 = 64 << 20;
+    const MOST: u64 = 1 << 30;
+    let bytes = match (limit.hard, maxmemory.max(0) as u64) {
+        (0, 0) => MOST,
+        (0, maxmemory) => maxmemory.clamp(LEAST, MOST),
+        (hard, _) => hard,
+    };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// One seed for the life of the process.

@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,6 +41,8 @@ const BATCH: usize = 16;
 const TURN_REQUESTS: usize = 512;
 /// Output that makes a connection end its turn, bytes.
 const TURN_BYTES: usize = 1 << 20;
+/// The same for a connection that has not authenticated, bytes: it is answered little, and reads it at once.
+const TURN_BYTES_UNAUTHENTICATED: usize = 1024;
 /// Output buffers kept for reuse, and the largest one worth keeping, bytes.
 const SPARE_BUFFERS: usize = 256;
 const SPARE_BYTES_MAX: usize = 64 * 1024;
@@ -79,6 +82,19 @@ struct Conn {
     read_closed: bool,
 }
 
+impl Conn {
+    /// More output waits for the client to read it than it may leave unread and still be served.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.out.len() - self.sent > self.turn_bytes()
+    }
+
+    #[inline]
+    fn turn_bytes(&self) -> usize {
+        if self.session.authenticated { TURN_BYTES } else { TURN_BYTES_UNAUTHENTICATED }
+    }
+}
+
 pub struct EventLoop {
     index: usize,
     shared: Arc<Shared>,
@@ -100,11 +116,14 @@ pub struct EventLoop {
     hot_generation: u64,
     next_tick_ms: u64,
     next_loop: usize,
-    expire_cursor: u16,
+    sweep: crate::expiry::Sweep,
     /// Connections that CLIENT PAUSE holds back.
     paused: Vec<usize>,
     /// Who is held back at the moment, as of this turn.
     pause: Pause,
+    /// The last connection could not be accepted: the listeners are asked again at each tick, since those
+    /// who wait in them cause no further event.
+    accept_failed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,9 +184,10 @@ impl EventLoop {
             waiting: BTreeSet::new(),
             next_tick_ms: 0,
             next_loop: 0,
-            expire_cursor: 0,
+            sweep: crate::expiry::Sweep::default(),
             paused: Vec::new(),
             pause: Pause::Nobody,
+            accept_failed: false,
         })
     }
 
@@ -348,6 +368,7 @@ impl EventLoop {
             let Some(listener) = self.listeners.get(at) else { return };
             match listener.accept() {
                 Ok((mut stream, _)) => {
+                    self.accept_failed = false;
                     if self.shared.clients.len() >= self.hot.maxclients {
                         bump(&self.shared.stats.rejected_connections, 1);
                         // Best effort: the client may not read it.
@@ -366,7 +387,9 @@ impl EventLoop {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     // Out of file descriptors, most likely: wait for the next tick instead of spinning.
-                    tracing::warn!(error = %e, "cannot accept a connection");
+                    if !std::mem::replace(&mut self.accept_failed, true) {
+                        tracing::warn!(error = %e, "cannot accept a connection");
+                    }
                     return;
                 }
             }
@@ -426,7 +449,7 @@ impl EventLoop {
     /// Reads a connection and runs what came.
     fn read(&mut self, token: usize, executor: &mut Executor<'_>) {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
-        let alive = self.turn(&mut conn, executor);
+        let alive = self.guarded_turn(&mut conn, executor);
         let leaves = conn.session.after;
         let has_output = conn.sent < conn.out.len();
         let waits = conn.session.wait.is_some();
@@ -466,6 +489,24 @@ impl EventLoop {
         }
     }
 
+    /// One turn of a connection; `false` when it is to be closed. A fault of ours that a request brings out
+    /// costs the client that sent it its connection, and nobody else anything: locks are let go on the way.
+    fn guarded_turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
+        let turn = AssertUnwindSafe(|| self.turn(conn, executor));
+        if let Ok(alive) = std::panic::catch_unwind(turn) {
+            return alive;
+        }
+        bump(&self.shared.stats.unexpected_errors, 1);
+        let last = conn.session.info.last_command.load(Ordering::Relaxed) as usize;
+        let command =
+            last.checked_sub(1).and_then(|id| crate::command::all().nth(id)).map_or("", |c| c.name);
+        let addr = &conn.session.info.addr;
+        tracing::error!(command, addr, "a request brought out a fault: its connection is closed");
+        // The turn had taken it.
+        self.buffer.resize(READ_BYTES, 0);
+        false
+    }
+
     /// One turn of a connection; `false` when it is to be closed.
     fn turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
         if conn.closing {
@@ -485,7 +526,7 @@ impl EventLoop {
             if conn.session.after != After::Continue {
                 return true;
             }
-            if budget == 0 || conn.out.len() - conn.sent > TURN_BYTES {
+            if budget == 0 || conn.is_full() {
                 self.later(conn);
                 return true;
             }
@@ -539,7 +580,7 @@ impl EventLoop {
                 // Edge-triggered: a read that did not fill its buffer has emptied the socket.
                 if conn.session.after == After::Continue
                     && !conn.session.is_blocked()
-                    && (budget == 0 || conn.out.len() - conn.sent > TURN_BYTES)
+                    && (budget == 0 || conn.is_full())
                     && !conn.input.is_empty()
                 {
                     self.later(conn);
@@ -551,7 +592,7 @@ impl EventLoop {
 
     /// The connection goes on in a later turn: the next one, or the one after its client has read.
     fn later(&mut self, conn: &mut Conn) {
-        if conn.out.len() - conn.sent > TURN_BYTES {
+        if conn.is_full() {
             conn.stalled = true;
         } else if !conn.pending {
             conn.pending = true;
@@ -570,7 +611,8 @@ impl EventLoop {
         if conn.out.capacity() == 0 {
             conn.out = self.spare.pop().unwrap_or_default();
         }
-        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3)
+            .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         let mut start = 0;
         let mut ahead: SmallVec<[Ahead; BATCH]> = SmallVec::new();
         'turn: loop {
@@ -624,7 +666,7 @@ impl EventLoop {
                 conn.session.after = After::Close;
                 break;
             }
-            if *budget == 0 || reply.out.len() - conn.sent > TURN_BYTES {
+            if *budget == 0 || reply.out.len() - conn.sent > conn.turn_bytes() {
                 break;
             }
         }
@@ -698,7 +740,7 @@ impl EventLoop {
             }
         }
         let left = conn.out.len() - conn.sent;
-        if conn.stalled && left <= TURN_BYTES {
+        if conn.stalled && !conn.is_full() {
             conn.stalled = false;
             if !conn.pending {
                 conn.pending = true;
@@ -760,7 +802,10 @@ impl EventLoop {
             return;
         }
         self.next_tick_ms = mono + TICK_MS;
-        self.expire_cursor = crate::expiry::sweep(executor, self.expire_cursor);
+        if self.accept_failed {
+            (0..self.listeners.len()).for_each(|at| self.accept(at));
+        }
+        self.sweep.run(executor);
         crate::eviction::tick(&self.shared, &executor.env);
         if self.index == 0 {
             crate::command::info::sample(&self.shared, mono);

@@ -19,6 +19,8 @@ use crate::topology::SLOTS;
 const POOL: usize = 16;
 /// Random slots that are tried before one with keys is looked for in order.
 const TRIES: usize = 32;
+/// Slots that are looked at in order once something was found.
+const WALK_SLOTS: u16 = 1024;
 /// Most bytes that a loop may write before it looks at used memory again.
 const ROOM_MAX: u64 = 256 * 1024;
 
@@ -119,19 +121,19 @@ fn sample(shared: &Shared, env: &Env, hot: &Hot, pool: &mut Vec<Candidate>) -> b
             if table.is_empty() || (hot.maxmemory_policy.is_volatile() && table.expires == 0) {
                 continue;
             }
-            // Buckets of a table may be empty, and hold keys that are spared: a few are looked at.
+            // Buckets of a table may be empty, and hold keys that are spared: a few are looked at, each once,
+            // so that the keys that are compared are different ones.
             let mut cursor = random::next();
             for _ in 0..hot.maxmemory_samples {
-                table.scan(cursor, |entry| {
+                cursor = table.scan(cursor, |entry| {
                     if let Some(score) = score(entry, env, hot.maxmemory_policy) {
                         found += 1;
                         offer(pool, score, *db, slot, entry.key());
                     }
                 });
-                if found >= hot.maxmemory_samples {
+                if found >= hot.maxmemory_samples || cursor == 0 {
                     break;
                 }
-                cursor = random::next();
             }
         }
         found >= hot.maxmemory_samples
@@ -141,23 +143,15 @@ fn sample(shared: &Shared, env: &Env, hot: &Hot, pool: &mut Vec<Candidate>) -> b
             return true;
         }
     }
-    // Few slots have keys that may go: the next one from a random place on.
+    // Few slots have keys that may go: those from a random place on. As many as the policy wants to compare,
+    // or what a bounded walk finds; a choice among too few would take keys in use.
     let from = random::below(u64::from(SLOTS)) as u16;
     for step in 0..SLOTS {
-        if found_enough(&mut look, (from + step) % SLOTS, pool) {
+        if look((from + step) % SLOTS, pool) || (step >= WALK_SLOTS && !pool.is_empty()) {
             return true;
         }
     }
     !pool.is_empty()
-}
-
-fn found_enough(
-    look: &mut impl FnMut(u16, &mut Vec<Candidate>) -> bool,
-    slot: u16,
-    pool: &mut Vec<Candidate>,
-) -> bool {
-    let before = pool.len();
-    look(slot, pool) || pool.len() > before
 }
 
 /// Keeps the best candidates, the best one last.
@@ -184,10 +178,10 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
     let mut db = Db::new(locked, candidate.db, &env, preimages.as_deref());
     let key = candidate.key.as_slice();
     let still = db.peek(key).and_then(|entry| score(entry, &env, hot.maxmemory_policy));
-    // Used since it was sampled: it is not what the policy wants to go.
-    let better_off = hot.maxmemory_policy.is_lru() || hot.maxmemory_policy.is_lfu();
+    // Used since it was sampled, or given more time: it is not what the policy wants to go.
+    let by_chance = matches!(hot.maxmemory_policy, Policy::AllKeysRandom | Policy::VolatileRandom);
     let gone = match still {
-        Some(now) if !better_off || now >= candidate.score => db.take(key),
+        Some(now) if by_chance || now >= candidate.score => db.take(key),
         _ => None,
     };
     if gone.is_some() {
@@ -198,9 +192,9 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
     }
     let freed = gone.is_some() || !db.expired.is_empty();
     db.expired.clear();
-    let changed = std::mem::take(&mut db.changed);
+    // Watchers are told while the lock is held, as by every other change.
+    db.changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
     drop(db);
-    changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
     if let Some(entry) = gone {
         shared.stats.evicted_keys.fetch_add(1, Ordering::Relaxed);
         crate::lazy::free(entry);

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::clock;
 use crate::command::exec::Executor;
 use crate::keyspace::Db;
+use crate::keyspace::db::ExpiryWalk;
 use crate::topology::SLOTS;
 
 /// Longest time of one sweep, microseconds: a tenth of the tick.
@@ -16,45 +17,79 @@ const BUDGET_US: u64 = 10_000;
 /// Keys deleted under one lock.
 const KEYS_PER_LOCK: usize = 64;
 
-/// Deletes due keys of this loop's share of the slots; gives the slot to go on with.
-pub fn sweep(executor: &mut Executor<'_>, from: u16) -> u16 {
-    let shared = executor.shared;
-    let state = &shared.state;
-    let off = state.active_expire_off.load(Ordering::Acquire);
-    if off || executor.env.hides_expired || state.loading.load(Ordering::Acquire) {
-        return from;
-    }
-    let (loops, me) = (shared.loops.len().max(1) as u16, executor.env.thread as u16);
-    let begin = clock::monotonic_us();
-    for step in 0..SLOTS {
-        let slot = (from + step) % SLOTS;
-        if slot % loops != me % loops {
-            continue;
+/// Where a loop's sweep stands.
+#[derive(Default)]
+pub struct Sweep {
+    slot: u16,
+    /// The database and the walk through its table that the time was over for.
+    under_way: Option<(u16, ExpiryWalk)>,
+}
+
+impl Sweep {
+    /// Deletes due keys of this loop's share of the slots, as far as the time allows.
+    pub fn run(&mut self, executor: &mut Executor<'_>) {
+        let shared = executor.shared;
+        let state = &shared.state;
+        let off = state.active_expire_off.load(Ordering::Acquire);
+        if off || executor.env.hides_expired || state.loading.load(Ordering::Acquire) {
+            return;
         }
-        if step % 256 == 0 && clock::monotonic_us() - begin > BUDGET_US {
-            return slot;
-        }
-        for index in 0..shared.keyspace.databases() {
-            while shared.keyspace.has_due(index, slot, executor.env.now_ms) {
-                executor.env.tracks_changes = shared.waiters.any();
-                let locked = shared.keyspace.lock_slot(slot);
-                let preimages = shared.preimages();
-                let mut db = Db::new(locked, index, &executor.env, preimages.as_deref());
-                let gone = db.expire_slot(slot, KEYS_PER_LOCK);
-                if shared.journal.is_active() {
-                    for (at, key) in db.expired.drain(..) {
-                        shared.journal.append(at, &[b"DEL".as_slice(), &key]);
-                    }
+        let (loops, me) = (shared.loops.len().max(1) as u16, executor.env.thread as u16);
+        let begin = clock::monotonic_us();
+        let in_time = || clock::monotonic_us() - begin <= BUDGET_US;
+        for step in 0..SLOTS {
+            if self.slot % loops == me % loops {
+                if step % 256 == 0 && !in_time() {
+                    return;
                 }
-                let changed = std::mem::take(&mut db.changed);
-                drop(db);
-                shared.stats.expired_keys.fetch_add(gone as u64, Ordering::Relaxed);
-                changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
-                if gone < KEYS_PER_LOCK {
-                    break;
+                if !self.sweep_slot(executor, &in_time) {
+                    return;
+                }
+            }
+            self.slot = (self.slot + 1) % SLOTS;
+        }
+    }
+
+    /// All databases of one slot; `false` when the time is over and the rest is left for the next sweep.
+    fn sweep_slot(&mut self, executor: &mut Executor<'_>, in_time: &impl Fn() -> bool) -> bool {
+        let shared = executor.shared;
+        let (from, mut resumed) = match self.under_way.take() {
+            Some((db, walk)) => (db, Some(walk)),
+            None => (0, None),
+        };
+        for index in from..shared.keyspace.databases() {
+            let mut walk = match resumed.take() {
+                Some(walk) => walk,
+                None if shared.keyspace.has_due(index, self.slot, executor.env.now_ms) => {
+                    ExpiryWalk::default()
+                }
+                None => continue,
+            };
+            while !walk.done {
+                expire_some(executor, index, self.slot, &mut walk);
+                if !walk.done && !in_time() {
+                    self.under_way = Some((index, walk));
+                    return false;
                 }
             }
         }
+        true
     }
-    from
+}
+
+/// One step of a walk, under the lock of its slot.
+fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut ExpiryWalk) {
+    let shared = executor.shared;
+    let locked = shared.keyspace.lock_slot(slot);
+    executor.env.tracks_changes = shared.waiters.any();
+    let preimages = shared.preimages();
+    let mut db = Db::new(locked, index, &executor.env, preimages.as_deref());
+    let gone = db.expire_some(slot, walk, KEYS_PER_LOCK);
+    if shared.journal.is_active() {
+        for (at, key) in db.expired.drain(..) {
+            shared.journal.append(at, &[b"DEL".as_slice(), &key]);
+        }
+    }
+    db.changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
+    shared.stats.expired_keys.fetch_add(gone as u64, Ordering::Relaxed);
 }

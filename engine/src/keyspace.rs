@@ -261,8 +261,14 @@ impl<'k> Locked<'k> {
         self.keyspace
     }
 
+    /// The slots are in their order: thousands of them (a long MGET) are not walked for each key.
+    #[inline]
     pub fn holds(&self, slot: u16) -> bool {
-        self.all || self.slots.contains(&slot)
+        self.all
+            || match self.slots.as_slice() {
+                [only] => *only == slot,
+                many => many.binary_search(&slot).is_ok(),
+            }
     }
 
     pub fn holds_all(&self) -> bool {
@@ -293,12 +299,16 @@ impl<'k> Locked<'k> {
     }
 
     /// Exchanges two databases; everything must be locked.
-    pub fn swap_databases(&mut self, a: u16, b: u16) {
+    pub fn swap_databases(&mut self, first: u16, second: u16) {
         assert!(self.all, "SWAPDB needs every lock");
         self.keyspace.upheavals.fetch_add(1, Ordering::AcqRel);
-        let [a, b] = [a, b].map(|i| &self.keyspace.databases[i as usize]);
+        let [a, b] = [first, second].map(|i| &self.keyspace.databases[i as usize]);
         let was = a.swap(b.load(Ordering::Acquire), Ordering::AcqRel);
         b.store(was, Ordering::Release);
+        // A sweep for expired keys may be half through a table that has another number now.
+        for db in [first, second].into_iter().filter(|db| self.keyspace.is_made(*db)) {
+            (0..SLOTS).for_each(|slot| self.table(db, slot).next_expiry = 0);
+        }
     }
 
     /// Takes every table of a database out and gives what was in them, to be dropped elsewhere.

@@ -34,10 +34,15 @@ fn sender() -> Option<&'static Sender<Garbage>> {
 }
 
 /// Frees an entry that was taken out of its table.
+#[inline]
 pub fn free(entry: Entry) {
-    if entry.as_collection().is_none_or(|c| c.len() <= SMALL) {
-        return;
+    if entry.as_collection().is_some_and(|c| c.len() > SMALL) {
+        free_aside(entry);
     }
+}
+
+#[cold]
+fn free_aside(entry: Entry) {
     if let (Some(collection), Some(sender)) = (entry.into_collection(), sender()) {
         // When the thread is gone the value comes back in the error and is freed here.
         drop(sender.send(Garbage::Collection(collection)));

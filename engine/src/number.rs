@@ -34,20 +34,22 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// The same for an unsigned integer, such as a SCAN cursor.
-pub fn parse_u64(text: &[u8]) -> Option<u64> {
-    if text == b"0" {
-        return Some(0);
+/// A SCAN cursor: an unsigned number in any spelling, so that what a client made of ours is taken back.
+/// No digits are 0, and a minus counts from the end, as everywhere in the family.
+pub fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    };
+    if digits.is_empty() {
+        return text.is_empty().then_some(0);
     }
-    if text.len() > 20 || !matches!(text.first(), Some(b'1'..=b'9')) {
-        return None;
-    }
-    text.iter().try_fold(0u64, |value, &digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+    let value = digits.iter().try_fold(0u64, |value, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })?;
+    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 /// Appends the decimal text of an integer.
@@ -92,6 +94,27 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
         value
     };
     Some(if negative { -magnitude } else { magnitude })
+}
+
+/// A bound of a range of scores, which the family reads more freely: blanks may come first, nothing at all is 0, and
+/// what is beyond a double is infinite or 0.
+pub fn parse_bound(text: &[u8]) -> Option<f64> {
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let text = text.trim_ascii_start();
+    parse_f64(text).or_else(|| {
+        let (negative, body) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            _ => (false, text),
+        };
+        if body.len() > 5 * 1024 || !matches!(body.first(), Some(b'0'..=b'9' | b'.')) {
+            return None;
+        }
+        let value: f64 = std::str::from_utf8(body).ok()?.parse().ok()?;
+        Some(if negative { -value } else { value })
+    })
 }
 
 fn mantissa(body: &[u8]) -> &[u8] {

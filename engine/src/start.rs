@@ -1,6 +1,7 @@
 //! Starting a server: settings, listeners, threads.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -67,13 +68,19 @@ pub fn run(config: Config) -> io::Result<()> {
     // Until the data set is there nobody may write to it: said before the first client is accepted.
     shared.state.loading.store(true, Ordering::Release);
     crate::admin::start(&shared)?;
-    let mut handles = Vec::new();
+    let (ended, ends) = std::sync::mpsc::channel();
     for (index, poll) in polls.into_iter().enumerate() {
         let event_loop =
             EventLoop::new(index, shared.clone(), poll, std::mem::take(&mut listeners))?;
-        let name = format!("loop-{index}");
-        handles.push(std::thread::Builder::new().name(name).spawn(move || event_loop.run())?);
+        let ended = ended.clone();
+        let run = move || {
+            let end = std::panic::catch_unwind(AssertUnwindSafe(|| event_loop.run()));
+            // Nobody listens any more when another loop's end has ended the server.
+            let _ = ended.send(end);
+        };
+        std::thread::Builder::new().name(format!("loop-{index}")).spawn(run)?;
     }
+    drop(ended);
     if let Err(error) = persist::start::start(&shared) {
         shared.state.shutdown.store(true, Ordering::Release);
         shared.wake_loops();
@@ -84,8 +91,9 @@ pub fn run(config: Config) -> io::Result<()> {
     replication::start(&shared);
     tracing::info!(threads, managed, "Server initialized");
     tracing::info!("Ready to accept connections tcp");
-    for handle in handles {
-        handle.join().map_err(|_| io::Error::other("an event loop panicked"))??;
+    // The first loop that fails ends the server: half a server would look alive and serve nobody.
+    for end in ends {
+        end.map_err(|_| io::Error::other("an event loop panicked"))??;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::Command;
+use std::time::Duration;
 
 use support::{Client, Server, Value};
 
@@ -251,4 +252,233 @@ fn emptied_databases_give_their_memory_back() {
     let emptied = (0..2000).any(|_| figure(&mut client, "used_memory_dataset") == 0);
     assert!(emptied, "{} bytes are left", figure(&mut client, "used_memory_dataset"));
     assert_eq!(text(&client.words("DBSIZE")), "0");
+}
+
+/// Keys of each kind that are there when memory ends, and of those that come then.
+const KEPT: usize = 400;
+const NEW: usize = 260;
+
+fn fill(client: &mut Client, name: &str, count: usize, ttl_s: Option<fn(usize) -> usize>) {
+    let value = "x".repeat(1000);
+    for i in 0..count {
+        let key = format!("{name}:{i}");
+        let reply = match ttl_s {
+            None => client.command(&["SET", &key, &value]),
+            Some(ttl) => client.command(&["SET", &key, &value, "EX", &ttl(i).to_string()]),
+        };
+        assert_eq!(text(&reply), "OK", "{key}");
+    }
+}
+
+/// Which of `name:0..count` are still there.
+fn left(client: &mut Client, name: &str, count: usize) -> Vec<usize> {
+    let there = |i: &usize| client.command(&["EXISTS", &format!("{name}:{i}")]) == Value::Int(1);
+    (0..count).filter(there).collect()
+}
+
+#[test]
+fn each_policy_evicts_what_it_says_and_nothing_else() {
+    for policy in [
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+    ] {
+        let server = Server::larder(&["--maxmemory-samples", "10"]);
+        let mut client = server.connect();
+        let set = client.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        assert_eq!(text(&set), "OK");
+        fill(&mut client, "stays", KEPT, None);
+        fill(&mut client, "goes", KEPT, Some(|i| 10_000 + 10 * i));
+        let by_use = policy.ends_with("lru") || policy.ends_with("lfu");
+        if policy.ends_with("lru") {
+            // The clock of access times has seconds.
+            for _ in 0..500 {
+                if figure_of(&client.words("OBJECT IDLETIME goes:399")) >= 2 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        // Twenty are read and twenty are written all the time.
+        let used: Vec<usize> = (0..40).map(|i| i * 10).collect();
+        for _ in 0..if by_use { 50 } else { 0 } {
+            for i in &used {
+                let key = format!("goes:{i}");
+                if i % 20 == 0 {
+                    client.command(&["GET", &key]);
+                } else {
+                    client.command(&["SET", &key, &"y".repeat(1000), "KEEPTTL"]);
+                }
+            }
+        }
+        // From here on each new key takes the place of another.
+        let full = figure(&mut client, "used_memory");
+        let set = client.command(&["CONFIG", "SET", "maxmemory", &full.to_string()]);
+        assert_eq!(text(&set), "OK");
+        fill(&mut client, "new", NEW, Some(|_| 100_000));
+        let evicted = figure(&mut client, "evicted_keys");
+        assert!((NEW as u64 / 2..NEW as u64 * 3 / 2).contains(&evicted), "{policy}: {evicted}");
+        let stayed = left(&mut client, "stays", KEPT);
+        if policy.starts_with("volatile") {
+            assert_eq!(stayed.len(), KEPT, "{policy} took keys without an expiry time");
+        } else {
+            assert!(stayed.len() < KEPT * 9 / 10, "{policy} left {}", stayed.len());
+        }
+        let there = left(&mut client, "goes", KEPT);
+        if by_use {
+            let kept = used.iter().filter(|i| there.contains(i)).count();
+            assert!(kept >= 36, "{policy} kept {kept} of the 40 keys in use");
+            assert!(there.len() < KEPT * 9 / 10, "{policy} left {}", there.len());
+        } else if policy == "volatile-ttl" {
+            let gone: Vec<usize> = (0..KEPT).filter(|i| !there.contains(i)).collect();
+            let mean = |of: &[usize]| of.iter().sum::<usize>() as f64 / of.len().max(1) as f64;
+            // In the order of their times, near enough: a few are sampled, not all compared.
+            assert!(mean(&gone) * 2.0 < mean(&there), "{} against {}", mean(&gone), mean(&there));
+            assert_eq!(left(&mut client, "new", NEW).len(), NEW, "{policy} took what ends last");
+        } else {
+            let new = left(&mut client, "new", NEW).len();
+            assert!(new < NEW && !there.is_empty(), "{policy} spared the new");
+        }
+    }
+}
+
+fn figure_of(value: &Value) -> i64 {
+    match value {
+        Value::Int(n) => *n,
+        other => panic!("no number: {other}"),
+    }
+}
+
+#[test]
+fn nothing_is_evicted_where_no_policy_allows_it() {
+    let value = "x".repeat(1000);
+    for policy in ["noeviction", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"]
+    {
+        let server = Server::larder(&["--maxmemory", "1mb", "--maxmemory-policy", policy]);
+        let mut client = server.connect();
+        let mut stored = 0;
+        let refused = loop {
+            let reply = text(&client.command(&["SET", &format!("key:{stored}"), &value]));
+            if reply != "OK" {
+                break reply;
+            }
+            stored += 1;
+            assert!(stored < 5000, "{policy} refuses nothing");
+        };
+        assert_eq!(refused, "OOM command not allowed when used memory > 'maxmemory'.", "{policy}");
+        assert_eq!(figure(&mut client, "evicted_keys"), 0, "{policy}");
+        assert_eq!(text(&client.words("DBSIZE")), stored.to_string(), "{policy}");
+        // Reads go on, and what gives memory back is taken; in a transaction too.
+        assert_eq!(text(&client.words("GET key:0")).len(), 1000, "{policy}");
+        assert_eq!(text(&client.words("MULTI")), "OK");
+        let refused = text(&client.command(&["SET", "more", &value]));
+        assert!(refused.starts_with("OOM"), "{policy}: {refused}");
+        assert!(text(&client.words("EXEC")).starts_with("EXECABORT"), "{policy}");
+        for i in 0..stored / 2 {
+            assert_eq!(client.words(&format!("DEL key:{i}")), Value::Int(1), "{policy}");
+        }
+        assert_eq!(text(&client.command(&["SET", "more", &value])), "OK", "{policy}");
+    }
+}
+
+#[test]
+fn a_watched_key_cannot_change_unseen() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 400;
+    let server = Server::larder(&["--io-threads", "4"]);
+    server.connect().words("SET n 0");
+    let done: usize = std::thread::scope(|scope| {
+        let run = || {
+            let mut client = server.connect();
+            let mut done = 0;
+            for _ in 0..ROUNDS {
+                client.words("WATCH n");
+                let n: u64 = text(&client.words("GET n")).parse().unwrap();
+                client.words("MULTI");
+                client.words(&format!("SET n {}", n + 1));
+                done += usize::from(matches!(client.words("EXEC"), Value::Array(_)));
+            }
+            done
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(run)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    // Each EXEC that ran counted one up from what its client had read: none overwrote another.
+    assert_eq!(text(&server.connect().words("GET n")), done.to_string());
+    assert!(done >= ROUNDS, "{done}");
+}
+
+#[test]
+fn a_fault_costs_only_the_connection_that_met_it() {
+    let mut server = Server::larder(&["--enable-debug-command", "yes", "--io-threads", "2"]);
+    let mut others: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    others[0].words("SET k v");
+    for _ in 0..4 {
+        let mut client = server.connect();
+        client.send(&["DEBUG", "FAULT"]);
+        assert!(client.reply().is_err());
+    }
+    assert!(server.is_alive());
+    for other in &mut others {
+        assert_eq!(text(&other.words("GET k")), "v");
+    }
+    let mut last = server.connect();
+    assert_eq!(text(&last.words("SET k w")), "OK");
+    assert_eq!(figure(&mut last, "connected_clients"), 5);
+}
+
+#[test]
+fn settings_changed_live_are_in_the_rewritten_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("larder.conf");
+    let text_before = "# kept\nmaxmemory 100mb\nsave 900 1\nsave 300 10\ntimeout 7\n\
+                       client-output-buffer-limit pubsub 32mb 8mb 60\n";
+    std::fs::write(&path, text_before).unwrap();
+    let settings: &[(&str, &str)] = &[
+        ("maxmemory", "209715200"),
+        ("maxmemory-policy", "volatile-ttl"),
+        ("requirepass", "a \"b\" c'd"),
+        ("client-output-buffer-limit", "normal 1 2 3 slave 4 5 6 pubsub 7 8 9"),
+        ("hash-max-listpack-entries", "77"),
+        ("slowlog-log-slower-than", "-1"),
+        ("latency-tracking", "yes"),
+    ];
+    let server = Server::larder_from(&path);
+    let mut client = server.connect();
+    for (name, value) in settings {
+        assert_eq!(text(&client.command(&["CONFIG", "SET", name, value])), "OK", "{name}");
+    }
+    assert_eq!(text(&client.words("CONFIG REWRITE")), "OK");
+    drop(server);
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(written.starts_with("# kept\n"), "{written}");
+    let server = Server::larder_from(&path);
+    let mut client = server.connect();
+    assert!(text(&client.words("GET a")).starts_with("NOAUTH"), "{written}");
+    assert_eq!(text(&client.command(&["AUTH", "a \"b\" c'd"])), "OK", "{written}");
+    for (name, value) in settings.iter().chain(&[("timeout", "7")]) {
+        let got = client.command(&["CONFIG", "GET", name]);
+        let Value::Array(pair) = &got else { panic!("{got}") };
+        assert_eq!(text(&pair[1]), *value, "{name} in {written}");
+    }
+}
+
+#[test]
+fn a_password_set_live_holds_for_new_connections() {
+    let server = Server::larder(&[]);
+    let mut old = server.connect();
+    assert_eq!(text(&old.words("CONFIG SET requirepass secret")), "OK");
+    assert_eq!(text(&old.words("SET a 1")), "OK", "who is in stays in");
+    let mut new = server.connect();
+    assert!(text(&new.words("GET a")).starts_with("NOAUTH"));
+    assert_eq!(text(&new.words("AUTH secret")), "OK");
+    assert_eq!(text(&new.words("GET a")), "1");
+    assert_eq!(text(&new.words("RESET")), "RESET");
+    assert!(text(&new.words("GET a")).starts_with("NOAUTH"), "RESET forgets who it was");
+    assert_eq!(text(&old.command(&["CONFIG", "SET", "requirepass", ""])), "OK");
+    assert_eq!(text(&server.connect().words("GET a")), "1");
 }

@@ -2,7 +2,7 @@
 
 use super::Ctx;
 use crate::glob;
-use crate::number::{parse_i64, parse_u64};
+use crate::number::{parse_cursor, parse_i64};
 
 /// Options of HSCAN, SSCAN and ZSCAN.
 pub(super) struct ScanOptions<'a> {
@@ -16,7 +16,7 @@ pub(super) struct ScanOptions<'a> {
 impl<'a> ScanOptions<'a> {
     /// Parses from the cursor on; the error is already replied when there is none.
     pub(super) fn parse(ctx: &mut Ctx<'a, '_>, at: usize, words: &[&str]) -> Option<Self> {
-        let Some(cursor) = parse_u64(ctx.args[at]) else {
+        let Some(cursor) = parse_cursor(ctx.args[at]) else {
             ctx.reply.error("ERR invalid cursor");
             return None;
         };
@@ -94,6 +94,30 @@ pub(super) fn counted_keys<'a>(
             None
         }
     }
+}
+
+/// `[count [word]]` behind the key of the commands that pick at random: the count, and whether the word
+/// was there. `Err`: an error has been replied.
+pub(super) fn random_count(ctx: &mut Ctx<'_, '_>, word: &str) -> Result<(Option<i64>, bool), ()> {
+    if ctx.args.len() < 3 {
+        return Ok((None, false));
+    }
+    let count = ctx.int_arg(2).ok_or(())?;
+    if count == i64::MIN {
+        ctx.reply.not_in_random_range();
+        return Err(());
+    }
+    let flagged = ctx.args.len() == 4 && ctx.is_word(3, word);
+    if ctx.args.len() > 4 || (ctx.args.len() == 4 && !flagged) {
+        ctx.reply.syntax_error();
+        return Err(());
+    }
+    // Twice as many elements must be a number still.
+    if flagged && !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&count) {
+        ctx.reply.error("ERR value is out of range");
+        return Err(());
+    }
+    Ok((Some(count), flagged))
 }
 
 #[cfg(test)]

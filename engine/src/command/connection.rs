@@ -12,7 +12,7 @@ const ALWAYS: u32 = flag::FAST | flag::LOADING | flag::STALE;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    Command::new("ping", -1, ALWAYS | flag::IN_SUBSCRIBE, Keys::None, Group::Connection, "1.0.0", "Answers PONG, or the message.", ping),
+    Command::new("ping", -1, flag::FAST | flag::IN_SUBSCRIBE, Keys::None, Group::Connection, "1.0.0", "Answers PONG, or the message.", ping),
     Command::new("echo", 2, ALWAYS, Keys::None, Group::Connection, "1.0.0", "Returns its argument.", echo),
     Command::new("hello", -1, ALWAYS | flag::NO_AUTH | flag::NOSCRIPT | flag::SKIP_LOG, Keys::None, Group::Connection, "6.0.0", "Chooses the protocol, and says who the server is.", hello),
     Command::new("auth", -2, ALWAYS | flag::NO_AUTH | flag::NOSCRIPT | flag::SKIP_LOG, Keys::None, Group::Connection, "1.0.0", "Authenticates the connection.", auth),
@@ -21,7 +21,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("quit", -1, ALWAYS | flag::NO_AUTH | flag::NOSCRIPT | flag::UNQUEUED | flag::IN_SUBSCRIBE, Keys::None, Group::Connection, "1.0.0", "Closes the connection.", quit),
     Command::new("readonly", 1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Lets this connection read from a replica.", readonly),
     Command::new("readwrite", 1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Ends READONLY.", readwrite),
-    Command::new("asking", 1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Lets the next request use a slot that is being moved here.", asking),
+    Command::new("asking", 1, flag::FAST, Keys::None, Group::Cluster, "3.0.0", "Lets the next request use a slot that is being moved here.", asking),
 ];
 
 fn ping(ctx: &mut Ctx<'_, '_>) {
@@ -158,7 +158,7 @@ fn describe_server(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn select(ctx: &mut Ctx<'_, '_>) {
-    let Some(n) = ctx.int_arg(1) else { return };
+    let Some(n) = ctx.i32_arg(1) else { return };
     if ctx.shared.cluster.is_enabled() && n != 0 {
         return ctx.reply.error("ERR SELECT is not allowed in cluster mode");
     }

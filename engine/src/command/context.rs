@@ -59,6 +59,17 @@ impl<'a> Ctx<'a, '_> {
         n
     }
 
+    /// The same for what must fit 32 bits: the number of a database.
+    pub fn i32_arg(&mut self, i: usize) -> Option<i32> {
+        let n = i32::try_from(self.int_arg(i)?).ok();
+        if n.is_none() {
+            let (low, high) = (i32::MIN, i32::MAX);
+            self.reply
+                .error(&format!("ERR value is out of range, value must between {low} and {high}"));
+        }
+        n
+    }
+
     /// An argument as a float; the error is already replied when it is not one.
     pub fn float_arg(&mut self, i: usize) -> Option<f64> {
         let n = crate::number::parse_f64(self.args[i]);
@@ -103,7 +114,9 @@ impl<'a> Ctx<'a, '_> {
 
     /// A timeout in seconds, as the blocking commands take it: when it ends (0: never).
     pub fn deadline_arg(&mut self, i: usize) -> Option<i64> {
-        let Some(seconds) = crate::number::parse_f64(self.args[i]) else {
+        let text = self.args[i];
+        let beyond = || crate::number::parse_bound(text).filter(|s| s.is_infinite());
+        let Some(seconds) = crate::number::parse_f64(text).or_else(beyond) else {
             self.reply.error("ERR timeout is not a float or out of range");
             return None;
         };

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::keyspace::{Db, Env, Locked};
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
-use crate::session::Session;
+use crate::session::{After, Session};
 use crate::topology::slot_of;
 use crate::waiters::Waiter;
 
@@ -71,12 +71,16 @@ impl<'s> Executor<'s> {
         };
         if let Err(error) = self.check(session, command, args, hint) {
             abort_queue(session);
-            if command.name == "exec" && session.queue.take().is_some() {
-                session.info.in_multi.store(false, Ordering::Relaxed);
-                unwatch(self.shared, session);
-            }
             bump(&self.stats.calls[command.id()].rejected, 1);
-            self.refuse(reply, &error);
+            if command.name == "exec" {
+                if session.queue.take().is_some() {
+                    session.info.in_multi.store(false, Ordering::Relaxed);
+                }
+                unwatch(self.shared, session);
+                self.refuse(reply, &not_executed(&error));
+            } else {
+                self.refuse(reply, &error);
+            }
             return;
         }
         if session.queue.is_some() && !command.is(flag::UNQUEUED) {
@@ -111,6 +115,13 @@ impl<'s> Executor<'s> {
             if let Some((b'-', error)) = reply.out[begin..].split_first() {
                 self.count_error(error);
             }
+        }
+        if reply.over {
+            // What was left out cannot be told from what was there: the client gets no part of it.
+            reply.over = false;
+            reply.out.truncate(begin);
+            self.refuse(reply, "ERR the reply is larger than a client's output buffer may be");
+            session.after = After::Close;
         }
         session.asking = session.asking && command.name == "asking";
         if !changed.is_empty() {
@@ -225,7 +236,6 @@ impl<'s> Executor<'s> {
         let mut common = None;
         for (command, args) in &queue.commands {
             let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
-            let refused = |error| format!("EXECABORT Transaction discarded because of: {error}");
             if self.shared.cluster.is_enabled() {
                 for at in command.key_positions(&args) {
                     let slot = slot_of(args[at]);
@@ -233,10 +243,10 @@ impl<'s> Executor<'s> {
                         return Err("CROSSSLOT Keys in request don't hash to the same slot".into());
                     }
                 }
-                self.shared.route(session, command, &args, None).map_err(refused)?;
+                self.shared.route(session, command, &args, None)?;
             }
             if command.is(flag::WRITE) {
-                self.check_write(command, &args).map_err(refused)?;
+                self.check_write(command, &args)?;
             }
         }
         Ok(())
@@ -253,7 +263,7 @@ impl<'s> Executor<'s> {
     ) -> Vec<(u16, Vec<u8>)> {
         let shared = self.shared;
         let locked = match (command.keys, hint) {
-            _ if command.is(flag::LOCK_ALL) => shared.keyspace.lock_all(),
+            _ if command.locks_all(args) => shared.keyspace.lock_all(),
             (Keys::None, _) => shared.keyspace.lock_slots(SmallVec::new()),
             (Keys::Range { first: 1, last: 1, .. }, Some((_, slot))) => {
                 shared.keyspace.lock_slot(slot)
@@ -297,7 +307,7 @@ impl<'s> Executor<'s> {
             self.journal(session, &mut db, args, dirty, effects);
         }
         self.count(&db);
-        std::mem::take(&mut db.changed)
+        self.changed(&mut db)
     }
 
     /// Writes what one command did to the journal, while its locks are held.
@@ -397,7 +407,18 @@ impl<'s> Executor<'s> {
             session.last_write = shared.journal.append_all(&out);
         }
         self.count(&db);
-        std::mem::take(&mut db.changed)
+        self.changed(&mut db)
+    }
+
+    /// The keys that changed. Who watches them is told while their locks are held: an EXEC that waits for
+    /// the locks must find it (see: a_watched_key_cannot_change_unseen).
+    #[inline]
+    fn changed(&self, db: &mut Db<'_>) -> Changed {
+        let changed = std::mem::take(&mut db.changed);
+        for (index, key) in &changed {
+            self.shared.waiters.changed(*index, key);
+        }
+        changed
     }
 
     #[inline]
@@ -408,12 +429,9 @@ impl<'s> Executor<'s> {
         }
     }
 
-    /// Tells watchers of changed keys, and runs the commands of those who wait for them.
+    /// Runs the commands of those who wait for changed keys.
     fn serve(&mut self, changed: Vec<(u16, Vec<u8>)>) {
         let shared = self.shared;
-        for (db, key) in &changed {
-            shared.waiters.changed(*db, key);
-        }
         let mut ready = changed;
         // Serving one may make another key ready (BLMOVE): until nothing more happens.
         while let Some((db, key)) = ready.pop() {
@@ -470,10 +488,7 @@ impl<'s> Executor<'s> {
         if dirty > 0 || !db.expired.is_empty() {
             self.journal(&mut session, &mut db, &args, dirty, effects);
         }
-        let changed = std::mem::take(&mut db.changed);
-        for (db, key) in &changed {
-            shared.waiters.changed(*db, key);
-        }
+        let changed = self.changed(&mut db);
         (!reply.out.is_empty()).then_some((reply.out, changed))
     }
 }
@@ -537,6 +552,16 @@ fn unknown(args: &[&[u8]]) -> String {
         text.push_str(&format!("'{}' ", printable(arg)));
     }
     text
+}
+
+/// What EXEC says when it is refused. Where to go instead is said as it is, for clients that follow it.
+fn not_executed(error: &str) -> String {
+    let redirects = ["MOVED ", "ASK ", "TRYAGAIN ", "CROSSSLOT "];
+    if redirects.iter().any(|code| error.starts_with(code)) {
+        return error.to_string();
+    }
+    let reason = error.strip_prefix("ERR ").unwrap_or(error);
+    format!("EXECABORT Transaction discarded because of: {reason}")
 }
 
 /// User input as it may stand in an error: bounded, without control bytes.

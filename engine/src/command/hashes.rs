@@ -1,5 +1,6 @@
 //! Hash commands.
 
+use super::collections::random_count;
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
 use crate::number::{DecimalError, add_decimal, parse_f64, parse_i64};
@@ -220,21 +221,7 @@ fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], field: &[u8], value: &[u8]) {
 }
 
 fn hrandfield(ctx: &mut Ctx<'_, '_>) {
-    let with_values = ctx.args.len() == 4 && ctx.is_word(3, "withvalues");
-    if ctx.args.len() > 4 || (ctx.args.len() == 4 && !with_values) {
-        return ctx.reply.syntax_error();
-    }
-    let count = match ctx.args.get(2) {
-        None => None,
-        Some(_) => match ctx.int_arg(2) {
-            None => return,
-            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
-            Some(n) if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&n) => {
-                return ctx.reply.error("ERR value is out of range");
-            }
-            some => some,
-        },
-    };
+    let Ok((count, with_values)) = random_count(ctx, "withvalues") else { return };
     let hash = match ctx.db.read::<Hash>(ctx.args[1]) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash,
@@ -255,13 +242,18 @@ fn hrandfield(ctx: &mut Ctx<'_, '_>) {
         if with_values {
             reply.item(value);
         }
+        !reply.over
     };
     if distinct {
-        hash.random_distinct(n, &mut random::next, put);
+        hash.random_distinct(n, &mut random::next, |field, value| {
+            put(field, value);
+        });
     } else {
+        // As many as were asked for, or as many as a reply may hold.
         for _ in 0..n {
-            if let Some((field, value)) = hash.random(&mut random::next) {
-                put(field, value);
+            match hash.random(&mut random::next) {
+                Some((field, value)) if put(field, value) => {}
+                _ => break,
             }
         }
     }

@@ -151,6 +151,8 @@ const DEBUG_HELP: &[&str] = &[
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "OBJECT <key>",
     "    How a value is held.",
+    "FAULT",
+    "    Meets a fault of the server's own: this connection is closed.",
     "SLEEP <seconds>",
     "    Stops this connection's event loop for a while.",
     "SET-ACTIVE-EXPIRE <0|1>",
@@ -197,6 +199,8 @@ fn debug(ctx: &mut Ctx<'_, '_>) {
             ctx.shared.state.active_expire_off.store(!on, std::sync::atomic::Ordering::Release);
             ctx.reply.ok();
         }
+        #[expect(clippy::panic, reason = "what a fault costs is tested by one")]
+        (b"fault", 2) => panic!("DEBUG FAULT was asked for"),
         (b"help", 2) => ctx.help(DEBUG_HELP),
         _ => ctx.unknown_subcommand(),
     }

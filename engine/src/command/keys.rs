@@ -227,7 +227,7 @@ fn rename_unless(ctx: &mut Ctx<'_, '_>, must_be_free: bool) -> Option<bool> {
 
 /// A database's number; an error has been replied when there is none such.
 fn database(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<u16> {
-    let n = ctx.int_arg(i)?;
+    let n = ctx.i32_arg(i)?;
     let found = u16::try_from(n).ok().filter(|n| *n < ctx.shared.keyspace.databases());
     if found.is_none() {
         ctx.reply.error("ERR DB index is out of range");

@@ -68,7 +68,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "blmpop",
         -5,
-        BLOCK | flag::MOVABLE_KEYS,
+        flag::WRITE | flag::BLOCKING | flag::MOVABLE_KEYS,
         Keys::Counted { at: 2, also: 0 },
         "7.0.0",
         "Takes elements from the first list that has some, or waits.",
@@ -191,13 +191,17 @@ fn position(index: i64, len: usize) -> Option<usize> {
 }
 
 fn lindex(ctx: &mut Ctx<'_, '_>) {
-    let Some(index) = ctx.int_arg(2) else { return };
-    match ctx.db.read::<List>(ctx.args[1]) {
-        Err(WrongType) => ctx.reply.wrong_type(),
-        Ok(list) => match list.and_then(|list| list.get(position(index, list.len())?)) {
-            Some(item) => ctx.reply.item(item),
-            None => ctx.reply.null(),
-        },
+    let index = parse_i64(ctx.args[2]);
+    match (ctx.db.read::<List>(ctx.args[1]), index) {
+        (Err(WrongType), _) => ctx.reply.wrong_type(),
+        (Ok(None), _) => ctx.reply.null(),
+        (Ok(Some(_)), None) => ctx.reply.not_an_integer(),
+        (Ok(Some(list)), Some(index)) => {
+            match position(index, list.len()).and_then(|at| list.get(at)) {
+                Some(item) => ctx.reply.item(item),
+                None => ctx.reply.null(),
+            }
+        }
     }
 }
 
@@ -217,15 +221,18 @@ fn lrange(ctx: &mut Ctx<'_, '_>) {
 
 fn lset(ctx: &mut Ctx<'_, '_>) {
     let (key, element) = (ctx.args[1], ctx.args[3]);
-    let Some(index) = ctx.int_arg(2) else { return };
+    let index = parse_i64(ctx.args[2]);
     let set = ctx.db.update::<List, _>(key, |list, limits| {
-        position(index, list.len()).is_some_and(|at| list.set(at, element, limits))
+        index.map(|index| {
+            position(index, list.len()).is_some_and(|at| list.set(at, element, limits))
+        })
     });
     match set {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(None) => ctx.reply.error("ERR no such key"),
-        Ok(Some(false)) => ctx.reply.error("ERR index out of range"),
-        Ok(Some(true)) => {
+        Ok(Some(None)) => ctx.reply.not_an_integer(),
+        Ok(Some(Some(false))) => ctx.reply.error("ERR index out of range"),
+        Ok(Some(Some(true))) => {
             ctx.modified(key);
             ctx.reply.ok();
         }
@@ -417,14 +424,6 @@ fn lmove(ctx: &mut Ctx<'_, '_>) {
 fn lmpop(ctx: &mut Ctx<'_, '_>) {
     let blocks = ctx.command.is(flag::BLOCKING);
     let at = if blocks { 2 } else { 1 };
-    let deadline = if blocks {
-        match ctx.deadline_arg(1) {
-            Some(deadline) => deadline,
-            None => return,
-        }
-    } else {
-        0
-    };
     let Some((keys, next)) = counted_keys(ctx, at, "ERR numkeys should be greater than 0") else {
         return;
     };
@@ -436,6 +435,14 @@ fn lmpop(ctx: &mut Ctx<'_, '_>) {
             None => return ctx.reply.error("ERR count should be greater than 0"),
         },
         _ => return ctx.reply.syntax_error(),
+    };
+    let deadline = if blocks {
+        match ctx.deadline_arg(1) {
+            Some(deadline) => deadline,
+            None => return,
+        }
+    } else {
+        0
     };
     for &key in keys {
         let popped = ctx.db.update::<List, _>(key, |list, _| {

@@ -8,7 +8,7 @@ use super::walk::{sum, with_slot};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::glob;
 use crate::keyspace::{Entry, Table};
-use crate::number::{parse_i64, parse_u64};
+use crate::number::{parse_cursor, parse_i64};
 use crate::topology::{SLOTS, slot_of};
 
 const WALK: u32 = flag::READONLY | flag::WALKS;
@@ -59,7 +59,9 @@ fn keys(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn scan(ctx: &mut Ctx<'_, '_>) {
-    let Some(cursor) = parse_u64(ctx.args[1]) else { return ctx.reply.error("ERR invalid cursor") };
+    let Some(cursor) = parse_cursor(ctx.args[1]) else {
+        return ctx.reply.error("ERR invalid cursor");
+    };
     let (mut pattern, mut count, mut kind): (Option<&[u8]>, usize, Option<&[u8]>) =
         (None, 10, None);
     if !ctx.args.len().is_multiple_of(2) {

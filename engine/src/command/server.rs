@@ -73,7 +73,8 @@ fn swapdb(ctx: &mut Ctx<'_, '_>) {
     }
     let mut found = [0u16; 2];
     for (i, which) in ["first", "second"].into_iter().enumerate() {
-        let Some(n) = crate::number::parse_i64(ctx.args[i + 1]) else {
+        let index = crate::number::parse_i64(ctx.args[i + 1]);
+        let Some(n) = index.and_then(|n| i32::try_from(n).ok()) else {
             return ctx.reply.error(&format!("ERR invalid {which} DB index"));
         };
         match u16::try_from(n).ok().filter(|n| *n < ctx.shared.keyspace.databases()) {

@@ -1,6 +1,6 @@
 //! Set commands.
 
-use super::collections::{ScanOptions, counted_keys, reply_scan};
+use super::collections::{ScanOptions, counted_keys, random_count, reply_scan};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Ttl, WrongType};
 use crate::random;
@@ -158,17 +158,7 @@ fn srandmember(ctx: &mut Ctx<'_, '_>) {
     if ctx.args.len() > 3 {
         return ctx.reply.syntax_error();
     }
-    let count = match ctx.args.get(2) {
-        None => None,
-        Some(_) => match ctx.int_arg(2) {
-            None => return,
-            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
-            Some(n) if n < -(i64::MAX / 2) => {
-                return ctx.reply.error("ERR value is out of range");
-            }
-            some => some,
-        },
-    };
+    let Ok((count, _)) = random_count(ctx, "") else { return };
     let set = match ctx.db.read::<Set>(ctx.args[1]) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(set) => set,
@@ -188,9 +178,11 @@ fn srandmember(ctx: &mut Ctx<'_, '_>) {
         }
         (Some(n), Some(set)) => {
             reply.array(n.unsigned_abs() as usize);
+            // As many as were asked for, or as many as a reply may hold.
             for _ in 0..n.unsigned_abs() {
-                if let Some(member) = set.random(&mut random::next) {
-                    reply.item(member);
+                match set.random(&mut random::next) {
+                    Some(member) if !reply.over => reply.item(member),
+                    _ => break,
                 }
             }
         }

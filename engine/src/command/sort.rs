@@ -2,12 +2,13 @@
 
 use smallvec::SmallVec;
 
+use super::zsets::compare_scores;
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Db, Ttl, ValueRef};
 use crate::number::parse_f64;
 use crate::types::{Collection, Digits, Hash, List};
 
-/// Patterns name keys that nobody can tell beforehand: everything is locked.
+/// Patterns name keys that nobody can tell beforehand: everything is locked when there are some.
 const FLAGS: u32 = flag::LOCK_ALL | flag::MOVABLE_KEYS;
 
 #[rustfmt::skip]
@@ -37,6 +38,15 @@ fn sort_keys(args: &[&[u8]]) -> SmallVec<[usize; 8]> {
     found.extend(store);
     found.retain(|at| *at < args.len());
     found
+}
+
+/// A BY or GET pattern may name other keys than those of `sort_keys`.
+pub(super) fn reads_elsewhere(args: &[&[u8]]) -> bool {
+    args.windows(2).skip(2).any(|pair| {
+        let takes_pattern =
+            pair[0].eq_ignore_ascii_case(b"by") || pair[0].eq_ignore_ascii_case(b"get");
+        takes_pattern && pair[1].contains(&b'*')
+    })
 }
 
 #[derive(Default)]
@@ -202,7 +212,8 @@ fn in_order(
         ));
     }
     weighed.sort_by(|a, b| {
-        let order = a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2));
+        let order =
+            compare_scores(a.0, b.0).then_with(|| a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2));
         if descending { order.reverse() } else { order }
     });
     Some(weighed.into_iter().map(|(_, _, element)| element).collect())

@@ -128,7 +128,12 @@ fn key_range(command: &Command) -> (i64, i64, i64) {
     match command.keys {
         Keys::Range { first, last, step } => (first as i64, last as i64, step as i64),
         Keys::Counted { also, .. } if also != 0 => (also as i64, also as i64, 1),
-        Keys::None | Keys::Counted { .. } | Keys::Custom(_) => (0, 0, 0),
+        Keys::Custom(find) => match find(&[command.name.as_bytes(), b"key"]).first() {
+            // The one that is always there, of those that depend on the arguments.
+            Some(at) => (*at as i64, *at as i64, 1),
+            None => (0, 0, 0),
+        },
+        Keys::None | Keys::Counted { .. } => (0, 0, 0),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sorted set commands: members and scores here, ranges in `range`, combinations in `combine`, pops in `pop`.
 
-use super::collections::{ScanOptions, reply_scan};
+use super::collections::{ScanOptions, random_count, reply_scan};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
 use crate::number::{format_f64, parse_f64};
@@ -60,13 +60,29 @@ pub const COMMANDS: &[Command] = &[
     row("zremrangebylex", 4, WRITE, ONE, "2.8.9", "Removes a range of names.", range::zremrange),
     row("zpopmin", -2, WRITE_FAST, ONE, "5.0.0", "Takes the lowest members.", pop::zpop),
     row("zpopmax", -2, WRITE_FAST, ONE, "5.0.0", "Takes the highest members.", pop::zpop),
-    row("bzpopmin", -3, BLOCK, BUT_LAST, "5.0.0", "Takes the lowest, or waits.", pop::bzpop),
-    row("bzpopmax", -3, BLOCK, BUT_LAST, "5.0.0", "Takes the highest, or waits.", pop::bzpop),
+    row(
+        "bzpopmin",
+        -3,
+        BLOCK | flag::FAST,
+        BUT_LAST,
+        "5.0.0",
+        "Takes the lowest, or waits.",
+        pop::bzpop,
+    ),
+    row(
+        "bzpopmax",
+        -3,
+        BLOCK | flag::FAST,
+        BUT_LAST,
+        "5.0.0",
+        "Takes the highest, or waits.",
+        pop::bzpop,
+    ),
     row("zmpop", -4, WRITE | MOVABLE, COUNTED, "7.0.0", "Takes from the first set.", pop::zmpop),
     row(
         "bzmpop",
         -5,
-        BLOCK | MOVABLE,
+        WRITE | flag::BLOCKING | MOVABLE,
         Keys::Counted { at: 2, also: 0 },
         "7.0.0",
         "Takes from the first set, or waits.",
@@ -80,6 +96,11 @@ pub const COMMANDS: &[Command] = &[
     row("zdiffstore", -4, GROW | MOVABLE, STORED, "6.2.0", "Stores it.", combine::zcombine),
     row("zintercard", -3, READ | MOVABLE, COUNTED, "7.0.0", "Its size.", combine::zintercard),
 ];
+
+/// The order of scores, none of which is NaN: the two zeros are the same.
+pub(super) fn compare_scores(a: f64, b: f64) -> std::cmp::Ordering {
+    a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
+}
 
 #[derive(Default)]
 struct AddOptions {
@@ -287,21 +308,7 @@ fn zrank(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn zrandmember(ctx: &mut Ctx<'_, '_>) {
-    let with_scores = ctx.args.len() == 4 && ctx.is_word(3, "withscores");
-    if ctx.args.len() > 4 || (ctx.args.len() == 4 && !with_scores) {
-        return ctx.reply.syntax_error();
-    }
-    let count = match ctx.args.get(2) {
-        None => None,
-        Some(_) => match ctx.int_arg(2) {
-            None => return,
-            Some(i64::MIN) => return ctx.reply.not_in_random_range(),
-            Some(n) if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&n) => {
-                return ctx.reply.error("ERR value is out of range");
-            }
-            some => some,
-        },
-    };
+    let Ok((count, with_scores)) = random_count(ctx, "withscores") else { return };
     let zset = match ctx.db.read::<ZSet>(ctx.args[1]) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(zset) => zset,
@@ -323,13 +330,18 @@ fn zrandmember(ctx: &mut Ctx<'_, '_>) {
         } else {
             reply.item(member);
         }
+        !reply.over
     };
     if distinct {
-        zset.random_distinct(n, &mut random::next, put);
+        zset.random_distinct(n, &mut random::next, |member, score| {
+            put(member, score);
+        });
     } else {
+        // As many as were asked for, or as many as a reply may hold.
         for _ in 0..n {
-            if let Some((member, score)) = zset.random(&mut random::next) {
-                put(member, score);
+            match zset.random(&mut random::next) {
+                Some((member, score)) if put(member, score) => {}
+                _ => break,
             }
         }
     }

@@ -4,6 +4,7 @@
 //! for a running snapshot, and the list of changed keys are right whatever a command does.
 
 use super::{Entry, Locked, Table, hash_key};
+use crate::lazy;
 use crate::snapshot::Preimages;
 use crate::topology::{SLOTS, slot_of};
 use crate::types::{Collection, Hash, Limits, List, Set, ZSet};
@@ -65,6 +66,23 @@ pub struct Env {
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
     pub limits: Limits,
+}
+
+/// How far the sweep for expired keys has come in one table. While one is under way the table's
+/// `next_expiry` speaks only of what was set meanwhile.
+#[derive(Debug)]
+pub struct ExpiryWalk {
+    begun: bool,
+    pub done: bool,
+    cursor: u64,
+    /// The earliest time met that is still to come.
+    next: i64,
+}
+
+impl Default for ExpiryWalk {
+    fn default() -> ExpiryWalk {
+        ExpiryWalk { begun: false, done: false, cursor: 0, next: i64::MAX }
+    }
 }
 
 /// A database under lock.
@@ -161,7 +179,9 @@ impl<'a> Db<'a> {
         }
         let due = table.get(hash, key).and_then(Entry::ttl).is_some_and(|ttl| ttl <= now);
         if due && !self.env.hides_expired {
-            self.delete_located(key, hash, slot);
+            if let Some(entry) = self.delete_located(key, hash, slot) {
+                lazy::free(entry);
+            }
             self.expired.push((self.index, key.to_vec()));
         }
         due
@@ -271,14 +291,16 @@ impl<'a> Db<'a> {
             return;
         }
         let ttl = self.resolve(key, ttl);
-        self.put(key, Entry::collection(key, Box::new(value), ttl, self.access()));
+        let (hash, slot) = self.locate(key);
+        let access = self.access_over(key, hash, slot);
+        self.put(key, Entry::collection(key, Box::new(value), ttl, access));
     }
 
     /// Sets a string.
     #[inline]
     pub fn set(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
         let (hash, slot) = self.locate(key);
-        let access = self.access();
+        let access = self.access_over(key, hash, slot);
         if ttl == Ttl::Clear && self.preimages.is_none() {
             // The common case: the same key with a value of the same length, overwritten in place.
             let index = self.index;
@@ -295,7 +317,9 @@ impl<'a> Db<'a> {
     /// Sets a string that a command changed in place (APPEND, SETRANGE, SETBIT): OBJECT ENCODING says raw.
     pub fn set_changed(&mut self, key: &[u8], value: &[u8]) {
         let ttl = self.resolve(key, Ttl::Keep);
-        self.put(key, Entry::string(key, value, ttl, self.access(), true));
+        let (hash, slot) = self.locate(key);
+        let access = self.access_over(key, hash, slot);
+        self.put(key, Entry::string(key, value, ttl, access, true));
     }
 
     /// Changes the bytes of a string without changing its length; `None` when it is not there.
@@ -333,12 +357,16 @@ impl<'a> Db<'a> {
         let arrays = table.memory();
         let old = table.insert(hash, entry);
         let grown = table.memory() as i64 - arrays as i64;
-        self.used_delta += grown + added as i64 - old.map_or(0, |e| e.memory()) as i64;
+        self.used_delta += grown + added as i64;
+        if let Some(old) = old {
+            self.used_delta -= old.memory() as i64;
+            lazy::free(old);
+        }
     }
 
     /// Deletes a key; `false` when it was not there (or had expired).
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        self.take(key).is_some()
+        self.take(key).map(lazy::free).is_some()
     }
 
     /// Takes an entry out, for UNLINK, RENAME and MOVE.
@@ -400,6 +428,21 @@ impl<'a> Db<'a> {
         fresh_access(self.env)
     }
 
+    /// Access field of a value that is put over another: how often the key was used belongs to the key, so
+    /// that LFU does not take what is written all the time for new
+    /// (see: each_policy_evicts_what_it_says_and_nothing_else).
+    #[inline]
+    fn access_over(&mut self, key: &[u8], hash: u64, slot: u16) -> u32 {
+        let env = self.env;
+        if env.lfu
+            && let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key)
+        {
+            touch(entry, env);
+            return entry.access();
+        }
+        self.access()
+    }
+
     /// Notes that a key changed, for those who watch it or wait for it.
     #[inline]
     pub fn note_changed(&mut self, key: &[u8]) {
@@ -408,29 +451,40 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Deletes keys of a slot whose time has come, at most `limit`; gives how many went.
-    pub fn expire_slot(&mut self, slot: u16, limit: usize) -> usize {
-        let now = self.env.now_ms;
-        let index = self.index;
+    /// Deletes keys of a slot whose time has come, about `limit` of them, and goes on with the walk there
+    /// when called again; gives how many went.
+    pub fn expire_some(&mut self, slot: u16, walk: &mut ExpiryWalk, limit: usize) -> usize {
+        let (now, index) = (self.env.now_ms, self.index);
         let mut due: Vec<Vec<u8>> = Vec::new();
-        let mut next = i64::MAX;
         let table = self.locked.table(index, slot);
-        if table.expires == 0 || table.next_expiry > now {
-            return 0;
+        if !walk.begun {
+            // What is given an expiry time from here on lowers it again, on whichever side of the walk.
+            table.next_expiry = i64::MAX;
+            walk.begun = true;
         }
-        table.each(|entry| {
-            if let Some(ttl) = entry.ttl() {
-                if ttl <= now && due.len() < limit {
-                    due.push(entry.key().to_vec());
-                } else {
-                    next = next.min(ttl);
+        let mut looked_at = 0;
+        loop {
+            walk.cursor = table.scan(walk.cursor, |entry| {
+                looked_at += 1;
+                match entry.ttl() {
+                    Some(ttl) if ttl <= now => due.push(entry.key().to_vec()),
+                    Some(ttl) => walk.next = walk.next.min(ttl),
+                    None => {}
                 }
+            });
+            walk.done = walk.cursor == 0;
+            if walk.done || due.len() >= limit || looked_at >= limit * 16 {
+                break;
             }
-        });
-        table.next_expiry = next;
+        }
+        if walk.done {
+            table.next_expiry = table.next_expiry.min(walk.next);
+        }
         for key in &due {
             let (hash, slot) = self.locate(key);
-            drop(self.delete_located(key, hash, slot));
+            if let Some(entry) = self.delete_located(key, hash, slot) {
+                lazy::free(entry);
+            }
             self.note_changed(key);
         }
         let gone = due.len();

@@ -24,9 +24,44 @@ fn only_canonical_text_is_an_integer() {
     ] {
         assert_eq!(parse_i64(text.as_bytes()), value, "{text:?}");
     }
-    assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
-    assert_eq!(parse_u64(b"18446744073709551616"), None);
-    assert_eq!(parse_u64(b"-1"), None);
+}
+
+#[test]
+fn cursors_are_unsigned_in_any_spelling() {
+    for (text, value) in [
+        ("0", Some(0)),
+        ("", Some(0)),
+        ("007", Some(7)),
+        ("+7", Some(7)),
+        ("-1", Some(u64::MAX)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("-", None),
+        (" 1", None),
+        ("1 ", None),
+        ("1.5", None),
+        ("abc", None),
+    ] {
+        assert_eq!(parse_cursor(text.as_bytes()), value, "{text:?}");
+    }
+}
+
+#[test]
+fn bounds_of_scores_are_read_freely() {
+    for (text, value) in [
+        ("", Some(0.0)),
+        (" 1", Some(1.0)),
+        ("-1e400", Some(f64::NEG_INFINITY)),
+        ("1e-400", Some(0.0)),
+        ("+inf", Some(f64::INFINITY)),
+        (" ", None),
+        ("1 ", None),
+        ("nan", None),
+        ("abc", None),
+        ("--1", None),
+    ] {
+        assert_eq!(parse_bound(text.as_bytes()), value, "{text:?}");
+    }
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub fn restore_payload(payload: &[u8], limits: &Limits) -> Result<Value, Error> 
     let refuse = |offset: usize, kind| Err(Error { offset: offset as u64, kind });
     let Some((body, footer)) = payload.len().checked_sub(FOOTER).map(|at| payload.split_at(at))
     else {
-        return refuse(payload.len(), ErrorKind::Truncated);
+        // There is no room for a checksum: what is there cannot be one.
+        return refuse(payload.len(), ErrorKind::Checksum);
     };
     let version = u32::from(u16::from_le_bytes([footer[0], footer[1]]));
     if !(1..=REDIS_READ_MAX).contains(&version) && !VALKEY_READ.contains(&version) {

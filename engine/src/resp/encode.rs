@@ -9,13 +9,32 @@ pub struct Reply {
     pub out: Vec<u8>,
     /// The client asked for RESP3.
     pub resp3: bool,
-    /// Length of `out` when the command began, for those who look at what was replied.
+    /// Errors that were replied, for those who look at what was replied.
     pub errors: u64,
+    /// Length of `out` that no element makes longer.
+    limit: usize,
+    /// An element was left out for that: the reply is of no use.
+    pub over: bool,
 }
 
 impl Reply {
     pub fn new(out: Vec<u8>, resp3: bool) -> Reply {
-        Reply { out, resp3, errors: 0 }
+        Reply { out, resp3, errors: 0, limit: usize::MAX, over: false }
+    }
+
+    /// Takes at most so many bytes more. A few arguments may ask for any amount (SRANDMEMBER with a count,
+    /// one long value many times in MGET), and a reply is put together in memory.
+    pub fn within(self, bytes: usize) -> Reply {
+        Reply { limit: self.out.len().saturating_add(bytes), ..self }
+    }
+
+    #[cold]
+    fn grow(&mut self, by: usize) -> bool {
+        self.over |= self.out.len().saturating_add(by) > self.limit;
+        if !self.over {
+            self.out.reserve(by);
+        }
+        !self.over
     }
 
     #[inline]
@@ -82,7 +101,10 @@ impl Reply {
 
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.out.reserve(bytes.len() + 16);
+        let need = bytes.len() + 16;
+        if self.out.capacity() - self.out.len() < need && !self.grow(need) {
+            return;
+        }
         self.line(b'$', bytes.len() as i64);
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");

@@ -9,7 +9,7 @@ pub(crate) mod value;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,14 +18,29 @@ pub(crate) use value::Value;
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+fn larder() -> PathBuf {
+    std::env::var_os("SERVER_UNDER_TEST")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_larder-server").into())
+        .into()
 }
 
 impl Server {
     pub(crate) fn larder(extra: &[&str]) -> Self {
-        let binary = std::env::var_os("SERVER_UNDER_TEST")
-            .unwrap_or_else(|| env!("CARGO_BIN_EXE_larder-server").into());
-        Self::start(binary.into(), extra)
+        Self::start(larder(), &[], extra)
+    }
+
+    /// The engine with a configuration file; port and folder are the test's own.
+    pub(crate) fn larder_from(file: &Path) -> Self {
+        Self::start(larder(), &[&file.to_string_lossy()], &[])
+    }
+
+    /// The engine with so many file descriptors and no more.
+    pub(crate) fn larder_with_files(count: usize) -> Self {
+        let run = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+        Self::start("/bin/sh".into(), &["-c", &run, &larder().to_string_lossy()], &[])
     }
 
     /// None, and why, where no redis-server is installed.
@@ -35,15 +50,16 @@ impl Server {
             .map(|dir| dir.join("redis-server"))
             .find(|path| path.is_file())
             .ok_or("no redis-server on the PATH")?;
-        Ok(Self::start(binary, extra))
+        Ok(Self::start(binary, &[], extra))
     }
 
-    fn start(binary: PathBuf, extra: &[&str]) -> Self {
+    fn start(binary: PathBuf, first: &[&str], extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Another process may take the port between the question and the start: ask again then.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut child = Command::new(&binary)
+                .args(first)
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
                 .args(["--appendonly", "no", "--dir"])
                 .arg(dir.path())
@@ -55,8 +71,10 @@ impl Server {
                 .unwrap_or_else(|error| panic!("start {}: {error}", binary.display()));
             let addr = SocketAddr::from(([127, 0, 0, 1], port));
             for _ in 0..1000 {
-                if TcpStream::connect(addr).is_ok() {
-                    return Self { addr, child, _dir: dir };
+                // Before that it may accept clients and answer them that it is loading.
+                let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+                if log.contains("Ready to accept connections") {
+                    return Self { addr, child, dir };
                 }
                 if child.try_wait().unwrap().is_some() {
                     break;
@@ -76,6 +94,12 @@ impl Server {
 
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// What the server has written to its log and to its error output.
+    pub(crate) fn log(&self) -> String {
+        let read = |name| std::fs::read(self.dir.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&[read("log"), read("errors")].concat()).into_owned()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -174,6 +198,23 @@ impl Client {
         };
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         (all, closed)
+    }
+
+    /// Reads and forgets until `mark` has come; `false` when the connection is closed or silent before.
+    pub(crate) fn read_until(&mut self, mark: &[u8]) -> bool {
+        let mut all = self.input.split_off(self.at);
+        self.input.clear();
+        self.at = 0;
+        let mut buffer = [0; 16 * 1024];
+        while !all.windows(mark.len()).any(|part| part == mark) {
+            // What was looked at is forgotten, but for what may be the first half of the mark.
+            all.drain(..all.len().saturating_sub(mark.len()));
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return false,
+                Ok(read) => all.extend_from_slice(&buffer[..read]),
+            }
+        }
+        true
     }
 
     pub(crate) fn finish_writing(&self) {

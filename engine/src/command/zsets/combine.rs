@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::super::Ctx;
 use super::super::collections::counted_keys;
+use super::compare_scores;
 use super::range::store;
 use crate::keyspace::WrongType;
 use crate::number::parse_f64;
@@ -100,7 +101,7 @@ fn combined(
         .filter(|(_, (_, seen))| operation != Operation::Inter || *seen == whole)
         .map(|(member, (score, _))| (member, score))
         .collect();
-    out.sort_by(|(am, a), (bm, b)| a.total_cmp(b).then_with(|| am.cmp(bm)));
+    out.sort_by(|(am, a), (bm, b)| compare_scores(*a, *b).then_with(|| am.cmp(bm)));
     Ok(out)
 }
 

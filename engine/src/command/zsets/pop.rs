@@ -90,14 +90,6 @@ pub(super) fn bzpop(ctx: &mut Ctx<'_, '_>) {
 /// ZMPOP and BZMPOP.
 pub(super) fn zmpop(ctx: &mut Ctx<'_, '_>) {
     let blocks = ctx.command.is(flag::BLOCKING);
-    let deadline = if blocks {
-        match ctx.deadline_arg(1) {
-            Some(deadline) => deadline,
-            None => return,
-        }
-    } else {
-        0
-    };
     let at = if blocks { 2 } else { 1 };
     let Some((keys, next)) = counted_keys(ctx, at, "ERR numkeys should be greater than 0") else {
         return;
@@ -115,6 +107,14 @@ pub(super) fn zmpop(ctx: &mut Ctx<'_, '_>) {
             }
         }
         _ => return ctx.reply.syntax_error(),
+    };
+    let deadline = if blocks {
+        match ctx.deadline_arg(1) {
+            Some(deadline) => deadline,
+            None => return,
+        }
+    } else {
+        0
     };
     for &key in keys {
         match take(ctx, key, lowest, count) {

@@ -62,21 +62,21 @@ pub(super) fn zrange(ctx: &mut Ctx<'_, '_>) {
     let from = if stores { 2 } else { 1 };
     let mut reverse = name.starts_with("zrev");
     let mut by = if name.ends_with("byscore") {
-        By::Score
+        Some(By::Score)
     } else if name.ends_with("bylex") {
-        By::Lex
+        Some(By::Lex)
     } else {
-        By::Rank
+        None
     };
     let (mut with_scores, mut limit) = (false, None);
     let mut i = from + 3;
     while i < ctx.args.len() {
-        if new_style && ctx.is_word(i, "rev") {
+        if new_style && !reverse && ctx.is_word(i, "rev") {
             reverse = true;
-        } else if new_style && ctx.is_word(i, "byscore") {
-            by = By::Score;
-        } else if new_style && ctx.is_word(i, "bylex") {
-            by = By::Lex;
+        } else if new_style && by.is_none() && ctx.is_word(i, "byscore") {
+            by = Some(By::Score);
+        } else if new_style && by.is_none() && ctx.is_word(i, "bylex") {
+            by = Some(By::Lex);
         } else if !stores && ctx.is_word(i, "withscores") {
             with_scores = true;
         } else if ctx.is_word(i, "limit") && i + 2 < ctx.args.len() {
@@ -89,6 +89,7 @@ pub(super) fn zrange(ctx: &mut Ctx<'_, '_>) {
         }
         i += 1;
     }
+    let by = by.unwrap_or(By::Rank);
     if limit.is_some() && by == By::Rank {
         return ctx.reply.error(
             "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",

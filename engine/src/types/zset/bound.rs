@@ -23,7 +23,7 @@ impl ScoreBound {
             [b'(', rest @ ..] => (true, rest),
             _ => (false, text),
         };
-        Some(Self { value: number::parse_f64(number)?, exclusive })
+        Some(Self { value: number::parse_bound(number)?, exclusive })
     }
 
     /// As a lower end: whether it leaves out this score.

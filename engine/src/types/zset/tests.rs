@@ -44,7 +44,9 @@ fn infinite_scores_and_bounds_are_ordinary() {
     assert_eq!(zset.rank_range_by_score(bound("5"), bound("1")), 2..2);
     assert_eq!(zset.incr(b"c", f64::NEG_INFINITY, &limits()), None);
     assert_eq!(zset.score(b"c"), Some(f64::INFINITY));
-    assert!(ScoreBound::parse(b"(").is_none() && ScoreBound::parse(b"nan").is_none());
+    // No number at all is 0, as redis reads it.
+    assert_eq!(ScoreBound::parse(b"("), ScoreBound::parse(b"(0"));
+    assert!(ScoreBound::parse(b"(x").is_none() && ScoreBound::parse(b"nan").is_none());
     assert!(LexBound::parse(b"a").is_none());
 }
 
