@@ -8,9 +8,9 @@ use engine::topology::{Epoch, MemberId, SLOTS, Shard, ShardId, Topology};
 use super::data::{Data, Write};
 use super::tally::{Tally, What};
 
-/// How much of the asynchronous tail may be lost, in failure timeouts: a replica that has stopped to
-/// follow is noticed after one half, leaves the in-sync set after two more, and a new leader of the
-/// council, or a slow log, may make that take as long again.
+/// How much of the asynchronous tail may be lost, in failure timeouts. No lease is granted unless each
+/// member of the in-sync set was heard to be in sync within two, and a lease is not one long; its word
+/// was a little old by then, and in bad weather it was more than one on its way.
 const TAIL_TIMEOUTS: u64 = 5;
 
 #[derive(Default)]
