@@ -76,7 +76,7 @@ mod turn;
 mod upkeep;
 mod voters;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::topology::{Change, Epoch, Member, MemberId, Report, ShardId, SlotRange, Topology};
@@ -393,6 +393,11 @@ impl Council {
         let is_recent = |at_ms: u64| self.now_ms < at_ms + self.settings.failure_timeout_ms;
         let heard = self.leader.as_ref().filter(|(_, _, at_ms)| is_recent(*at_ms));
         voted.or(heard.map(|(leader, _, _)| leader))
+    }
+
+    /// Who votes, as this member's own log has it; `None` for who has never voted.
+    pub fn voters(&self) -> Option<&BTreeSet<MemberId>> {
+        self.consensus.as_ref().map(|c| &c.machine.voters)
     }
 
     pub fn leads(&self) -> bool {

@@ -282,8 +282,15 @@ impl Consensus {
             self.node.mut_store().append(ready.entries());
             records.push(Record::Append(ready.entries().iter().map(LogEntry::from).collect()));
         }
+        // A crash may cost the commit index, but not where it covers a change of voters: who has
+        // counted on new voters once must not ask only the old ones when it starts again.
+        let is_conf = |e: &Entry| e.get_entry_type() != EntryType::EntryNormal;
+        let voters_change = ready.committed_entries().iter().any(is_conf);
         if let Some(hard) = ready.hs() {
             self.node.mut_store().hard = hard.clone();
+        }
+        if ready.hs().is_some() || voters_change {
+            let hard = &self.node.store().hard;
             let (term, vote, commit) = (hard.term, hard.vote, hard.commit);
             records.push(Record::Hard { term, vote, commit });
         }
@@ -297,7 +304,7 @@ impl Consensus {
             let round = <[u8; 8]>::try_from(read.request_ctx.as_slice()).map(u64::from_be_bytes);
             drained.confirmed.extend(round);
         }
-        let (number, sync) = (ready.number(), ready.must_sync());
+        let (number, sync) = (ready.number(), ready.must_sync() || voters_change);
         self.node.advance_append_async(ready);
         let mut rests_on = self.waiting.back().map(|w| w.batch);
         if !records.is_empty() {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::choose::lineage_of;
 use super::message::Stamp;
 use super::settings::Settings;
 use super::voters::Presence;
-use crate::topology::{MemberId, Report, Shard};
+use crate::topology::{Epoch, MemberId, Report, Role, Shard, ShardId, Topology};
 
 /// The last sign of life of one member.
 pub(super) struct Seen {
@@ -21,6 +22,10 @@ pub(super) struct Seen {
 #[derive(Default)]
 pub(super) struct Presences {
     seen: BTreeMap<MemberId, Seen>,
+    /// When each member was last heard to be in sync with its shard's primary of that epoch.
+    attached: BTreeMap<MemberId, (Epoch, u64)>,
+    /// Since when a shard has had its epoch, where that has changed since this process runs.
+    began: BTreeMap<ShardId, (Epoch, u64)>,
 }
 
 /// Why a shard's primary is to be replaced.
@@ -43,6 +48,53 @@ impl Presences {
         }
     }
 
+    /// The boot of a replica that is in sync with the shard's primary, by what both have said last.
+    pub(super) fn attached_boot(
+        &self,
+        topology: &Topology,
+        id: ShardId,
+        shard: &Shard,
+        member: &MemberId,
+    ) -> Option<&String> {
+        let lead = lineage_of(topology, id, &self.seen.get(shard.primary.as_ref()?)?.report)?;
+        let report = &self.seen.get(member)?.report;
+        let is_attached = report.in_sync
+            && report.role == Role::Replica
+            && lineage_of(topology, id, report).is_some_and(|l| l.epoch == lead.epoch);
+        is_attached.then_some(&report.boot)
+    }
+
+    /// Remembers that a member is in sync, if it is: to be called when it was heard.
+    pub(super) fn note_attached(&mut self, topology: &Topology, member: &MemberId, now_ms: u64) {
+        let Some(id) = topology.members.get(member).and_then(|m| m.shard) else { return };
+        let Some(shard) = topology.shards.get(&id) else { return };
+        if self.attached_boot(topology, id, shard, member).is_some() {
+            self.attached.insert(member.clone(), (shard.epoch, now_ms));
+        }
+    }
+
+    /// Remembers when shards got another epoch; `before`: what was known until now.
+    pub(super) fn note_epochs(&mut self, before: &Topology, after: &Topology, now_ms: u64) {
+        for (id, shard) in &after.shards {
+            if before.shards.get(id).is_none_or(|s| s.epoch < shard.epoch) {
+                self.began.insert(*id, (shard.epoch, now_ms));
+            }
+        }
+    }
+
+    /// When a member of the in-sync set was last known to be in sync, as far as this process has
+    /// listened; who has a new primary is given time from when that was known.
+    pub(super) fn last_in_sync_ms(
+        &self,
+        id: ShardId,
+        shard: &Shard,
+        member: &MemberId,
+    ) -> Option<u64> {
+        let times = [self.attached.get(member), self.began.get(&id)];
+        let of_epoch = times.into_iter().flatten().filter(|(epoch, _)| *epoch == shard.epoch);
+        of_epoch.map(|(_, at_ms)| *at_ms).max()
+    }
+
     pub(super) fn refused(&mut self, member: &MemberId) {
         if let Some(seen) = self.seen.get_mut(member) {
             seen.refused = true;
@@ -55,6 +107,7 @@ impl Presences {
 
     pub(super) fn retain(&mut self, is_known: impl Fn(&MemberId) -> bool) {
         self.seen.retain(|id, _| is_known(id));
+        self.attached.retain(|id, _| is_known(id));
     }
 
     /// Heard lately, and nothing says that it is gone.

@@ -31,8 +31,8 @@ pub(super) struct Tenure {
     losses: BTreeMap<ShardId, Loss>,
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
     pub(super) handovers: BTreeMap<ShardId, Handover>,
-    /// Since when a member's place in the in-sync set has been wrong.
-    pub(super) differs: BTreeMap<MemberId, u64>,
+    /// Since when a member that is not in the in-sync set belongs there.
+    pub(super) attached: BTreeMap<MemberId, u64>,
     unanswered: BTreeMap<u64, (Option<MemberId>, u64)>,
 }
 
@@ -64,7 +64,7 @@ impl Tenure {
             losses: BTreeMap::new(),
             released: BTreeMap::new(),
             handovers: BTreeMap::new(),
-            differs: BTreeMap::new(),
+            attached: BTreeMap::new(),
             unanswered: BTreeMap::new(),
         }
     }
@@ -176,6 +176,7 @@ impl Council {
             && !tenure.promoting.contains_key(&id)
             && !tenure.handovers.contains_key(&id)
             && self.suspicion(shard, tenure.since_ms).is_none()
+            && self.is_set_true(id, shard)
     }
 
     fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {

@@ -60,6 +60,7 @@ impl Council {
     pub(super) fn receive_beat(&mut self, from: &MemberId, beat: Beat) {
         self.seen.heard(from, self.now_ms, beat.echo.unwrap_or_default(), beat.report);
         let Some(known) = self.known.clone() else { return };
+        self.seen.note_attached(&known, from, self.now_ms);
         if beat.epoch < known.epoch {
             self.send(from, Body::Topology(Box::new(Topology::clone(&known))));
         }
@@ -107,6 +108,9 @@ impl Council {
     /// A newer topology; `committed`: it comes out of this member's own log, which is on disk.
     pub(super) fn know(&mut self, topology: Arc<Topology>, committed: bool) {
         let epoch = topology.epoch;
+        if let Some(before) = &self.known {
+            self.seen.note_epochs(before, &topology, self.now_ms);
+        }
         self.known = Some(topology.clone());
         if committed {
             self.durable = self.durable.max(epoch);

@@ -3,53 +3,46 @@
 use raft::eraftpb::ConfChangeType;
 
 use super::Council;
-use super::choose::lineage_of;
 use super::voters::pick;
-use crate::topology::{Change, MemberId, Role, Shard, ShardId, Topology};
+use crate::topology::{Change, MemberId, Shard, ShardId, Topology};
 
 impl Council {
     /// Keeps the in-sync set true: who lags or is silent for long leaves it, who has caught up joins.
     pub(super) fn look_after_sync(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
         let Some(primary) = &shard.primary else { return };
-        let Some(lead) = self.seen.get(primary) else { return };
-        let lead_lineage = lineage_of(topology, id, &lead.report);
+        if self.seen.get(primary).is_none() {
+            return;
+        }
         let mut wanted = shard.in_sync.clone();
         wanted.retain(|m, _| topology.members.contains_key(m));
         let mut waits = vec![];
         for member in topology.members_of(id).into_iter().filter(|m| m.id != *primary) {
-            let seen = self.seen.get(&member.id).filter(|s| {
-                let lineage = lineage_of(topology, id, &s.report);
-                self.seen.is_live(&member.id, self.now_ms, &self.settings)
-                    && s.report.in_sync
-                    && s.report.role == Role::Replica
-                    && lineage.is_some()
-                    && lineage.map(|l| l.epoch) == lead_lineage.map(|l| l.epoch)
-            });
-            let is_attached = seen.map(|s| s.report.boot.clone());
-            if is_attached.as_ref() == shard.in_sync.get(&member.id) {
+            let is_live = self.seen.is_live(&member.id, self.now_ms, &self.settings);
+            let attached = self.seen.attached_boot(topology, id, shard, &member.id);
+            let attached = attached.filter(|_| is_live).cloned();
+            let counted = shard.in_sync.get(&member.id);
+            if attached.as_ref() == counted {
                 continue;
             }
-            waits.push(member.id.clone());
-            let tenure_differs = self.tenure.as_ref().and_then(|t| t.differs.get(&member.id));
-            let since_ms = tenure_differs.copied().unwrap_or(self.now_ms);
-            let patience_ms = match is_attached {
-                Some(_) => self.settings.beat_ms,
-                None => self.settings.sync_lag_ms,
+            let Some(boot) = attached else {
+                if counted.is_some() && self.has_fallen_behind(id, shard, &member.id) {
+                    wanted.remove(&member.id);
+                }
+                continue;
             };
-            if self.now_ms >= since_ms + patience_ms {
-                match is_attached {
-                    Some(boot) => wanted.insert(member.id.clone(), boot),
-                    None => wanted.remove(&member.id),
-                };
+            waits.push(member.id.clone());
+            let since_ms = self.tenure.as_ref().and_then(|t| t.attached.get(&member.id));
+            if since_ms.is_some_and(|since_ms| self.now_ms >= since_ms + self.settings.beat_ms) {
+                wanted.insert(member.id.clone(), boot);
             }
         }
         let now_ms = self.now_ms;
         let Some(tenure) = &mut self.tenure else { return };
         for member in topology.members_of(id) {
             if waits.contains(&member.id) {
-                tenure.differs.entry(member.id.clone()).or_insert(now_ms);
+                tenure.attached.entry(member.id.clone()).or_insert(now_ms);
             } else {
-                tenure.differs.remove(&member.id);
+                tenure.attached.remove(&member.id);
             }
         }
         if wanted != shard.in_sync && !tenure.syncing.contains_key(&id) {
@@ -60,6 +53,27 @@ impl Council {
                 tenure.syncing.insert(id, index);
             }
         }
+    }
+
+    /// A member of the set that was not known to be in sync for `sync_lag_ms`. Who leads anew goes by
+    /// what it heard before, so that one leader after another does not give it more and more time; a
+    /// live member is heard by then.
+    fn has_fallen_behind(&self, id: ShardId, shard: &Shard, member: &MemberId) -> bool {
+        let Some(tenure) = &self.tenure else { return false };
+        let last_ms = self.seen.last_in_sync_ms(id, shard, member).unwrap_or(0);
+        let until_ms = last_ms + self.settings.sync_lag_ms;
+        self.now_ms >= until_ms.max(tenure.since_ms + self.settings.suspect_ms)
+    }
+
+    /// The set is true: each of its members was in sync lately. Else the primary waits until who is
+    /// not has left the set, or what it acknowledges may be lost however long ago that was.
+    pub(super) fn is_set_true(&self, id: ShardId, shard: &Shard) -> bool {
+        let lag_ms = self.settings.sync_lag_ms + 2 * self.settings.beat_ms;
+        let mut others = shard.in_sync.keys().filter(|m| shard.primary.as_ref() != Some(*m));
+        others.all(|member| {
+            let last_ms = self.seen.last_in_sync_ms(id, shard, member);
+            last_ms.is_some_and(|last_ms| self.now_ms < last_ms + lag_ms)
+        })
     }
 
     /// Moves the council's seats, one change at a time: first a learner, then a voter, then one less.

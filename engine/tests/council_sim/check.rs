@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::topology::{Epoch, MemberId, SLOTS, ShardId, Topology};
+use engine::topology::{Epoch, MemberId, SLOTS, Shard, ShardId, Topology};
 
-use super::data::Data;
+use super::data::{Data, Write};
+use super::tally::{Tally, What};
 
-/// How much of the asynchronous tail may be lost, in failure timeouts: a replica that has stopped to
-/// follow is noticed after one half, leaves the in-sync set after two more, and a new leader of the
-/// council, or a slow log, may make that take as long again.
+/// How much of the asynchronous tail may be lost, in failure timeouts. No lease is granted unless each
+/// member of the in-sync set was heard to be in sync within two, and a lease is not one long; its word
+/// was a little old by then, and in bad weather it was more than one on its way.
 const TAIL_TIMEOUTS: u64 = 5;
 
 #[derive(Default)]
@@ -17,10 +18,12 @@ pub(crate) struct Checker {
     tail_ms: u64,
     /// Each epoch has one topology, whoever tells it.
     epochs: BTreeMap<Epoch, Arc<Topology>>,
+    /// Promotions that have been looked at.
+    promotions: BTreeSet<(ShardId, Epoch)>,
     /// When a write was acknowledged, true time.
     acked: BTreeMap<ShardId, BTreeMap<u64, u64>>,
     pub(crate) violations: Vec<String>,
-    pub(crate) promotions: u64,
+    pub(crate) tally: Tally,
     pub(crate) lost: u64,
 }
 
@@ -61,6 +64,7 @@ impl Checker {
         }
         let before = self.epochs.range(..topology.epoch).next_back().map(|(_, t)| t.clone());
         if let Some(before) = before {
+            self.count_changes(&before, topology);
             for (id, shard) in &before.shards {
                 if topology.shards.get(id).is_some_and(|s| s.epoch < shard.epoch) {
                     self.violation(now_ms, format!("the epoch of shard {id} went back"));
@@ -69,6 +73,33 @@ impl Checker {
         }
         self.epochs.insert(topology.epoch, topology.clone());
         true
+    }
+
+    pub(crate) fn is_new_primary(&mut self, shard: ShardId, epoch: Epoch) -> bool {
+        epoch > 0 && self.promotions.insert((shard, epoch))
+    }
+
+    /// What has happened between two topologies, as far as the later one shows it.
+    fn count_changes(&mut self, before: &Topology, after: &Topology) {
+        let tally = &mut self.tally;
+        for (id, shard) in &after.shards {
+            let Some(old) = before.shards.get(id) else { continue };
+            if shard.epoch > old.epoch {
+                let change = after.failovers.iter().rev().find(|f| f.epoch == shard.epoch);
+                let what = match change.map(|f| f.window_ms) {
+                    None => What::PrimaryFromNobody,
+                    Some(0) => What::Handover,
+                    Some(_) => What::Failover,
+                };
+                tally.count(what, 1);
+            }
+            let missing = |a: &Shard, b: &Shard| {
+                a.in_sync.iter().filter(|(m, boot)| b.in_sync.get(*m) != Some(boot)).count() as u64
+            };
+            tally.count(What::LeftInSync, missing(old, shard));
+            tally.count(What::JoinedInSync, missing(shard, old));
+        }
+        tally.count(What::SeatMoved, u64::from(before.voters != after.voters));
     }
 
     /// `to` has become primary: what members that were in sync have must not be lost, but for the tail.
@@ -81,10 +112,14 @@ impl Checker {
         others: &BTreeMap<MemberId, &Data>,
         quorum: bool,
     ) {
-        self.promotions += 1;
-        let Some((_, before)) = self.epochs.range(..topology.epoch).next_back() else { return };
+        let Some(epoch) = topology.shards.get(&id).map(|s| s.epoch) else { return };
+        let Some((_, before)) = self.epochs.range(..epoch).next_back() else { return };
         let Some(shard) = before.shards.get(&id) else { return };
         let in_sync = shard.in_sync.clone();
+        let floor = shard.floor.as_ref().map(|f| (f.epoch, f.offset));
+        // The new primary may have put its mark behind what it had.
+        let had = rank(to.journal.iter().filter(|w| w.0 < epoch));
+        let best = others.values().map(|d| rank(d.journal.iter().filter(|w| w.0 < epoch))).max();
         let has: BTreeSet<u64> = to.journal.iter().map(|w| w.1).collect();
         let acked = self.acked.entry(id).or_default();
         let missing: BTreeMap<u64, u64> =
@@ -110,6 +145,13 @@ impl Checker {
                 ));
             }
         }
+        // Below what the last primary began with, or with nothing: only when nobody has more.
+        if (had == (0, 0) || floor.is_some_and(|floor| had < floor)) && best > Some(had) {
+            found.push(format!(
+                "shard {id} epoch {epoch}: the new primary has {had:?}, below {floor:?}, and \
+                 another member {best:?}"
+            ));
+        }
         if quorum && !missing.is_empty() {
             found.push(format!(
                 "shard {id} epoch {}: {} writes that a majority had are missing",
@@ -123,4 +165,9 @@ impl Checker {
         }
         found.into_iter().for_each(|f| self.violation(now_ms, f));
     }
+}
+
+/// What a journal is compared by: the epoch of its last write, and its length.
+fn rank<'a>(journal: impl Iterator<Item = &'a Write>) -> (Epoch, u64) {
+    journal.fold((0, 0), |(_, length), write| (write.0, length + 1))
 }

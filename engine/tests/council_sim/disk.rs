@@ -23,11 +23,14 @@ impl Disk {
         }
     }
 
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+    /// How many batches were lost.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> usize {
         for _ in 0..rng.below(self.pending.len() as u64 + 1) {
             self.keep_one();
         }
+        let lost = self.pending.len();
         self.pending.clear();
+        lost
     }
 
     fn keep_one(&mut self) {

@@ -1,15 +1,16 @@
 //! What goes wrong in the world, and how it ends.
 
 use engine::council::Council;
-use engine::topology::Change;
+use engine::council::record::Saved;
+use engine::topology::{Change, SLOTS, SlotRange};
 
-use super::{Data, Disk, Node, World};
+use super::{Data, Disk, Node, What, World};
 
 impl World {
     pub(super) fn fault(&mut self) {
         let n = self.rng.below(self.nodes.len() as u64) as usize;
         let now = self.now_us;
-        match self.rng.below(15) {
+        match self.rng.below(17) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -17,6 +18,7 @@ impl World {
             3 => {
                 let until = now + 100_000 + self.rng.below(3_000_000);
                 self.nodes[n].paused_until = until;
+                self.tally.count(What::Pause, 1);
                 self.note(|w| format!("{} is stopped for {} ms", w.name(n), (until - now) / 1000));
             }
             4 => {
@@ -27,10 +29,12 @@ impl World {
             5 => {
                 let until = now + 200_000 + self.rng.below(4_000_000);
                 self.nodes[n].disk_error_until = until;
+                self.tally.count(What::FailingDisk, 1);
                 self.note(|w| format!("{} cannot write its disk", w.name(n)));
             }
             6 => {
                 let all = self.rng.chance(1, 2);
+                self.tally.count(What::PowerFailure, 1);
                 self.note(|_| "the power fails".to_owned());
                 for n in 0..self.nodes.len() {
                     if all || self.rng.chance(1, 2) {
@@ -47,15 +51,18 @@ impl World {
                     }
                 }
                 if let Some(n) = me {
+                    self.tally.count(What::CrashOfLeader, 1);
                     let down = 50_000 + self.rng.below(3_000_000);
                     self.crash(n, down);
                 }
             }
-            8 => self.hand_over(),
+            8 | 15 => self.hand_over(),
+            16 => self.grab_slots(),
             12 => self.lose_disk(n),
             9 => {
                 let until = now + 1_000_000 + self.rng.below(8_000_000);
                 self.nodes[n].data_cut_until = until;
+                self.tally.count(What::ReplicationCut, 1);
                 self.note(|w| {
                     format!("{} replicates nothing for {} ms", w.name(n), (until - now) / 1000)
                 });
@@ -77,17 +84,21 @@ impl World {
     /// The member comes back under another ID, with nothing, and the operator lets it take its old place.
     /// Once per world, and not where a majority cannot do without its vote.
     fn lose_disk(&mut self, n: usize) {
-        // Two others must know that there are three voters: a council that is just growing from two to
-        // three still needs both.
+        // Two others must know, and have on disk, that there are three voters: a council that is just
+        // growing from two to three still needs both.
         let knows = |node: &Node| {
-            let topology = node.council.as_ref().and_then(Council::topology);
-            topology.is_some_and(|t| t.voters.len() >= 3 && t.voters.contains(&node.member.id))
+            let (id, saved) = (&node.member.id, Saved::from_records(node.disk.records()));
+            let council =
+                Council::new(id.clone(), String::new(), self.settings.clone(), 0, saved, 0);
+            let votes = |c: &Council| c.voters().is_some_and(|v| v.len() >= 3 && v.contains(id));
+            council.as_ref().is_ok_and(votes)
         };
         let others = self.nodes.iter().enumerate().filter(|(m, node)| *m != n && knows(node));
         if self.has_lost_disk || others.count() < 2 || self.nodes[n].council.is_none() {
             return;
         }
         self.has_lost_disk = true;
+        self.tally.count(What::LostDisk, 1);
         let down = 50_000 + self.rng.below(3_000_000);
         self.crash(n, down);
         let id = self.rng.hex40();
@@ -104,6 +115,7 @@ impl World {
     fn cut(&mut self, side: Vec<bool>) {
         let until = self.now_us + 200_000 + self.rng.below(5_000_000);
         let one_way = self.rng.chance(1, 3);
+        self.tally.count(if one_way { What::CutOneWay } else { What::Cut }, 1);
         for a in 0..self.nodes.len() {
             for b in 0..self.nodes.len() {
                 let is_cut = side[a] != side[b] && (!one_way || side[a]);
@@ -121,26 +133,41 @@ impl World {
         });
     }
 
+    /// Somebody wishes for another primary of a shard, by way of any member.
     fn hand_over(&mut self) {
-        let n = self.rng.below(self.nodes.len() as u64) as usize;
-        let now = self.clock(n);
-        let to = self.nodes[n].member.clone();
-        let Some(council) = &mut self.nodes[n].council else { return };
-        let Some(topology) = council.topology().cloned() else { return };
-        let Some((id, shard)) = to.shard.and_then(|s| topology.shards.get_key_value(&s)) else {
+        let (via, chance) = (self.rng.below(self.nodes.len() as u64) as usize, self.rng.draw());
+        let Some(topology) = self.nodes[via].council.as_ref().and_then(Council::topology) else {
             return;
         };
-        let change = Change::Promote {
-            shard: *id,
-            to: to.id,
-            expected: shard.epoch,
-            window_ms: 0,
-            boot: String::new(),
-            lineage: None,
-        };
-        council.propose(now, change, None);
-        self.note(|w| format!("handover to {} is wished for", w.name(n)));
-        self.drive(n);
+        let replicas = topology.members.values().filter_map(|m| {
+            let (id, shard) = topology.shards.get_key_value(&m.shard?)?;
+            (shard.primary.as_ref() != Some(&m.id)).then(|| (*id, shard.epoch, m.id.clone()))
+        });
+        let replicas: Vec<_> = replicas.collect();
+        let Some(at) = chance.checked_rem(replicas.len() as u64) else { return };
+        let (shard, expected, to) = replicas[at as usize].clone();
+        self.tally.count(What::HandoverWished, 1);
+        self.note(|w| format!("handover of shard {shard} to {} is wished for", w.name_of(&to)));
+        let (window_ms, boot, lineage) = (0, String::new(), None);
+        self.wish(via, Change::Promote { shard, to, expected, window_ms, boot, lineage });
+    }
+
+    /// Somebody wishes for slots of another shard, which must be refused.
+    fn grab_slots(&mut self) {
+        let via = self.rng.below(self.nodes.len() as u64) as usize;
+        let shard = self.rng.below(u64::from(self.shards)) as u16;
+        let first = self.rng.below(u64::from(SLOTS)) as u16;
+        let last = first + self.rng.below(u64::from(SLOTS - first)) as u16;
+        self.tally.count(What::SlotsWished, 1);
+        self.wish(via, Change::Assign { shard, slots: vec![SlotRange { first, last }] });
+    }
+
+    fn wish(&mut self, via: usize, change: Change) {
+        let now = self.clock(via);
+        if let Some(council) = &mut self.nodes[via].council {
+            council.propose(now, change, None);
+        }
+        self.drive(via);
     }
 
     pub(super) fn heal(&mut self) {

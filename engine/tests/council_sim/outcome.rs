@@ -1,0 +1,45 @@
+//! What one run, or many, came to.
+
+use std::fmt;
+
+use super::tally::Tally;
+
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) violations: Vec<String>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) tally: Tally,
+    pub(crate) seeds: u64,
+    pub(crate) events: u64,
+    pub(crate) writes: u64,
+    /// Acknowledged, and missing in a later primary.
+    pub(crate) lost: u64,
+    pub(crate) settle_max_ms: u64,
+}
+
+impl Outcome {
+    pub(crate) fn violated(what: String) -> Self {
+        Self { violations: vec![what], ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.seeds += 1;
+        self.events += other.events;
+        self.tally.add(&other.tally);
+        self.writes += other.writes;
+        self.lost += other.lost;
+        self.settle_max_ms = self.settle_max_ms.max(other.settle_max_ms);
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} seeds, {} events, {} writes acknowledged, {} lost with a tail, all well again after \
+             at most {} ms",
+            self.seeds, self.events, self.writes, self.lost, self.settle_max_ms
+        )?;
+        write!(f, "{}", self.tally)
+    }
+}

@@ -1,0 +1,79 @@
+//! The operator, as far as the council needs one, and what it would still have to complain about.
+
+use engine::topology::{Change, Topology, even_slots};
+
+use super::{Action, World};
+
+impl World {
+    /// The operator: forms the cluster, tells members of it, wishes them to join.
+    pub(super) fn operate(&mut self) {
+        self.after(150_000, Action::Operate);
+        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology().cloned());
+        let Some(topology) = known.max_by_key(|t| t.epoch) else {
+            // Nobody who is there knows anything; those who do will be back.
+            if self.has_formed {
+                return;
+            }
+            let now = self.clock(0);
+            let cluster = self.rng.hex40();
+            let shards: Vec<_> = (0..self.shards).map(|i| even_slots(i, self.shards)).collect();
+            let node = &mut self.nodes[0];
+            if let Some(council) = &mut node.council {
+                council.form(now, cluster, 1, &node.member, &shards).unwrap();
+                self.has_formed = true;
+            }
+            self.drive(0);
+            return;
+        };
+        for n in 0..self.nodes.len() {
+            let now = self.clock(n);
+            let Some(council) = &mut self.nodes[n].council else { continue };
+            if council.topology().is_none() {
+                council.adopt(now, Topology::clone(&topology)).unwrap();
+                self.drive(n);
+            }
+        }
+        let missing = (0..self.nodes.len())
+            .find(|n| !topology.members.contains_key(&self.nodes[*n].member.id));
+        if let Some(missing) = missing {
+            let via = self.rng.below(self.nodes.len() as u64) as usize;
+            let now = self.clock(via);
+            let member = self.nodes[missing].member.clone();
+            if let Some(council) = &mut self.nodes[via].council {
+                council.propose(now, Change::Join(member), None);
+            }
+            self.drive(via);
+        }
+    }
+
+    /// What is still not as it should be.
+    pub(super) fn unwell(&self) -> Vec<String> {
+        let mut missing = vec![];
+        for shard in 0..self.shards {
+            let of_shard: Vec<usize> = (0..self.nodes.len())
+                .filter(|n| self.nodes[*n].member.shard == Some(shard))
+                .collect();
+            if !of_shard.iter().any(|n| self.holds_lease(*n)) {
+                let reasons: Vec<_> =
+                    self.nodes.iter().filter_map(|n| n.council.as_ref()).collect();
+                let reasons: Vec<_> =
+                    reasons.iter().filter(|c| c.leads()).map(|c| c.waiting_for()).collect();
+                missing.push(format!("shard {shard} is not served: {reasons:?}"));
+            }
+        }
+        let topology = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology().cloned());
+        let Some(topology) = topology.max_by_key(|t| t.epoch) else { return missing };
+        for n in 0..self.nodes.len() {
+            let node = &self.nodes[n];
+            if !topology.members.contains_key(&node.member.id) {
+                missing.push(format!("{} has not joined", node.member.name));
+            }
+            if let Some(shard) = node.member.shard
+                && !topology.shards[&shard].in_sync.contains_key(&node.member.id)
+            {
+                missing.push(format!("{} is not in sync", node.member.name));
+            }
+        }
+        missing
+    }
+}
