@@ -55,7 +55,7 @@ impl Server {
                 .unwrap_or_else(|error| panic!("start {}: {error}", binary.display()));
             let addr = SocketAddr::from(([127, 0, 0, 1], port));
             for _ in 0..1000 {
-                if TcpStream::connect(addr).is_ok() {
+                if serves(addr) {
                     return Self { addr, child, _dir: dir };
                 }
                 if child.try_wait().unwrap().is_some() {
@@ -81,6 +81,17 @@ impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// It accepts, and what it had to load is loaded: a request of before would be refused.
+fn serves(addr: SocketAddr) -> bool {
+    TcpStream::connect(addr).is_ok_and(|mut stream| {
+        let mut reply = [0; 8];
+        stream.set_read_timeout(Some(PATIENCE)).is_ok()
+            && stream.write_all(b"DBSIZE\r\n").is_ok()
+            && stream.read(&mut reply).is_ok_and(|n| n > 0)
+            && reply != *b"-LOADING"
+    })
 }
 
 impl Drop for Server {
