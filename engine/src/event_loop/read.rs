@@ -1,0 +1,153 @@
+//! One turn of a connection: what came is read and run, up to its budget.
+
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+
+use super::EventLoop;
+use super::conn::{Conn, drain_closed, keep, read_more};
+use crate::command::exec::Executor;
+use crate::server::bump;
+use crate::session::After;
+
+/// Requests of one connection in one turn.
+const TURN_REQUESTS: usize = 512;
+/// Output that makes a connection end its turn, bytes.
+pub(super) const TURN_BYTES: usize = 1 << 20;
+
+impl EventLoop {
+    /// Reads a connection and runs what came.
+    pub(super) fn read(&mut self, token: usize, executor: &mut Executor<'_>) {
+        let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
+        let alive = self.turn(&mut conn, executor);
+        let leaves = conn.session.after;
+        let has_output = conn.sent < conn.out.len();
+        let waits = conn.session.wait.is_some();
+        if let (Some(waiter), true) = (&conn.session.waiter, alive)
+            && waiter.deadline_ms > 0
+        {
+            self.deadlines.insert((waiter.deadline_ms, token));
+        }
+        if let (Some((_, _, at)), true) = (conn.session.wait, alive)
+            && at > 0
+        {
+            self.deadlines.insert((at, token));
+        }
+        self.conns[token] = Some(conn);
+        if !alive {
+            self.close(token);
+            return;
+        }
+        if has_output {
+            self.mark_dirty(token);
+        }
+        if waits {
+            self.waiting.insert(token);
+        }
+        match leaves {
+            After::Continue => {}
+            After::Close => {
+                self.flush(token, executor);
+                if let Some(Some(conn)) = self.conns.get_mut(token) {
+                    conn.closing = true;
+                    if conn.sent >= conn.out.len() {
+                        self.close(token);
+                    }
+                }
+            }
+            After::Replica => self.hand_over(token, executor),
+        }
+    }
+
+    /// One turn of a connection; `false` when it is to be closed.
+    fn turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
+        if conn.closing {
+            return drain_closed(conn, &mut self.buffer);
+        }
+        if conn.stalled {
+            return true;
+        }
+        let mut budget = TURN_REQUESTS;
+        if !conn.input.is_empty() && !conn.session.is_blocked() {
+            // The rest of the last turn first.
+            let input = std::mem::take(&mut conn.input);
+            let used = self.process(conn, &input, executor, &mut budget);
+            keep(conn, input, used);
+        }
+        loop {
+            if conn.session.after != After::Continue {
+                return true;
+            }
+            if budget == 0 || conn.out.len() - conn.sent > TURN_BYTES {
+                self.later(conn);
+                return true;
+            }
+            let got = if conn.input.is_empty() {
+                conn.stream.read(&mut self.buffer)
+            } else {
+                read_more(conn, self.hot.client_query_buffer_limit)
+            };
+            let n = match got {
+                // What a client asked before it closed its side is still answered
+                // (see: half_closed_client_still_gets_its_replies).
+                Ok(0) if conn.sent < conn.out.len() => {
+                    conn.session.after = After::Close;
+                    return true;
+                }
+                Ok(0) => return false,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return false,
+            };
+            bump(&executor.stats.in_bytes, n as u64);
+            bump(&conn.session.info.in_bytes, n as u64);
+            conn.session.info.last_ms.store(executor.env.now_ms, Ordering::Relaxed);
+            if conn.session.is_blocked() {
+                if conn.input.is_empty() {
+                    conn.input.extend_from_slice(&self.buffer[..n]);
+                }
+                if conn.input.len() > self.hot.client_query_buffer_limit {
+                    return false;
+                }
+                continue;
+            }
+            let full;
+            if conn.input.is_empty() {
+                full = n == self.buffer.len();
+                let buffer = std::mem::take(&mut self.buffer);
+                let used = self.process(conn, &buffer[..n], executor, &mut budget);
+                if used < n {
+                    conn.input.extend_from_slice(&buffer[used..n]);
+                    conn.decoder.shift_to_request(used);
+                }
+                self.buffer = buffer;
+            } else {
+                full = conn.input.len() == conn.input.capacity();
+                let input = std::mem::take(&mut conn.input);
+                let used = self.process(conn, &input, executor, &mut budget);
+                keep(conn, input, used);
+            }
+            if !full && !conn.read_closed {
+                // Edge-triggered: a read that did not fill its buffer has emptied the socket.
+                if conn.session.after == After::Continue
+                    && !conn.session.is_blocked()
+                    && (budget == 0 || conn.out.len() - conn.sent > TURN_BYTES)
+                    && !conn.input.is_empty()
+                {
+                    self.later(conn);
+                }
+                return true;
+            }
+        }
+    }
+
+    /// The connection goes on in a later turn: the next one, or the one after its client has read.
+    fn later(&mut self, conn: &mut Conn) {
+        if conn.out.len() - conn.sent > TURN_BYTES {
+            conn.stalled = true;
+        } else if !conn.pending {
+            conn.pending = true;
+            self.pending.push_back(conn.session.info.token);
+        }
+    }
+}
