@@ -25,9 +25,25 @@ use lock::SlotLock;
 /// Hash of a key, seeded per process so that nobody outside can aim at one bucket.
 #[inline]
 pub fn hash_key(key: &[u8]) -> u64 {
-    use std::hash::BuildHasher;
+    use std::hash::{BuildHasher, Hasher};
     static SEED: OnceLock<foldhash::quality::RandomState> = OnceLock::new();
-    SEED.get_or_init(foldhash::quality::RandomState::default).hash_one(key)
+    let mut hasher = SEED.get_or_init(foldhash::quality::RandomState::default).build_hasher();
+    hasher.write(key);
+    hasher.finish()
+}
+
+/// Brings the cache line at an address nearer; what lies there does not matter.
+#[inline]
+fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on the cache, and faults on nothing.
+    #[expect(unsafe_code, reason = "an intrinsic")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// The tables of one database.
@@ -148,22 +164,40 @@ impl Keyspace {
         Locked { keyspace: self, slots: SmallVec::new(), all: true }
     }
 
-    /// Brings the bucket of a key nearer; what it reads may be stale, and it changes nothing.
+    /// Brings the table of a slot nearer; reads nothing of it, so that no lock is needed.
     #[inline]
-    pub fn prefetch(&self, db: u16, slot: u16, hash: u64) {
-        // Taking the lock would cost more than the prefetch gains; a table that is just being changed
-        // by another thread must not be read without it, though, so only an uncontended one is looked at.
+    pub fn prefetch_table(&self, db: u16, slot: u16) {
+        if let Some(table) = self.table_ptr(db, slot) {
+            prefetch(table);
+        }
+    }
+
+    /// Brings the bucket of a key nearer; its table should be in the cache by now.
+    #[inline]
+    pub fn prefetch_bucket(&self, db: u16, slot: u16, hash: u64) {
+        self.peek_table(db, slot, |table| table.prefetch(hash));
+    }
+
+    /// Brings the entry of a key nearer; its bucket should be in the cache by now.
+    #[inline]
+    pub fn prefetch_entry(&self, db: u16, slot: u16, hash: u64) {
+        self.peek_table(db, slot, |table| table.prefetch_entry(hash));
+    }
+
+    /// Looks at a table that nobody is changing at the moment. Waiting for its lock would cost more than
+    /// a prefetch gains; reading it without would be a race.
+    #[inline]
+    fn peek_table(&self, db: u16, slot: u16, look: impl FnOnce(&Table)) {
         if let Some(_guard) = self.locks[slot as usize].try_lock()
             && let Some(table) = self.table_ptr(db, slot)
         {
             // SAFETY: the slot's lock is held by `_guard`.
             #[expect(unsafe_code, reason = "reads a table under its slot's lock")]
-            unsafe {
-                (*table).prefetch(hash);
-            }
+            look(unsafe { &*table });
         }
     }
 
+    #[inline]
     fn table_ptr(&self, db: u16, slot: u16) -> Option<*mut Table> {
         let tables = self.databases[db as usize].load(Ordering::Acquire);
         if tables.is_null() {

@@ -3,5 +3,5 @@
 mod decode;
 mod encode;
 
-pub use decode::{Decoder, Limits, ProtocolError, split_words};
+pub use decode::{Decoder, Limits, ProtocolError, split_words, whole_request};
 pub use encode::{Reply, encode_request};

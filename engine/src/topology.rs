@@ -188,12 +188,28 @@ pub fn slot_of(key: &[u8]) -> u16 {
 /// The part of a key that is hashed: between the first `{` and the next `}` when that is not empty.
 #[inline]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
+    if has_brace(key) { tagged(key) } else { key }
+}
+
+fn tagged(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let rest = &key[open + 1..];
     match memchr::memchr(b'}', rest) {
         Some(close) if close > 0 => &rest[..close],
         _ => key,
     }
+}
+
+/// There is a `{` in the key. Keys are short: eight bytes a step as one word cost less than a search.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = key.as_chunks::<8>();
+    // A byte of `x` is zero where the key has a `{`; subtracting one borrows into its high bit.
+    words.iter().any(|word| {
+        let x = u64::from_le_bytes(*word) ^ (LOW * b'{' as u64);
+        x.wrapping_sub(LOW) & !x & (LOW << 7) != 0
+    }) || rest.contains(&b'{')
 }
 
 /// CRC16/XMODEM, eight bytes a step: table `k` advances a byte over `k` further zero bytes.
@@ -311,6 +327,13 @@ mod tests {
         assert_eq!(slot_of(b"foo{}{bar}"), slot_of(b"foo{}{bar}"));
         assert_eq!(hash_tag(b"foo{}{bar}"), b"foo{}{bar}");
         assert_eq!(hash_tag(b"foo{{bar}}"), b"{bar");
+        // Wherever the brace stands, among bytes that differ from it in one bit or by one.
+        for at in 0..24 {
+            let mut key = *b"\x7a\x7c\x7d\xfb\x7a\x7c\x7d\xfb\x7a\x7c\x7d\xfb\x7a\x7c\x7d\xfb\x7a\x7c\x7d\xfb\x7a\x7c\x7d\xfb\x7a\x7c";
+            assert_eq!(hash_tag(&key), key);
+            (key[at], key[at + 1], key[at + 2]) = (b'{', b'x', b'}');
+            assert_eq!(hash_tag(&key), b"x", "at {at}");
+        }
     }
 
     #[test]

@@ -193,7 +193,8 @@ fn scan_sees_every_key_that_stays() {
     let server = Server::larder(&["--io-threads", "2"]);
     let (mut client, mut other) = (server.connect(), server.connect());
     for i in 0..3000 {
-        client.command(&["SET", &format!("stay:{i}"), "v"]);
+        let reply = client.command(&["SET", &format!("stay:{i}"), "v"]);
+        assert_eq!(text(&reply), "OK", "stay:{i}");
     }
     let mut seen = std::collections::BTreeSet::new();
     let mut cursor = "0".to_string();

@@ -7,31 +7,63 @@ use super::{Command, all};
 const BITS: u32 = 11;
 const NAME_BYTES_MAX: usize = 32;
 
-/// A name under which a command is reached, and its row.
-type Named = (&'static str, &'static Command);
+/// A name under which a command is reached, as a word too, and its row.
+#[derive(Clone, Copy)]
+struct Named {
+    word: u64,
+    /// The word says it all about the name: eight letters at most.
+    is_word: bool,
+    name: &'static str,
+    command: &'static Command,
+}
+
 /// Open addressing over the whole table; names are compared without case.
 type Index = Box<[Option<Named>; 1 << BITS]>;
 
+/// Bit that tells lower from upper case, in each byte.
+const CASE: u64 = 0x2020_2020_2020_2020;
+
+/// Up to the first eight bytes of a name, in lower case. Two names of one length below nine that consist
+/// of letters are the same, but for case, when their words are.
 #[inline]
-fn place(name: &[u8]) -> usize {
-    // The first eight bytes with the case bit set, the last byte and the length tell names well apart.
-    let mut word = [0u8; 8];
-    let n = name.len().min(8);
-    word[..n].copy_from_slice(&name[..n]);
-    let x = u64::from_le_bytes(word) | 0x2020_2020_2020_2020;
+fn word(name: &[u8]) -> u64 {
+    let word = match *name {
+        [] => 0,
+        [a] => u64::from(a),
+        [a, b] => u64::from(a) | u64::from(b) << 8,
+        [a, b, c] => u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16,
+        _ => match name.first_chunk::<8>() {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            None => {
+                // Two halves that overlap: four to seven bytes.
+                let half = |chunk: Option<&[u8; 4]>| {
+                    u64::from(u32::from_le_bytes(chunk.copied().unwrap_or_default()))
+                };
+                half(name.first_chunk()) | half(name.last_chunk()) << (8 * (name.len() - 4))
+            }
+        },
+    };
+    word | CASE
+}
+
+/// Word, last byte and length tell names well apart.
+#[inline]
+fn place(word: u64, name: &[u8]) -> usize {
     let last = u64::from(name.last().copied().unwrap_or(0) | 0x20);
-    let mixed = (x ^ last << 56 ^ (name.len() as u64) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (word ^ last << 56 ^ (name.len() as u64) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (64 - BITS)) as usize
 }
 
-fn make(names: impl Iterator<Item = Named>) -> Index {
+fn make(names: impl Iterator<Item = (&'static str, &'static Command)>) -> Index {
     let mut index: Index = Box::new([None; 1 << BITS]);
     for (name, command) in names {
-        let mut at = place(name.as_bytes());
+        let word = word(name.as_bytes());
+        let mut at = place(word, name.as_bytes());
         while index[at].is_some() {
             at = (at + 1) % (1 << BITS);
         }
-        index[at] = Some((name, command));
+        let is_word = name.len() <= 8 && name.bytes().all(|b| b.is_ascii_alphabetic());
+        index[at] = Some(Named { word, is_word, name, command });
     }
     index
 }
@@ -41,10 +73,14 @@ fn look(index: &Index, name: &[u8]) -> Option<&'static Command> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
-    let mut at = place(name);
-    while let Some((known, command)) = index[at] {
-        if known.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(command);
+    let word = word(name);
+    let mut at = place(word, name);
+    while let Some(known) = index[at] {
+        if known.word == word
+            && known.name.len() == name.len()
+            && (known.is_word || known.name.as_bytes().eq_ignore_ascii_case(name))
+        {
+            return Some(known.command);
         }
         at = (at + 1) % (1 << BITS);
     }
@@ -97,6 +133,7 @@ mod tests {
             }
         }
         assert!(find(b"nosuchcommand").is_none());
+        assert!(find(b"ge\x14").is_none() && find(b"ge").is_none() && find(b"getx").is_none());
         assert!(find(b"").is_none());
     }
 }

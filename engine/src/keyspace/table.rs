@@ -17,10 +17,13 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
 use super::entry::Entry;
+use super::prefetch;
 
 const ENTRIES: usize = 7;
 const CHILD_BIT: u8 = 0x80;
 const SEGMENT: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Entries per bucket at which the table splits one more bucket, and below which it merges one.
 const FILL_MAX: usize = 6;
 const FILL_MIN: usize = 2;
@@ -93,33 +96,30 @@ impl Table {
     /// Brings the bucket of a hash nearer, ahead of its use.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
         if self.buckets != 0 {
-            let bucket = self.bucket(self.index(hash));
-            // SAFETY: a prefetch has no effect but on the cache.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(bucket.cast());
-            }
+            prefetch(self.bucket(self.index(hash)));
         }
     }
 
     /// Brings the entries that may match a hash nearer; the bucket should be in the cache by now.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if self.buckets != 0 {
-            // SAFETY: the bucket is live; the words that are prefetched are used ones, and a prefetch faults on nothing.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                let bucket = &*self.bucket(self.index(hash));
-                let mut hits = matches(bucket, tag(hash));
-                while hits != 0 {
-                    let i = hits.trailing_zeros() as usize / 8;
-                    hits &= hits - 1;
-                    _mm_prefetch::<_MM_HINT_T0>(bucket.words[i] as *const i8);
-                }
-            }
+        if self.buckets == 0 {
+            return;
+        }
+        // SAFETY: the bucket is live.
+        let bucket = unsafe { &*self.bucket(self.index(hash)) };
+        let mut hits = matches(bucket, tag(hash));
+        while hits != 0 {
+            let i = hits.trailing_zeros() as usize / 8;
+            hits &= hits - 1;
+            // Header and key lie in the first line; a value of usual length ends in the second.
+            let entry = bucket.words[i] as *const u8;
+            prefetch(entry);
+            prefetch(entry.wrapping_add(LINE));
+        }
+        if bucket.used & CHILD_BIT != 0 {
+            prefetch(bucket.words[ENTRIES - 1] as *const Bucket);
         }
     }
 

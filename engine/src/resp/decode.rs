@@ -8,6 +8,7 @@
 //! million arguments in small pieces is still parsed once. Arguments are ranges of the caller's buffer.
 
 use memchr::memchr;
+use smallvec::{Array, SmallVec};
 
 /// Longest inline request or length line, bytes.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -211,6 +212,62 @@ fn line_number(
     Ok(Some((number, at + length + 2)))
 }
 
+/// Most arguments that `whole_request` looks at: what it looks at in vain is looked at again.
+const WHOLE_ARGS_MAX: usize = 64;
+
+/// The common case of `Decoder::next`, between requests: a request that lies in the buffer whole, with
+/// lengths of up to five digits. Its arguments are pushed to `args`; gives where it ends. `None` (and
+/// nothing pushed) when it is anything else, right or wrong: then `next` is to say what.
+#[inline]
+pub fn whole_request<'b, A: Array<Item = &'b [u8]>>(
+    buffer: &'b [u8],
+    start: usize,
+    limits: Limits,
+    args: &mut SmallVec<A>,
+) -> Option<usize> {
+    let (count, mut at) = short_header(buffer, start, b'*')?;
+    if count == 0 || count > WHOLE_ARGS_MAX || !limits.authenticated {
+        return None;
+    }
+    let begin = args.len();
+    for _ in 0..count {
+        let found = short_header(buffer, at, b'$')
+            .filter(|(len, _)| *len <= limits.bulk_bytes_max)
+            .and_then(|(len, from)| Some((buffer.get(from..from + len)?, from + len + 2)));
+        let Some((arg, end)) = found.filter(|(_, end)| *end <= buffer.len()) else {
+            args.truncate(begin);
+            return None;
+        };
+        args.push(arg);
+        at = end;
+    }
+    Some(at)
+}
+
+/// A header line such as `$16\r\n`, of this kind and with one to five digits: its number, and where the
+/// line ends. Looks at eight bytes as one word; `None` when they are not there or not such a line.
+#[inline]
+fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    const CRLF: u16 = u16::from_le_bytes(*b"\r\n");
+    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk()?);
+    if word as u8 != kind {
+        return None;
+    }
+    let mut number = 0;
+    for digits in 1..=5 {
+        let digit = (word >> (8 * digits)) as u8 ^ b'0';
+        // A number of several digits does not begin with 0.
+        if digit > 9 || (digits > 1 && number == 0) {
+            return None;
+        }
+        number = number * 10 + usize::from(digit);
+        if (word >> (8 * digits + 8)) as u16 == CRLF {
+            return Some((number, at + digits + 3));
+        }
+    }
+    None
+}
+
 /// Words of an inline request: spaces separate, "..." knows escapes, '...' only \'. `None`: unbalanced.
 pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
@@ -310,6 +367,42 @@ mod tests {
         assert_eq!(whole[5], [b"set".to_vec(), b"a bA".to_vec(), b"c d".to_vec()]);
         for chunk in 1..bytes.len() {
             assert_eq!(all(bytes, chunk).unwrap(), whole, "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn whole_requests_are_taken_as_the_decoder_takes_them() {
+        let long = format!("*2\r\n$4\r\nECHO\r\n$1200\r\n{}\r\n", "x".repeat(1200));
+        let many = format!("*65\r\n{}", "$1\r\na\r\n".repeat(65));
+        let cases: [(&[u8], bool); 12] = [
+            (b"*2\r\n$3\r\nGET\r\n$16\r\n0123456789abcdef\r\n", true),
+            (b"*3\r\n$3\r\nSET\r\n$0\r\n\r\n$12\r\nab\r\ncd\x00efghi\r\n", true),
+            (long.as_bytes(), true),
+            (many.as_bytes(), false),
+            (b"*0\r\n", false),
+            (b"*02\r\n$4\r\nPING\r\n$4\r\nPONG\r\n", false),
+            (b"*1\r\n$04\r\nPING\r\n", false),
+            (b"*1\r\n$-1\r\n*1\r\n", false),
+            (b"*1\r\n:4\r\nPING\r\n", false),
+            (b"*1\r\n$4\rxPING\r\n", false),
+            (b"*1\r\n$123456\r\nPING\r\n", false),
+            (b"PING\r\nPING\r\n", false),
+        ];
+        for (bytes, taken) in cases {
+            let text = bytes.escape_ascii();
+            let mut args: SmallVec<[&[u8]; 4]> = SmallVec::new();
+            let end = whole_request(bytes, 0, LIMITS, &mut args);
+            assert_eq!(end.is_some(), taken, "{text}");
+            assert_eq!(args.is_empty(), !taken, "{text}");
+            if taken {
+                assert_eq!(vec![args.to_vec()], all(bytes, bytes.len()).unwrap(), "{text}");
+                // No prefix of it is whole.
+                for cut in 0..bytes.len() {
+                    let mut args: SmallVec<[&[u8]; 4]> = SmallVec::new();
+                    assert_eq!(whole_request(&bytes[..cut], 0, LIMITS, &mut args), None);
+                    assert!(args.is_empty());
+                }
+            }
         }
     }
 

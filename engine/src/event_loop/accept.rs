@@ -1,0 +1,113 @@
+//! Connections come in: accepted by one loop, dealt out to all in turn.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+
+use super::conn::Conn;
+use super::{EventLoop, LISTENERS};
+use crate::clock;
+use crate::resp::Decoder;
+use crate::server::{Mail, bump};
+use crate::session::{ClientInfo, Session};
+
+/// Connections accepted in one turn.
+const ACCEPTS: usize = 64;
+
+/// What a client from elsewhere is told by a server that nobody has set a password for.
+const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and \
+    no password is set for the default user. In this mode connections are only accepted from the loopback \
+    interface. Set a password (requirepass), or turn protected-mode off, to accept others.\r\n";
+
+impl EventLoop {
+    pub(super) fn accept(&mut self, at: usize) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(at) else { return };
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    self.accept_failed = false;
+                    if self.shared.clients.len() >= self.hot.maxclients {
+                        bump(&self.shared.stats.rejected_connections, 1);
+                        // Best effort: the client may not read it.
+                        let _ = stream.write(b"-ERR max number of clients reached\r\n");
+                        continue;
+                    }
+                    let to = self.next_loop % self.shared.loops.len();
+                    self.next_loop += 1;
+                    if to == self.index {
+                        self.add(stream, clock::unix_ms());
+                    } else {
+                        self.shared.loops[to].send(Mail::Accepted(stream));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    // Out of file descriptors, most likely: wait for the next tick instead of spinning.
+                    if !std::mem::replace(&mut self.accept_failed, true) {
+                        tracing::warn!(error = %e, "cannot accept a connection");
+                    }
+                    return;
+                }
+            }
+        }
+        // More may be waiting, and the edge has been seen: come back in the next turn.
+        self.shared.loops[self.index].send(Mail::Look);
+        if let Some(listener) = self.listeners.get_mut(at) {
+            let token = Token(LISTENERS + at);
+            let _ = self.poll.registry().reregister(listener, token, Interest::READABLE);
+        }
+    }
+
+    pub(super) fn add(&mut self, mut stream: TcpStream, now_ms: i64) {
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            self.conns.len() - 1
+        });
+        let _ = stream.set_nodelay(true);
+        let name = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?:0".into(), |a| a.to_string());
+        let (addr, laddr) = (name(stream.peer_addr()), name(stream.local_addr()));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(e) = self.poll.registry().register(&mut stream, Token(token), interest) {
+            tracing::warn!(error = %e, "cannot watch a connection");
+            self.free.push(token);
+            return;
+        }
+        if self.hot.protected_mode && self.hot.requirepass.is_empty() && !is_loopback(&stream) {
+            // Best effort: whoever it is will see the connection close.
+            let _ = stream.write(PROTECTED.as_bytes());
+            let _ = self.poll.registry().deregister(&mut stream);
+            self.shared.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
+            self.free.push(token);
+            return;
+        }
+        let id = self.shared.clients.next_id();
+        let info = Arc::new(ClientInfo::new(id, addr, laddr, now_ms, self.index, token));
+        self.shared.clients.add(&info);
+        self.shared.stats.connections.fetch_add(1, Ordering::Relaxed);
+        let authenticated = self.hot.requirepass.is_empty();
+        self.conns[token] = Some(Box::new(Conn {
+            stream,
+            session: Session::new(info, authenticated),
+            decoder: Decoder::default(),
+            input: Vec::new(),
+            out: Vec::new(),
+            sent: 0,
+            dirty: false,
+            pending: false,
+            stalled: false,
+            gate: 0,
+            wrote: false,
+            closing: false,
+            read_closed: false,
+        }));
+    }
+}
+
+fn is_loopback(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback())
+}

@@ -1,0 +1,208 @@
+//! Requests of one connection: decoded ahead, their keys fetched together, then run one by one.
+//!
+//! ```text
+//! decode up to BATCH requests; hash each key: its table is on its way
+//!   -> each key's bucket is on its way -> each key's entry is on its way -> run each
+//! ```
+//!
+//! Why in steps: a key is three loads that each need the one before, and with more data than cache each
+//! is a miss. Step by step over the batch, the misses of all its keys overlap.
+
+use smallvec::SmallVec;
+
+use super::EventLoop;
+use super::conn::Conn;
+use super::conn::TURN_BYTES;
+use super::pause::Pause;
+use crate::command::exec::Executor;
+use crate::command::{Command, Keys, find};
+use crate::keyspace::hash_key;
+use crate::resp::{Decoder, Limits, ProtocolError, Reply, whole_request};
+use crate::session::After;
+use crate::topology::slot_of;
+
+/// Requests that are decoded ahead.
+const BATCH: usize = 16;
+
+/// Requests that were decoded and not run yet.
+#[derive(Default)]
+struct Ahead<'b> {
+    requests: SmallVec<[Request; BATCH]>,
+    /// Their arguments, one after another.
+    args: SmallVec<[&'b [u8]; BATCH * 4]>,
+}
+
+struct Request {
+    command: Option<&'static Command>,
+    /// Where its arguments begin and end in `Ahead::args`.
+    args: (usize, usize),
+    /// The words of an inline request, in place of `args`.
+    words: Vec<Vec<u8>>,
+    /// Hash and slot of its first key.
+    hint: Option<(u64, u16)>,
+    /// Where the next request begins in the buffer.
+    end: usize,
+}
+
+impl<'b> Ahead<'b> {
+    /// Takes in the request whose arguments were pushed from `begin` on.
+    #[inline]
+    fn push(&mut self, begin: usize, words: Vec<Vec<u8>>, end: usize) {
+        let args = &self.args[begin..];
+        let name = args.first().copied().or(words.first().map(Vec::as_slice)).unwrap_or_default();
+        let command = find(name);
+        let hint = match (command, args.get(1)) {
+            (Some(command), Some(key)) if matches!(command.keys, Keys::Range { first: 1, .. }) => {
+                Some((hash_key(key), slot_of(key)))
+            }
+            _ => None,
+        };
+        let args = (begin, self.args.len());
+        self.requests.push(Request { command, args, words, hint, end });
+    }
+
+    /// Decodes up to `many` requests from `start` on.
+    fn decode(
+        &mut self,
+        decoder: &mut Decoder,
+        buffer: &'b [u8],
+        start: usize,
+        limits: Limits,
+        many: usize,
+    ) -> Result<(), ProtocolError> {
+        let mut at = start;
+        while self.requests.len() < many {
+            let begin = self.args.len();
+            if !decoder.in_request()
+                && let Some(end) = whole_request(buffer, at, limits, &mut self.args)
+            {
+                at = end;
+                self.push(begin, Vec::new(), end);
+                continue;
+            }
+            let Some(end) = decoder.next(buffer, at, limits)? else { return Ok(()) };
+            at = end;
+            self.args.extend(decoder.args.iter().map(|(a, b)| &buffer[*a..*b]));
+            self.push(begin, std::mem::take(&mut decoder.unquoted), end);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.args.clear();
+    }
+}
+
+impl EventLoop {
+    /// Runs the whole requests of a buffer; gives how many bytes they took.
+    pub(super) fn process(
+        &mut self,
+        conn: &mut Conn,
+        buffer: &[u8],
+        executor: &mut Executor<'_>,
+        budget: &mut usize,
+    ) -> usize {
+        if conn.out.capacity() == 0 {
+            conn.out = self.spare.pop().unwrap_or_default();
+        }
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3)
+            .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
+        let mut start = 0;
+        let mut ahead = Ahead::default();
+        'turn: loop {
+            let limits = Limits {
+                authenticated: conn.session.authenticated,
+                bulk_bytes_max: self.hot.proto_max_bulk_len,
+            };
+            let many = if conn.session.authenticated { BATCH.min(*budget) } else { 1 };
+            let decoded = ahead.decode(&mut conn.decoder, buffer, start, limits, many);
+            if ahead.requests.is_empty() && decoded.is_ok() {
+                break;
+            }
+            if ahead.requests.len() > 1 {
+                self.fetch(conn.session.db, &ahead);
+            }
+            for one in &ahead.requests {
+                if self.pause != Pause::Nobody && self.pause.holds(one.command) {
+                    self.paused.push(conn.session.info.token);
+                    conn.decoder = Decoder::default();
+                    break 'turn;
+                }
+                start = one.end;
+                *budget = budget.saturating_sub(1);
+                if one.words.is_empty() {
+                    run_one(conn, &mut reply, one, &ahead.args[one.args.0..one.args.1], executor);
+                } else {
+                    let words: SmallVec<[&[u8]; 8]> = one.words.iter().map(Vec::as_slice).collect();
+                    run_one(conn, &mut reply, one, &words, executor);
+                }
+                if conn.session.after != After::Continue || conn.session.is_blocked() {
+                    // What was decoded ahead is decoded again when the client goes on.
+                    conn.decoder = Decoder::default();
+                    break 'turn;
+                }
+            }
+            ahead.clear();
+            if let Err(error) = decoded {
+                reply.error(&format!("ERR Protocol error: {error}"));
+                conn.session.after = After::Close;
+                break;
+            }
+            if *budget == 0 || reply.out.len() - conn.sent > conn.turn_bytes() {
+                break;
+            }
+        }
+        conn.out = reply.out;
+        if conn.session.last_write != 0 {
+            conn.wrote = true;
+            if self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire) {
+                conn.gate = conn.session.last_write;
+            }
+        }
+        start
+    }
+
+    /// Brings the keys of a batch nearer.
+    fn fetch(&self, db: u16, ahead: &Ahead<'_>) {
+        let keyspace = &self.shared.keyspace;
+        let hints = || ahead.requests.iter().filter_map(|one| one.hint);
+        hints().for_each(|(_, slot)| keyspace.prefetch_table(db, slot));
+        hints().for_each(|(hash, slot)| keyspace.prefetch_bucket(db, slot, hash));
+        hints().for_each(|(hash, slot)| keyspace.prefetch_entry(db, slot, hash));
+    }
+}
+
+#[inline]
+fn run_one(
+    conn: &mut Conn,
+    reply: &mut Reply,
+    one: &Request,
+    args: &[&[u8]],
+    executor: &mut Executor<'_>,
+) {
+    let session = &mut conn.session;
+    let Some(name) = args.first() else { return };
+    if one.command.is_none() && is_http(name) {
+        // A browser was made to post here: neither its head nor its body is to run or be answered.
+        session.after = After::Close;
+        return;
+    }
+    let begin = reply.out.len();
+    let silent = session.reply_off || session.reply_skip;
+    let (skip, no_touch) = (session.reply_skip, session.no_touch);
+    executor.env.no_touch = no_touch;
+    executor.run(session, reply, one.command, args, one.hint);
+    reply.resp3 = session.resp3;
+    if skip {
+        session.reply_skip = false;
+    }
+    if silent && (session.reply_off || skip) {
+        reply.out.truncate(begin);
+    }
+}
+
+/// Words that begin lines of HTTP and no command.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}

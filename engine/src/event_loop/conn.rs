@@ -1,0 +1,93 @@
+//! One connection, and the bytes that it has read and not run yet.
+
+use std::io::{self, Read};
+
+use mio::net::TcpStream;
+
+use crate::resp::Decoder;
+use crate::session::Session;
+
+/// Bytes that are read from a connection at a time.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+/// Output that makes a connection end its turn, bytes.
+pub(super) const TURN_BYTES: usize = 1 << 20;
+/// The same for a connection that has not authenticated, bytes: it is answered little, and reads it at once.
+const TURN_BYTES_UNAUTHENTICATED: usize = 1024;
+
+/// One connection.
+pub(super) struct Conn {
+    pub(super) stream: TcpStream,
+    pub(super) session: Session,
+    pub(super) decoder: Decoder,
+    /// Bytes read and not consumed: the rest of an incomplete request, or of a turn that ended.
+    pub(super) input: Vec<u8>,
+    pub(super) out: Vec<u8>,
+    pub(super) sent: usize,
+    pub(super) dirty: bool,
+    pub(super) pending: bool,
+    /// Waits until its client has read: requests are left where they are meanwhile.
+    pub(super) stalled: bool,
+    /// Replies wait until the journal is durable up to here.
+    pub(super) gate: u64,
+    /// The client wrote since its last flush: its replies count as acknowledgements.
+    pub(super) wrote: bool,
+    pub(super) closing: bool,
+    /// The client has closed its side: a read must go on until the end of the stream, since no
+    /// further event will tell of it.
+    pub(super) read_closed: bool,
+}
+
+impl Conn {
+    /// More output waits for the client to read it than it may leave unread and still be served.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() - self.sent > self.turn_bytes()
+    }
+
+    #[inline]
+    pub(super) fn turn_bytes(&self) -> usize {
+        if self.session.authenticated { TURN_BYTES } else { TURN_BYTES_UNAUTHENTICATED }
+    }
+}
+
+/// Keeps the bytes behind the consumed ones.
+pub(super) fn keep(conn: &mut Conn, mut input: Vec<u8>, used: usize) {
+    if used == input.len() {
+        // Nothing left: the buffer is given back, so that an idle connection holds none.
+        conn.input = Vec::new();
+        return;
+    }
+    if used > 0 {
+        input.drain(..used);
+        conn.decoder.shift_to_request(used);
+    }
+    conn.input = input;
+}
+
+/// Reads behind the bytes that are there already, as much as the argument under way needs.
+pub(super) fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
+    let have = conn.input.len();
+    if have > limit {
+        return Err(io::Error::other("the query buffer limit is reached"));
+    }
+    let want = conn.decoder.need().saturating_sub(have).clamp(READ_BYTES, 16 << 20);
+    conn.input.reserve(want);
+    let room = conn.input.capacity();
+    conn.input.resize(room, 0);
+    let got = conn.stream.read(&mut conn.input[have..]);
+    conn.input.truncate(have + got.as_ref().map_or(0, |n| *n));
+    got
+}
+
+/// Reads and forgets what a client sends after its connection was condemned.
+pub(super) fn drain_closed(conn: &mut Conn, buffer: &mut [u8]) -> bool {
+    loop {
+        match conn.stream.read(buffer) {
+            Ok(0) => return conn.sent < conn.out.len(),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}

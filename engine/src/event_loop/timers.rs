@@ -1,0 +1,102 @@
+//! What happens by the clock: waits that end, idle clients, expiry, eviction.
+
+use std::sync::atomic::Ordering;
+
+use super::{EventLoop, TICK_MS};
+use crate::clock;
+use crate::command::exec::Executor;
+use crate::resp::Reply;
+use crate::waiters::OnTimeout;
+
+impl EventLoop {
+    /// Looks whether what a client waits for has come: the disk, or replicas.
+    pub(super) fn look(&mut self, token: usize, executor: &mut Executor<'_>) {
+        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
+        if let Some((wanted, offset, deadline)) = conn.session.wait {
+            let have = self.shared.replicas_at(offset);
+            let over = deadline > 0 && executor.env.now_ms >= deadline;
+            if have < wanted && !over {
+                self.waiting.insert(token);
+                return;
+            }
+            conn.session.wait = None;
+            self.deadlines.remove(&(deadline, token));
+            let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+            reply.int(i64::from(have));
+            conn.out = reply.out;
+            self.mark_dirty(token);
+            self.read(token, executor);
+            return;
+        }
+        self.mark_dirty(token);
+    }
+
+    /// Timers: waits that are over, idle clients, expiry.
+    pub(super) fn tick(&mut self, executor: &mut Executor<'_>) {
+        let now = executor.env.now_ms;
+        while let Some((at, token)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            self.deadlines.remove(&(at, token));
+            self.time_out(token, executor);
+        }
+        let mono = clock::monotonic_ms();
+        if mono < self.next_tick_ms {
+            return;
+        }
+        self.next_tick_ms = mono + TICK_MS;
+        if self.accept_failed {
+            (0..self.listeners.len()).for_each(|at| self.accept(at));
+        }
+        self.sweep.run(executor);
+        crate::eviction::tick(&self.shared, &executor.env);
+        if self.index == 0 {
+            crate::command::info::sample(&self.shared, mono);
+        }
+        for token in std::mem::take(&mut self.waiting) {
+            self.look(token, executor);
+        }
+        let idle_ms = self.hot.timeout_s as i64 * 1000;
+        let mut buffered = 0;
+        for token in 0..self.conns.len() {
+            let Some(Some(conn)) = self.conns.get(token) else { continue };
+            buffered += conn.out.capacity() + conn.input.capacity();
+            let idle = now - conn.session.info.last_ms.load(Ordering::Relaxed);
+            let kept = conn.session.is_blocked()
+                || conn.session.info.subscriptions.load(Ordering::Relaxed) > 0;
+            if conn.session.info.kill.load(Ordering::Acquire)
+                || (idle_ms > 0 && idle > idle_ms && !kept)
+            {
+                self.close(token);
+            }
+        }
+        self.shared.stats.loop_buffers[self.index].store(buffered as u64, Ordering::Relaxed);
+    }
+
+    /// The time of a blocked client is up.
+    pub(super) fn time_out(&mut self, token: usize, executor: &mut Executor<'_>) {
+        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
+        if conn.session.wait.is_some() {
+            self.look(token, executor);
+            return;
+        }
+        let Some(waiter) = conn.session.waiter.clone() else { return };
+        if !waiter.cancel() {
+            // Somebody is serving it this very moment: its reply is on the way.
+            if !waiter.is_done() {
+                self.deadlines.insert((executor.env.now_ms + 1, token));
+            }
+            return;
+        }
+        self.shared.waiters.unblock(&waiter);
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+        match waiter.on_timeout {
+            OnTimeout::NullArray => reply.null_array(),
+            OnTimeout::Null => reply.null(),
+        }
+        conn.out = reply.out;
+        self.mark_dirty(token);
+        self.unblocked(token, executor);
+    }
+}

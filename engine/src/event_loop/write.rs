@@ -1,0 +1,101 @@
+//! Replies go out: one write per connection and turn, once its client may see them.
+
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
+
+use super::EventLoop;
+use super::conn::TURN_BYTES;
+use crate::clock;
+use crate::command::exec::Executor;
+use crate::server::bump;
+
+/// Output buffers kept for reuse, and the largest one worth keeping, bytes.
+const SPARE_BUFFERS: usize = 256;
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+impl EventLoop {
+    pub(super) fn mark_dirty(&mut self, token: usize) {
+        if let Some(Some(conn)) = self.conns.get_mut(token)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(token);
+        }
+    }
+
+    pub(super) fn flush_all(&mut self, executor: &mut Executor<'_>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            if let Some(Some(conn)) = self.conns.get_mut(token) {
+                conn.dirty = false;
+            }
+            self.flush(token, executor);
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Writes what a connection's client may see by now.
+    pub(super) fn flush(&mut self, token: usize, executor: &mut Executor<'_>) {
+        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
+        if conn.gate > self.shared.state.durable_offset.load(Ordering::Acquire) {
+            if self.shared.state.disk_failed.load(Ordering::Acquire) {
+                // What it wrote may never be on disk: no reply is better than a false one.
+                self.close(token);
+                return;
+            }
+            self.waiting.insert(token);
+            return;
+        }
+        if conn.wrote {
+            // A lease that ended since the write ran: its reply would be an acknowledgement too late.
+            let lease = self.shared.state.lease_until_ms.load(Ordering::Acquire);
+            if lease != u64::MAX && clock::monotonic_ms() >= lease {
+                self.close(token);
+                return;
+            }
+            conn.wrote = false;
+        }
+        while conn.sent < conn.out.len() {
+            match conn.stream.write(&conn.out[conn.sent..]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    conn.sent += n;
+                    bump(&executor.stats.out_bytes, n as u64);
+                    bump(&conn.session.info.out_bytes, n as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.close(token);
+                    return;
+                }
+            }
+        }
+        let left = conn.out.len() - conn.sent;
+        if conn.stalled && !conn.is_full() {
+            conn.stalled = false;
+            if !conn.pending {
+                conn.pending = true;
+                self.pending.push_back(token);
+            }
+        }
+        conn.session.info.pending_out.store(left as u64, Ordering::Relaxed);
+        if left == 0 {
+            let mut buffer = std::mem::take(&mut conn.out);
+            conn.sent = 0;
+            let closing = conn.closing;
+            if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS {
+                buffer.clear();
+                self.spare.push(buffer);
+            }
+            if closing {
+                self.close(token);
+            }
+        } else if conn.sent > TURN_BYTES {
+            conn.out.drain(..conn.sent);
+            conn.sent = 0;
+        }
+    }
+}
