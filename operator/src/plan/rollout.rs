@@ -109,12 +109,17 @@ fn shard_is_whole(view: &View<'_>, seat: Seat) -> Result<(), String> {
     }
 }
 
-/// Without this member the council can still decide. A council of one or two cannot do without any:
-/// there the restart is the pause that was asked for.
+/// Without this member the council can still decide. One that has fewer voters than there are members for it
+/// waits until they vote: a member without a disk takes its vote with it. A cluster of one or two members
+/// cannot do without any: there the restart is the pause that was asked for.
 fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
     let Some(topology) = view.topology() else { return Err("no topology is known".into()) };
     let votes = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
     let all = topology.voters.len();
+    let least = view.all_wanted().count().min(3);
+    if all < least {
+        return Err(format!("{all} members vote, and {least} are to"));
+    }
     if all < 3 || !votes(&seat) {
         return Ok(());
     }
