@@ -33,9 +33,6 @@ pub const PARTS: &[Part] = &[
     Part { name: "kube", about: "end to end on a real Kubernetes", run: kube_tests },
 ];
 
-/// Parts that are not proven on every machine and run when they are named.
-const BY_NAME: &[&str] = &["kube"];
-
 pub struct Options {
     /// Parts or single tests; none is all parts.
     pub names: Vec<String>,
@@ -62,10 +59,6 @@ pub fn test(options: &Options) -> Result<ExitCode> {
                 "local" => !options.chosen_local().is_empty(),
                 _ => false,
             };
-        if options.names.is_empty() && BY_NAME.contains(&part.name) {
-            println!("== {}: runs by name only: cargo e2e test {}", part.name, part.name);
-            continue;
-        }
         if !(options.whole(part.name) || by_test) {
             continue;
         }
@@ -200,17 +193,20 @@ fn kube_tests(options: &Options) -> Result<Tally> {
 
 fn uninstall(provider: &dyn Provider) -> Result {
     install::remove(provider)?;
-    let left = provider.kubectl(&[
-        "get",
-        "clusterroles,clusterrolebindings,all,secrets,serviceaccounts,roles,rolebindings",
-        "--all-namespaces",
-        "--selector",
-        "app.kubernetes.io/instance=larder",
-        "--output",
-        "name",
-    ])?;
-    crate::ensure!(left.trim().is_empty(), "left behind: {}", left.trim().replace('\n', ", "));
-    Ok(())
+    // Its pods end in good order after their owner is gone: well before they would be killed.
+    clock::eventually_blocking("end of what the chart made", Duration::from_secs(15), || {
+        let left = provider.kubectl(&[
+            "get",
+            "clusterroles,clusterrolebindings,all,secrets,serviceaccounts,roles,rolebindings",
+            "--all-namespaces",
+            "--selector",
+            "app.kubernetes.io/instance=larder",
+            "--output",
+            "name",
+        ])?;
+        crate::ensure!(left.trim().is_empty(), "left behind: {}", left.trim().replace('\n', ", "));
+        Ok(())
+    })
 }
 
 fn timed<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
