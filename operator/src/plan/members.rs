@@ -178,8 +178,17 @@ pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
 }
 
 /// Lets a member go: first out of the council, then the body with its disk.
+///
+/// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is
+/// brought back first when they are not enough without it (seed 7923 of the simulation).
 fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
+    let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
+    if view.body(seat).is_none() && has_disk && view.votes(seat) && !view.council_can_decide() {
+        let why = format!("the council needs the vote of {} to let it go", view.name(seat));
+        draft.step(why, Step::CreateMember { seat });
+        return;
+    }
     for old in known.iter().filter(|m| !view.leads(&m.id)) {
         draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
     }

@@ -85,6 +85,21 @@ impl<'a> View<'a> {
         self.topology().is_some_and(|t| t.shards.values().any(|s| s.primary.as_deref() == Some(id)))
     }
 
+    /// A member of this seat votes, seen or not.
+    pub(crate) fn votes(&self, seat: Seat) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        self.known(seat).iter().any(|m| topology.voters.contains(&m.id))
+    }
+
+    /// A majority of the voters was seen.
+    pub(crate) fn council_can_decide(&self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let seen = |id: &&topology::MemberId| {
+            self.observed.members.values().any(|m| m.report.as_ref().is_some_and(|r| r.id == **id))
+        };
+        topology.voters.iter().filter(seen).count() > topology.voters.len() / 2
+    }
+
     /// The member serves: a primary as primary, a replica in sync, a witness at all.
     pub(crate) fn is_in_sync(&self, seat: Seat) -> bool {
         let (Some(current), Some(report)) = (self.current(seat), self.report(seat)) else {
