@@ -86,6 +86,12 @@ pub fn project() -> PathBuf {
     crate_folder.parent().unwrap_or(crate_folder).to_owned()
 }
 
+/// This very program, for a process of its own in another network. Not by the name of its file: a part of the tests
+/// that builds the workspace may have put another one there.
+pub fn this_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
 /// A command with low priority, for long builds.
 pub fn nice(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("nice");

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, shard_of};
 use crate::failure::{Context, Failure, Result};
 use crate::install;
 use crate::ledger;
+use crate::tools;
 use crate::world::Room;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
@@ -152,7 +153,7 @@ struct Captive {
 
 impl Captive {
     fn start(cluster: &Cluster, node: &str, address: &str, tag: &str) -> Result<Self> {
-        let program = std::env::current_exe()?;
+        let program = tools::this_program();
         let mut command =
             cluster.world.fault(|provider| provider.command_on_node(node, program.as_os_str()))?;
         let mut child = command

@@ -4,6 +4,7 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::failure::{Context, Result};
 use crate::slot::slot_of;
+use crate::tools;
 use crate::wire::{Connection, Reply};
 use crate::world::Room;
 use serde_json::{Value, json};
@@ -136,7 +137,7 @@ fn redis_cli(cluster: &Cluster, count: usize) -> Result {
 fn cluster_client(cluster: &Cluster, count: usize) -> Result {
     let address = *cluster.book.all().first().context("a member")?;
     cluster.world.fault(|provider| {
-        let program = std::env::current_exe()?;
+        let program = tools::this_program();
         let mut command = provider.client_command(program.as_os_str())?;
         command.args(["fill", &address.to_string(), "client", &count.to_string()]);
         command.env("LARDER_E2E_PASSWORD", cluster.password.as_deref().unwrap_or_default());
