@@ -1,8 +1,9 @@
 //! One thread: reads every ready connection, executes, then writes once per connection.
 //!
 //! ```text
-//! poll -> mail -> for each ready connection: read -> decode up to BATCH requests -> prefetch -> execute
-//!      -> for each connection with replies: one write -> timers -> poll
+//! give way -> poll -> mail
+//!      -> for each ready connection: read -> decode up to BATCH requests -> prefetch -> execute
+//!      -> for each connection with replies: one write -> timers
 //! ```
 //!
 //! A connection gets at most TURN_REQUESTS requests a turn, so that a deep pipeline starves nobody.
@@ -13,7 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -25,11 +26,13 @@ use crate::config::Hot;
 use crate::keyspace::Env;
 use crate::server::{Mail, Shared};
 use conn::{Conn, READ_BYTES};
+use give_way::GiveWay;
 use pause::Pause;
 
 mod accept;
 mod batch;
 mod conn;
+mod give_way;
 mod pause;
 mod read;
 mod timers;
@@ -129,8 +132,12 @@ impl EventLoop {
             limits: self.hot.limits,
         };
         let mut executor = Executor::new(&shared, env, &shared.stats.loops[self.index]);
+        let mut way = GiveWay::new(Instant::now());
         while !shared.state.shutdown.load(Ordering::Acquire) {
             let timeout = self.timeout(executor.env.now_ms);
+            if !events.is_empty() {
+                way.run();
+            }
             match self.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
