@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpListener;
@@ -132,7 +132,7 @@ impl EventLoop {
             limits: self.hot.limits,
         };
         let mut executor = Executor::new(&shared, env, &shared.stats.loops[self.index]);
-        let mut way = GiveWay::new(Instant::now());
+        let mut way = GiveWay::new();
         while !shared.state.shutdown.load(Ordering::Acquire) {
             let timeout = self.timeout(executor.env.now_ms);
             if !events.is_empty() {
