@@ -124,6 +124,8 @@ impl Log {
         let mut file = self.disk.create(&self.path(&part))?;
         file.write_all(head)?;
         file.sync()?;
+        // Its name is there before the manifest names it: a disk keeps no order among names.
+        self.disk.sync_folder(&self.folder)?;
         if listed {
             let mut manifest = self.manifest.clone();
             manifest.incr.push(part.clone());
@@ -148,6 +150,7 @@ impl Log {
         self.next_seq += 1;
         let base = Part { name: format!("{}.{seq}.base.rdb", self.name), seq, more: Vec::new() };
         self.disk.rename(temporary, &self.path(&base))?;
+        self.disk.sync_folder(&self.folder)?;
         // What was written behind the new base counts from now on, so it must be there.
         self.sync()?;
         let mut manifest = self.manifest.clone();
