@@ -17,7 +17,7 @@ use engine::council::rng::Rng;
 use engine::disk::{Disk, DiskFile};
 
 #[derive(Clone, Copy)]
-pub enum Ends {
+pub(crate) enum Ends {
     /// From this operation on nothing works any more; it itself may have happened in part.
     PowerCut {
         at: u64,
@@ -48,7 +48,7 @@ struct State {
     rng: Rng,
 }
 
-pub struct CrashDisk(Arc<Mutex<State>>);
+pub(crate) struct CrashDisk(Arc<Mutex<State>>);
 
 struct CrashFile {
     disk: Arc<Mutex<State>>,
@@ -113,7 +113,7 @@ impl State {
 }
 
 impl CrashDisk {
-    pub fn new(seed: u64, ends: Ends) -> Arc<CrashDisk> {
+    pub(crate) fn new(seed: u64, ends: Ends) -> Arc<CrashDisk> {
         Arc::new(CrashDisk(Arc::new(Mutex::new(State {
             files: Vec::new(),
             names: BTreeMap::new(),
@@ -125,29 +125,29 @@ impl CrashDisk {
         }))))
     }
 
-    pub fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         lock(&self.0).operations
     }
 
     /// The power is off.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let state = lock(&self.0);
         matches!(state.ends, Ends::PowerCut { at } if state.operations >= at)
     }
 
     /// The same disk under another handle.
-    pub fn twin(&self) -> Arc<CrashDisk> {
+    pub(crate) fn twin(&self) -> Arc<CrashDisk> {
         Arc::new(CrashDisk(self.0.clone()))
     }
 
-    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path)?.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     /// What the next life finds, on a disk that works.
-    pub fn left(&self) -> Arc<CrashDisk> {
+    pub(crate) fn left(&self) -> Arc<CrashDisk> {
         let mut state = lock(&self.0);
         let mut names = state.durable_names.clone();
         for change in state.changes.clone() {
@@ -184,7 +184,7 @@ impl CrashDisk {
     }
 
     /// The same disk, to end at an operation counted from now.
-    pub fn ending(&self, ends: Ends) -> Arc<CrashDisk> {
+    pub(crate) fn ending(&self, ends: Ends) -> Arc<CrashDisk> {
         let mut state = lock(&self.0);
         state.operations = 0;
         state.ends = ends;
