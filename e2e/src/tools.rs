@@ -86,7 +86,7 @@ pub fn project() -> PathBuf {
     crate_folder.parent().unwrap_or(crate_folder).to_owned()
 }
 
-/// This very program, for a process of its own in another network. Not by the name of its file: a part of the tests
+/// This very program, for another process of it. Not by the name of its file: a part of the tests
 /// that builds the workspace may have put another one there.
 pub fn this_program() -> PathBuf {
     PathBuf::from(format!("/proc/{}/exe", std::process::id()))

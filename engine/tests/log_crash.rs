@@ -30,7 +30,7 @@ struct Truth {
 }
 
 struct Story {
-    disk: Arc<CrashDisk>,
+    disk: CrashDisk,
     log: Log,
     truth: Truth,
     rng: Rng,
@@ -117,9 +117,13 @@ impl Story {
     }
 }
 
+fn open(disk: &CrashDisk) -> io::Result<Log> {
+    Log::open(Arc::new(disk.clone()), Path::new(FOLDER), NAME)
+}
+
 /// Loads the log as the server does: entries in order, and the good bytes of the last file.
 fn load(disk: &CrashDisk) -> Result<(u32, Option<u64>), String> {
-    let log = Log::open(disk.twin(), Path::new(FOLDER), NAME).map_err(|e| e.to_string())?;
+    let log = open(disk).map_err(|e| e.to_string())?;
     let manifest = log.manifest().clone();
     let mut next = 0;
     let mut good = None;
@@ -155,9 +159,9 @@ fn check(disk: &CrashDisk, truth: Truth, told: &str) -> (u32, Option<u64>) {
 }
 
 /// One life: what was written and acknowledged in it, and before it.
-fn live(disk: &Arc<CrashDisk>, seed: u64, truth: Truth, good: Option<u64>) -> Truth {
-    let Ok(log) = Log::open(disk.twin(), Path::new(FOLDER), NAME) else { return truth };
-    let mut story = Story { disk: disk.twin(), log, truth, rng: Rng::new(seed) };
+fn live(disk: &CrashDisk, seed: u64, truth: Truth, good: Option<u64>) -> Truth {
+    let Ok(log) = open(disk) else { return truth };
+    let mut story = Story { disk: disk.clone(), log, truth, rng: Rng::new(seed) };
     if story.start(good).is_ok() || (!disk.has_ended() && story.recover()) {
         story.run();
     }
@@ -176,9 +180,9 @@ fn a_power_cut_at_any_step_loses_nothing_acknowledged() {
             let (entries, good) = check(&left, truth, &told);
             // The next life goes on from there, and is cut too: while it opens, or somewhat later.
             let truth = Truth { written: entries, acknowledged: truth.acknowledged };
-            let again = left.ending(Ends::PowerCut { at: 1 + at % 9 });
-            let truth = live(&again, seed + 1, truth, good);
-            check(&again.left(), truth, &format!("{told}, then again"));
+            left.end(Ends::PowerCut { at: 1 + at % 9 });
+            let truth = live(&left, seed + 1, truth, good);
+            check(&left.left(), truth, &format!("{told}, then again"));
             cuts += 1;
             if !disk.has_ended() {
                 break;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use super::server::Place;
 use super::wire::Dialect;
 use super::{Error, Options};
+use crate::tools;
 
 /// One row of a table.
 #[derive(Debug, Clone)]
@@ -125,7 +126,7 @@ fn locate(name: &'static str, options: &Options) -> Result<Peer, Error> {
             version: "fixed replies by length, bare epoll loop".into(),
             dialect: Dialect::Floor,
             kind: Kind::Floor,
-            binary: env::current_exe().map_err(Error::io("own path"))?,
+            binary: tools::this_program(),
             preload: None,
         }),
     }

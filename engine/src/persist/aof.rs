@@ -124,8 +124,6 @@ impl Log {
         let mut file = self.disk.create(&self.path(&part))?;
         file.write_all(head)?;
         file.sync()?;
-        // Its name is there before the manifest names it: a disk keeps no order among names.
-        self.disk.sync_folder(&self.folder)?;
         if listed {
             let mut manifest = self.manifest.clone();
             manifest.incr.push(part.clone());
@@ -150,7 +148,6 @@ impl Log {
         self.next_seq += 1;
         let base = Part { name: format!("{}.{seq}.base.rdb", self.name), seq, more: Vec::new() };
         self.disk.rename(temporary, &self.path(&base))?;
-        self.disk.sync_folder(&self.folder)?;
         // What was written behind the new base counts from now on, so it must be there.
         self.sync()?;
         let mut manifest = self.manifest.clone();
@@ -181,6 +178,8 @@ impl Log {
     }
 
     fn store(&mut self, manifest: Manifest) -> io::Result<()> {
+        // The names of the files are there before the manifest names them: a disk keeps no order among names.
+        self.disk.sync_folder(&self.folder)?;
         let name = format!("{}.manifest", self.name);
         disk::replace(&*self.disk, &self.folder, &name, manifest.text().as_bytes())?;
         self.manifest = manifest;

@@ -35,19 +35,31 @@ struct File {
     bytes: Vec<u8>,
 }
 
+type Names = BTreeMap<PathBuf, usize>;
 /// A change of names that is one step on the disk.
 type Change = Vec<(PathBuf, Option<usize>)>;
 
+fn apply(change: &Change, names: &mut Names) {
+    for (path, file) in change {
+        match file {
+            Some(file) => names.insert(path.clone(), *file),
+            None => names.remove(path),
+        };
+    }
+}
+
 struct State {
     files: Vec<File>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
+    names: Names,
+    durable_names: Names,
     changes: Vec<Change>,
     operations: u64,
     ends: Ends,
     rng: Rng,
 }
 
+/// A handle; its clones are the same disk.
+#[derive(Clone)]
 pub(crate) struct CrashDisk(Arc<Mutex<State>>);
 
 struct CrashFile {
@@ -98,12 +110,7 @@ impl State {
     }
 
     fn change_names(&mut self, change: Change) {
-        for (path, file) in &change {
-            match file {
-                Some(file) => self.names.insert(path.clone(), *file),
-                None => self.names.remove(path),
-            };
-        }
+        apply(&change, &mut self.names);
         self.changes.push(change);
     }
 
@@ -113,8 +120,8 @@ impl State {
 }
 
 impl CrashDisk {
-    pub(crate) fn new(seed: u64, ends: Ends) -> Arc<CrashDisk> {
-        Arc::new(CrashDisk(Arc::new(Mutex::new(State {
+    pub(crate) fn new(seed: u64, ends: Ends) -> CrashDisk {
+        CrashDisk(Arc::new(Mutex::new(State {
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -122,7 +129,7 @@ impl CrashDisk {
             operations: 0,
             ends,
             rng: Rng::new(seed ^ 0xd15c),
-        }))))
+        })))
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -135,11 +142,6 @@ impl CrashDisk {
         matches!(state.ends, Ends::PowerCut { at } if state.operations >= at)
     }
 
-    /// The same disk under another handle.
-    pub(crate) fn twin(&self) -> Arc<CrashDisk> {
-        Arc::new(CrashDisk(self.0.clone()))
-    }
-
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path)?.read_to_end(&mut bytes)?;
@@ -147,17 +149,12 @@ impl CrashDisk {
     }
 
     /// What the next life finds, on a disk that works.
-    pub(crate) fn left(&self) -> Arc<CrashDisk> {
+    pub(crate) fn left(&self) -> CrashDisk {
         let mut state = lock(&self.0);
         let mut names = state.durable_names.clone();
         for change in state.changes.clone() {
             if state.rng.chance(1, 2) {
-                for (path, file) in change {
-                    match file {
-                        Some(file) => names.insert(path, file),
-                        None => names.remove(&path),
-                    };
-                }
+                apply(&change, &mut names);
             }
         }
         let mut files = Vec::new();
@@ -183,13 +180,11 @@ impl CrashDisk {
         left
     }
 
-    /// The same disk, to end at an operation counted from now.
-    pub(crate) fn ending(&self, ends: Ends) -> Arc<CrashDisk> {
+    /// Makes it end at an operation counted from now.
+    pub(crate) fn end(&self, ends: Ends) {
         let mut state = lock(&self.0);
         state.operations = 0;
         state.ends = ends;
-        drop(state);
-        self.twin()
     }
 }
 
