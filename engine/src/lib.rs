@@ -4,6 +4,8 @@
 //! `command` (the table, checks, locks, functions) -> `keyspace` (tables, entries) and `types` (values) ->
 //! `journal` (the order of writes), which replicas, AOF and backlog read.
 
+use std::sync::Arc;
+
 pub mod admin;
 pub mod allocator;
 pub mod bus;
@@ -66,7 +68,7 @@ pub fn main_with_args(args: &[String]) -> i32 {
             return 1;
         }
     };
-    match start::run(config) {
+    match start::run(config, Arc::new(disk::RealDisk)) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("larder-server: {error}");

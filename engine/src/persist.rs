@@ -23,7 +23,7 @@ pub mod writer;
 
 pub use crate::topology::Lineage;
 
-use crate::disk::{self, Disk, RealDisk};
+use crate::disk;
 use crate::server::Shared;
 use writer::{Policy, Running};
 
@@ -111,10 +111,6 @@ impl Shared {
         self.persist.me.get().and_then(Weak::upgrade)
     }
 
-    fn disk(&self) -> Arc<dyn Disk> {
-        Arc::new(RealDisk)
-    }
-
     fn folder(&self) -> PathBuf {
         PathBuf::from(self.config.get("dir").unwrap_or_else(|| ".".into()))
     }
@@ -192,7 +188,7 @@ pub fn set_lineage(shared: &Shared, lineage: Option<Lineage>) -> std::io::Result
 fn store_lineage(shared: &Shared) -> std::io::Result<()> {
     match shared.persist.lineage_text() {
         Some(text) => {
-            disk::replace(&*shared.disk(), &shared.aof_folder(), LINEAGE_FILE, text.as_bytes())
+            disk::replace(&*shared.disk, &shared.aof_folder(), LINEAGE_FILE, text.as_bytes())
         }
         None => Ok(()),
     }

@@ -9,6 +9,7 @@ use mio::Waker;
 use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::persist::Persist;
@@ -21,6 +22,8 @@ use crate::waiters::Waiters;
 /// Everything shared. Parts lock for themselves, briefly, and never while holding another part's lock.
 pub struct Shared {
     pub config: Config,
+    /// Where persistence writes: the system's disk, or one that a test makes fail.
+    pub disk: Arc<dyn Disk>,
     pub keyspace: Keyspace,
     pub journal: Journal,
     pub waiters: Waiters,

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::cluster::ClusterState;
 use crate::command::{self, info::LARDER_VERSION};
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
@@ -24,8 +25,8 @@ use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
 use crate::{listeners, random};
 
-/// Starts a server and runs it until it is shut down.
-pub fn run(config: Config) -> io::Result<()> {
+/// Starts a server that persists on `disk`, and runs it until it is shut down.
+pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     let threads = usize::try_from(config.int("io-threads", 1)).unwrap_or(1).clamp(1, 64);
     let databases = config.int("databases", 16).clamp(1, 16) as u16;
     let port = config.int("port", 6379) as u16;
@@ -47,6 +48,7 @@ pub fn run(config: Config) -> io::Result<()> {
         .collect::<io::Result<_>>()?;
     let shared = Arc::new(Shared {
         config,
+        disk,
         keyspace: Keyspace::new(databases),
         journal: Journal::default(),
         waiters: Waiters::default(),

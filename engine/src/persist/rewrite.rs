@@ -54,7 +54,7 @@ fn rewrite_now(shared: &Shared, running: &Running, anew: bool) -> io::Result<()>
 }
 
 fn rewrite_once(shared: &Shared, running: &Running, anew: bool) -> io::Result<()> {
-    let disk = shared.disk();
+    let disk = shared.disk.clone();
     let form = Form { aof_base: true, ..Form::default() };
     let mut ticket = 0;
     let begun = snapshot::begin(shared, shared.snapshots.turn(), form, |moment| {

@@ -83,7 +83,7 @@ pub fn save(shared: &Shared) -> io::Result<()> {
 }
 
 fn save_once(shared: &Shared) -> io::Result<Moment> {
-    let (disk, folder, path) = (shared.disk(), shared.folder(), shared.dump_path());
+    let (disk, folder, path) = (shared.disk.clone(), shared.folder(), shared.dump_path());
     let temporary = folder.join(format!("temp-{}.rdb", std::process::id()));
     let begun = snapshot::begin(shared, shared.snapshots.turn(), Form::default(), |_| {});
     let moment = begun.moment.clone();

@@ -27,7 +27,7 @@ pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
     shared.state.loading.store(true, Ordering::Release);
     persist.loading_since_s.store(clock::unix_ms() / 1000, Ordering::Relaxed);
     let wants_log = shared.is_on("appendonly", false);
-    let disk = shared.disk();
+    let disk = shared.disk.clone();
     let mut log = if wants_log {
         let folder = shared.aof_folder();
         let failed = |e: io::Error| format!("{}: {e}", folder.display());
@@ -71,7 +71,7 @@ pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
 /// Loads the snapshot file, if there is one.
 fn dump(shared: &Shared) -> Result<Origin, String> {
     let path = shared.dump_path();
-    let disk = shared.disk();
+    let disk = shared.disk.clone();
     let file = match disk.open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Origin::default()),
@@ -147,7 +147,7 @@ fn spawn_writer(
 
 /// CONFIG SET appendonly yes: the log begins with a base of this moment.
 fn switch_on(shared: &Arc<Shared>) -> io::Result<()> {
-    let disk = shared.disk();
+    let disk = shared.disk.clone();
     let folder = shared.aof_folder();
     disk.make_folder(&folder)?;
     let log = Log::open(disk, &folder, &shared.aof_name())?;
