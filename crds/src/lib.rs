@@ -16,7 +16,7 @@
 //!     aof: {fsync: everysec}
 //!     rdb: {save: [{after: 900s, changes: 1}, {after: 300s, changes: 10}]}
 //!     volume: {size: 2Gi, storageClassName: fast, onDelete: Keep}
-//!   config: {notify-keyspace-events: Ex}
+//!   config: {slowlog-max-len: "1024"}
 //! ```
 //!
 //! Reading order: the spec with its CEL rules, the status, the words of conditions and events, the
