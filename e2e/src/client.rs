@@ -148,7 +148,8 @@ impl Client {
 
     /// A command at one member, whoever owns the key.
     pub async fn call_at(&mut self, address: SocketAddr, arguments: &[&str]) -> Result<Reply> {
-        let mut connection = match self.connections.remove(&address) {
+        let kept = self.connections.remove(&address).filter(Connection::is_open);
+        let mut connection = match kept {
             Some(connection) => connection,
             None => Connection::open(address, self.password.as_deref(), PATIENCE).await?,
         };

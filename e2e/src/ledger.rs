@@ -31,6 +31,8 @@ pub struct Ledger {
     pub acks: Vec<Ack>,
     gap_max: Duration,
     last: Option<Instant>,
+    /// Attempts that were refused or failed.
+    pub failures: usize,
     /// What the last refused or failed attempt said.
     pub last_error: Option<String>,
 }
@@ -188,6 +190,7 @@ async fn write(
         let accepted = matches!(&result, Ok(Reply::Text(ok)) if ok == "OK");
         {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.failures += usize::from(!accepted);
             match result {
                 Ok(_) if accepted => ledger.acknowledge(&key, &value),
                 Ok(other) => ledger.last_error = Some(format!("{other:?}")),

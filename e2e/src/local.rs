@@ -31,6 +31,7 @@ macro_rules! test {
 pub const TESTS: &[Test] = &[
     test!(local_example_forms_and_finds_its_data_again),
     test!(local_primary_killed_writes_resume),
+    test!(local_primary_ended_hands_over),
     test!(local_all_killed_at_once_come_back),
 ];
 
@@ -183,6 +184,47 @@ async fn local_primary_killed_writes_resume() -> Result {
     let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
     println!("      {} writes acknowledged, {} lost", loss.acknowledged, loss.lost.len());
     crate::ensure!(gaps.iter().all(|gap| *gap <= 3000), "writes did not resume within 3 s");
+    local.stop().await
+}
+
+/// A process that is asked to end hands over first: no request fails, and nobody waits long.
+async fn local_primary_ended_hands_over() -> Result {
+    let folder = tempfile::tempdir()?;
+    let file =
+        manifest(folder.path(), &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"}))?;
+    let local = Local::start(&file, &folder.path().join("state")).await?;
+    let writers = local.writers().await?;
+    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    let mut gaps = Vec::new();
+    for round in 0..9 {
+        whole(&local).await?;
+        client.refresh().await?;
+        let range = client.ranges().get(round % 3).context("a shard")?;
+        let primary = *range.members.first().context("a primary")?;
+        let pid = local.pid_of(primary).await?;
+        writers.reset_gaps();
+        crate::sh!("kill", "-TERM", pid)?;
+        eventually("another primary", Duration::from_secs(30), || async {
+            let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+            client.refresh().await?;
+            let same = client.ranges().iter().any(|r| r.members.first() == Some(&primary));
+            crate::ensure!(!same, "{primary} is primary still");
+            crate::ensure!(local.pid_of(primary).await? != pid, "{primary} has not ended");
+            Ok(())
+        })
+        .await?;
+        writers.all_resume(Duration::from_secs(30)).await?;
+        gaps.push(writers.gaps().into_iter().max().unwrap_or_default().as_millis());
+    }
+    println!("      write gaps in ms: {gaps:?}");
+    let ledgers = writers.stop().await;
+    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
+    println!("      {} writes acknowledged, {} lost", loss.acknowledged, loss.lost.len());
+    crate::ensure!(loss.lost.is_empty(), "writes were lost");
+    for ledger in &ledgers {
+        let last = ledger.last_error.as_deref().unwrap_or_default();
+        crate::ensure!(ledger.failures == 0, "{} writes failed: {last}", ledger.failures);
+    }
     local.stop().await
 }
 

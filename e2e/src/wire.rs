@@ -78,6 +78,12 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The server has not closed it, as far as is known here.
+    pub fn is_open(&self) -> bool {
+        let closed = |read: std::io::Result<usize>| !matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+        !closed(self.stream.get_ref().try_read(&mut [0]))
+    }
+
     pub async fn call<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<Reply> {
         let mut request = Vec::new();
         encode(&mut request, arguments);

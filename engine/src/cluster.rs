@@ -73,6 +73,17 @@ impl ClusterState {
         (0..SLOTS).filter(|slot| self.owner(*slot) != NOBODY).count()
     }
 
+    /// The error line that sends a client on whose slot is not served by this member as primary.
+    pub fn redirection(&self, slot: u16) -> Option<String> {
+        if !self.enabled {
+            return None;
+        }
+        let owner = self.owner(slot);
+        let mine = owner == self.my_shard.load(Ordering::Acquire)
+            && self.is_primary.load(Ordering::Acquire);
+        (owner != NOBODY && !mine).then(|| self.moved(slot, owner))
+    }
+
     /// The slot is served by this member's shard.
     pub fn owns(&self, slot: u16) -> bool {
         let mine = self.my_shard.load(Ordering::Acquire);

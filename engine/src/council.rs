@@ -109,6 +109,9 @@ pub enum Event {
     Topology(Arc<Topology>),
     /// Until when this process may acknowledge writes as primary of that shard epoch; 0: not at all.
     Lease { shard: ShardId, epoch: Epoch, until_ms: u64 },
+    /// As primary of that shard epoch, execute nothing more, and say so by `Report::held_epoch`. What was
+    /// executed may still be acknowledged while the lease lasts. A longer lease, or another role, ends it.
+    Hold { shard: ShardId, epoch: Epoch },
     /// What became of a wish.
     Answered { token: u64, outcome: Result<Epoch, String> },
     /// This member leads the council, or does so no longer.
@@ -264,14 +267,16 @@ impl Council {
     /// health changes.
     pub fn report(&mut self, now_ms: u64, report: Report) {
         self.now_ms = now_ms;
+        let held_before = self.report.held_epoch;
         self.report = Report { id: self.me.clone(), boot: self.boot.clone(), ..report };
+        let holds_now = self.report.held_epoch != 0 && self.report.held_epoch != held_before;
         self.report_echo = self.leader.as_ref().map(|(_, stamp, _)| *stamp);
         if self.tenure.is_some() {
             let as_of = Stamp { term: self.term(), at_ms: now_ms };
             self.report_echo = Some(as_of);
             self.seen.heard(&self.me, now_ms, as_of, self.report.clone());
         }
-        if std::mem::take(&mut self.is_polled) {
+        if std::mem::take(&mut self.is_polled) || holds_now {
             self.beat();
             self.turn();
         }
@@ -438,7 +443,7 @@ impl Council {
         let beat = Beat {
             report: self.report.clone(),
             epoch: known.epoch,
-            released: if renew.is_none() { self.holder.released() } else { None },
+            released: self.holder.released().filter(|e| self.report.held_epoch == *e),
             renew,
             echo: self.report_echo,
         };

@@ -196,10 +196,13 @@ impl EventLoop {
         let state = &self.shared.state;
         env.hides_expired = state.is_replica.load(Ordering::Acquire);
         let paused = state.clients_paused_until_ms.load(Ordering::Acquire) > env.now_ms;
+        let (hold, waits) = self.shared.hold.look(executor.mono_ms);
+        self.shared.loops[self.index].held.store(hold, Ordering::Release);
         self.pause = match (paused, state.pause_writes_only.load(Ordering::Acquire)) {
+            (true, false) => Pause::Everybody,
+            _ if waits => Pause::Keyed,
             (false, _) => Pause::Nobody,
             (true, true) => Pause::Writers,
-            (true, false) => Pause::Everybody,
         };
     }
 
@@ -247,6 +250,8 @@ impl EventLoop {
         let limit = self.hot.pubsub_output_bytes_max;
         let Some(conn) = self.conn_of(token, client) else { return };
         conn.out.extend_from_slice(bytes);
+        // Another client's write has served this one: the reply is an acknowledgement like any other.
+        conn.leased |= unblocks && executor.is_leased();
         if !unblocks && limit > 0 && conn.out.len() - conn.sent > limit {
             // It does not read what it subscribed to: cut off, so that others are not slowed.
             self.close(token);

@@ -57,6 +57,8 @@ struct Inner {
     db: Option<u16>,
     /// Bytes to keep behind the end, for partial syncs.
     keep: u64,
+    /// Nothing but requests is appended any more: the end is the last word of a primary that hands over.
+    sealed: bool,
     /// Places of the readers that are under way.
     pins: Vec<Weak<Pin>>,
 }
@@ -111,11 +113,18 @@ impl Journal {
         self.publish(&inner)
     }
 
-    /// Appends a request that belongs to no database (PING, REPLCONF GETACK).
+    /// Appends a request that belongs to no database (PING, REPLCONF GETACK), unless the journal is sealed.
     pub fn append_plain(&self, request: &[impl AsRef<[u8]>]) -> u64 {
         let mut inner = self.lock();
-        inner.write(request);
+        if !inner.sealed {
+            inner.write(request);
+        }
         self.publish(&inner)
+    }
+
+    /// Keeps out, or lets in again, what is no client's request. What clients write is held back elsewhere.
+    pub fn seal(&self, sealed: bool) {
+        self.lock().sealed = sealed;
     }
 
     fn publish(&self, inner: &Inner) -> u64 {

@@ -19,6 +19,7 @@ pub mod event_loop;
 pub mod eviction;
 pub mod expiry;
 pub mod glob;
+pub mod hold;
 pub mod journal;
 pub mod keyspace;
 pub mod lazy;

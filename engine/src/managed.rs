@@ -6,13 +6,17 @@
 //!
 //! The first thing that a primary writes is a mark with its epoch (`LARDER.LINEAGE`): it stands in the
 //! journal, so whoever has the mark has everything from before it, and knows under whom it was written.
+//!
+//! In a handover the old primary holds its clients back from when it executes nothing more until the mark of
+//! the new one comes through its link, and the new one from when it knows of its role until it has its lease.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::clock;
-use crate::member::Local;
+use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
 use crate::server::Shared;
@@ -22,12 +26,30 @@ use crate::topology::{Epoch, Lineage, MemberId, Report, Role, Topology};
 pub const MARK: &str = "larder.lineage";
 /// How often the keys are counted for the report, milliseconds: the count looks at every slot.
 const COUNT_EVERY_MS: u64 = 2_000;
+/// Longest time for which a new primary's clients wait for its lease, and those of an old one for the new
+/// one's mark, milliseconds.
+const HOLD_MS: u64 = 1_500;
+/// A hold that not every loop has taken over by then, because of a long command, is given up, milliseconds.
+const HOLD_BARRIER_MS: u64 = 1_000;
+/// How long a primary that is to end tries to find a successor, and how long it goes on telling its clients who
+/// that is, milliseconds.
+const LEAVE_MS: u64 = 5_000;
+const LINGER_MS: u64 = 1_000;
 
 /// A role to be taken.
 enum Part {
     Primary(Epoch),
-    Replica { host: String, port: u16, epoch: Epoch },
+    Replica {
+        host: String,
+        port: u16,
+        epoch: Epoch,
+    },
     Idle,
+    /// As primary of that epoch: say when nothing more is executed.
+    Hold {
+        epoch: Epoch,
+        number: u64,
+    },
 }
 
 /// What the roles thread and the council's driver both look at.
@@ -43,6 +65,12 @@ struct Now {
     config_error: Option<String>,
     /// `replication.dropped_writes` when this role was taken.
     dropped_before: u64,
+    /// Shard epoch that is to be held for a handover, and that is; 0: none.
+    hold_wanted: Epoch,
+    held: Epoch,
+    /// Shard epoch whose primary we learned to be last, before its lease came.
+    expects: Epoch,
+    leaving: bool,
     keys: u64,
     counted_ms: u64,
 }
@@ -55,6 +83,7 @@ pub struct Engine {
     now: Arc<Mutex<Now>>,
     parts: Mutex<Sender<Part>>,
     shutdowns: AtomicU64,
+    driver: Arc<OnceLock<Handle>>,
 }
 
 fn lock(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
@@ -77,22 +106,43 @@ impl Engine {
             ..Now::default()
         }));
         let (parts, taken) = channel();
-        let roles = Roles { shared: shared.clone(), me: me.clone(), now: now.clone() };
+        let driver = Arc::<OnceLock<Handle>>::default();
+        let roles = Roles {
+            shared: shared.clone(),
+            me: me.clone(),
+            now: now.clone(),
+            driver: driver.clone(),
+        };
         std::thread::Builder::new().name("roles".into()).spawn(move || roles.run(&taken))?;
         let is_witness = shared.config.get("larder-witness").is_some_and(|v| v == "yes");
-        Ok(Arc::new(Engine {
-            shared,
+        let engine = Arc::new(Engine {
+            shared: shared.clone(),
             me,
             is_witness,
             now,
             parts: Mutex::new(parts),
             shutdowns: AtomicU64::new(0),
-        }))
+            driver,
+        });
+        // One engine per server.
+        let _ = shared.managed.set(engine.clone());
+        Ok(engine)
+    }
+
+    /// The mark of that shard epoch has come from the primary: it acts, and held clients can be sent to it.
+    pub fn marked(&self, epoch: Epoch) {
+        let now = lock(&self.now);
+        if now.role == Role::Replica && epoch >= now.epoch {
+            self.shared.end_hold();
+        }
     }
 
     fn take(&self, part: Part) {
         // Whatever comes next, the lease of the role before is over.
-        end_lease(&self.shared, &mut lock(&self.now));
+        let mut now = lock(&self.now);
+        end_lease(&self.shared, &mut now);
+        (now.hold_wanted, now.held) = (0, 0);
+        drop(now);
         // The thread lives as long as we do.
         let _ = self.parts.lock().unwrap_or_else(PoisonError::into_inner).send(part);
     }
@@ -114,6 +164,10 @@ impl Local for Engine {
         }
         let link = replication::info(shared).link;
         let in_sync = now.role == Role::Primary || link.is_some_and(|l| l.up);
+        if now.role != Role::Primary && shared.hold.is_over_time() {
+            // Who is primary is not clear yet: clients are told what is known.
+            shared.end_hold();
+        }
         let dropped = &shared.replication.dropped_writes;
         let is_follower = now.role == Role::Replica && in_sync;
         Report {
@@ -132,21 +186,57 @@ impl Local for Engine {
             config_error: now.config_error.clone(),
             dropped_writes: dropped.load(Ordering::Relaxed).saturating_sub(now.dropped_before),
             dropped_epoch: if is_follower { now.epoch } else { 0 },
+            held_epoch: now.held,
+            leaving: now.leaving,
             ..Report::default()
         }
     }
 
     fn topology_changed(&self, topology: &Arc<Topology>) {
-        lock(&self.now).topology = Some(topology.clone());
+        {
+            let mut now = lock(&self.now);
+            now.topology = Some(topology.clone());
+            let shard = topology.members.get(&self.me).and_then(|m| m.shard);
+            let shard = shard.and_then(|s| topology.shards.get(&s));
+            if let Some(shard) = shard
+                && shard.primary.as_ref() == Some(&self.me)
+                && shard.epoch > now.expects
+            {
+                // From here on clients are sent to us, and the lease is a moment away.
+                now.expects = shard.epoch;
+                self.shared.begin_hold(HOLD_MS);
+            }
+        }
         self.shared.set_topology(topology, &self.me);
     }
 
     fn lease(&self, shard_epoch: Epoch, until_ms: u64) {
         let mut now = lock(&self.now);
         now.lease = (shard_epoch, until_ms);
-        if now.role == Role::Primary && now.epoch == shard_epoch {
-            self.shared.state.lease_until_ms.store(until_ms, Ordering::Release);
+        if now.hold_wanted == shard_epoch {
+            // A handover that was called off.
+            (now.hold_wanted, now.held) = (0, 0);
         }
+        if now.role == Role::Primary && now.epoch == shard_epoch && until_ms > 0 {
+            serve_until(&self.shared, until_ms);
+        }
+    }
+
+    fn hold(&self, shard_epoch: Epoch) {
+        let mut now = lock(&self.now);
+        if now.hold_wanted == shard_epoch {
+            return;
+        }
+        now.hold_wanted = shard_epoch;
+        let number = self.shared.begin_hold(HOLD_MS);
+        let part = Part::Hold { epoch: shard_epoch, number };
+        // The thread lives as long as we do.
+        let _ = self.parts.lock().unwrap_or_else(PoisonError::into_inner).send(part);
+    }
+
+    fn attach(&self, driver: Handle) {
+        // There is one driver.
+        let _ = self.driver.set(driver);
     }
 
     fn become_primary(&self, shard_epoch: Epoch) {
@@ -197,32 +287,117 @@ impl Local for Engine {
     }
 }
 
+/// A primary's lease has become longer: its clients are served.
+fn serve_until(shared: &Shared, until_ms: u64) {
+    shared.journal.seal(false);
+    shared.state.lease_until_ms.store(until_ms, Ordering::Release);
+    shared.end_hold();
+}
+
+/// Before the process ends: a primary sees to it that another member takes over, and tells its clients for a
+/// while who that is. Bounded by `LEAVE_MS` and `LINGER_MS`; a shard without an able replica is not held up.
+pub fn leave(shared: &Shared) {
+    let Some(engine) = shared.managed.get() else { return };
+    let was_primary = {
+        let mut now = lock(&engine.now);
+        now.leaving = true;
+        now.role == Role::Primary
+    };
+    let Some(driver) = engine.driver.get().filter(|_| was_primary) else { return };
+    let until = clock::monotonic_ms() + LEAVE_MS;
+    let mut answer = driver.leave();
+    let is_over = || clock::monotonic_ms() >= until;
+    // Its replicas may be ending, too: then there is nobody to wait for.
+    while shared.replication.peers().iter().any(|p| p.is_online()) && !is_over() {
+        match answer.recv_timeout(Duration::from_millis(20)) {
+            Ok(Ok(())) => {
+                await_successor(shared, is_over);
+                return;
+            }
+            Ok(Err(why)) => {
+                tracing::info!(why, "nobody takes over yet");
+                std::thread::sleep(Duration::from_millis(50));
+                answer = driver.leave();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+    tracing::warn!("no replica took over: the shard fails over when this process is gone");
+}
+
+/// Another member was made primary: clients are held until it acts, and sent to it for a while.
+fn await_successor(shared: &Shared, is_over: impl Fn() -> bool) {
+    while shared.hold.is_on() && !is_over() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    tracing::info!("another member is primary");
+    std::thread::sleep(Duration::from_millis(LINGER_MS));
+}
+
 /// Takes the roles, one after the other.
 struct Roles {
     shared: Arc<Shared>,
     me: MemberId,
     now: Arc<Mutex<Now>>,
+    driver: Arc<OnceLock<Handle>>,
 }
 
 impl Roles {
     fn run(&self, taken: &Receiver<Part>) {
         while let Ok(mut part) = taken.recv() {
             // Of several decisions only the last one still holds.
-            while let Ok(newer) = taken.try_recv() {
+            // (A hold follows the role that it is about.)
+            while !matches!(part, Part::Hold { .. })
+                && let Ok(newer) = taken.try_recv()
+            {
+                if let Part::Hold { .. } = newer {
+                    self.act(part);
+                }
                 part = newer;
             }
-            match part {
-                Part::Primary(epoch) => self.lead(epoch),
-                Part::Replica { host, port, epoch } => {
-                    self.set(Role::Replica, epoch);
-                    tracing::info!(host, port, epoch, "following the shard's primary");
-                    replication::follow(&self.shared, &host, port);
-                }
-                Part::Idle => {
-                    self.set(Role::None, 0);
-                    replication::rest(&self.shared);
+            self.act(part);
+        }
+    }
+
+    fn act(&self, part: Part) {
+        match part {
+            Part::Primary(epoch) => self.lead(epoch),
+            Part::Replica { host, port, epoch } => {
+                self.set(Role::Replica, epoch);
+                tracing::info!(host, port, epoch, "following the shard's primary");
+                replication::follow(&self.shared, &host, port);
+                let lineage = persist::lineage(&self.shared);
+                if lineage.is_some_and(|l| l.epoch >= epoch) {
+                    self.shared.end_hold();
                 }
             }
+            Part::Idle => {
+                self.set(Role::None, 0);
+                replication::rest(&self.shared);
+            }
+            Part::Hold { epoch, number } => self.hold(epoch, number),
+        }
+    }
+
+    /// Waits until no loop executes anything for a client any more, and tells the council so.
+    fn hold(&self, epoch: Epoch, number: u64) {
+        let until = clock::monotonic_ms() + HOLD_BARRIER_MS;
+        while !self.shared.is_held_by_all(number) {
+            if clock::monotonic_ms() >= until || lock(&self.now).hold_wanted != epoch {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let mut now = lock(&self.now);
+        if now.hold_wanted != epoch || now.role != Role::Primary || now.epoch != epoch {
+            return;
+        }
+        self.shared.journal.seal(true);
+        now.held = epoch;
+        drop(now);
+        if let Some(driver) = self.driver.get() {
+            driver.look();
         }
     }
 
@@ -251,8 +426,8 @@ impl Roles {
         }
         self.set(Role::Primary, epoch);
         let now = lock(&self.now);
-        if now.lease.0 == epoch && now.epoch == epoch {
-            shared.state.lease_until_ms.store(now.lease.1, Ordering::Release);
+        if now.lease.0 == epoch && now.epoch == epoch && now.lease.1 > 0 {
+            serve_until(shared, now.lease.1);
         }
         tracing::info!(epoch, "acting as primary");
     }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::topology::{Epoch, MemberId, Report, Topology};
 
@@ -30,6 +31,11 @@ pub trait Local: Send + Sync + 'static {
     /// As primary of `shard_epoch`, writes may be acknowledged until that moment of
     /// `clock::monotonic_ms`, compared when they are acknowledged; 0: not at all.
     fn lease(&self, shard_epoch: Epoch, until_ms: u64);
+    /// As primary of `shard_epoch`, execute nothing more until a longer lease or another role comes. Once
+    /// that is so, `report` says it, and the driver is told to look (`Handle::look`).
+    fn hold(&self, shard_epoch: Epoch);
+    /// How the data engine reaches its driver.
+    fn attach(&self, _driver: Handle) {}
     /// Act as primary of that epoch; writes wait for the lease.
     fn become_primary(&self, shard_epoch: Epoch);
     /// Follow that primary, whatever was before.
@@ -40,6 +46,35 @@ pub trait Local: Send + Sync + 'static {
     fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)>;
     /// Shut down in good order.
     fn shutdown(&self);
+}
+
+/// What the data engine says to its driver.
+enum Said {
+    /// The report has changed in a way that others wait for.
+    Look,
+    /// This process is about to end: somebody else is to be primary. Answered when that is decided, or
+    /// with the reason why it is not.
+    Leave(std::sync::mpsc::Sender<Result<(), String>>),
+}
+
+/// The data engine's way to its driver, from any thread.
+#[derive(Clone)]
+pub struct Handle(mpsc::UnboundedSender<Said>);
+
+impl Handle {
+    /// The report has changed: the council is told at once.
+    pub fn look(&self) {
+        // A driver that has ended needs no word.
+        let _ = self.0.send(Said::Look);
+    }
+
+    /// Asks for a handover, since this process is about to end. The answer comes when the council has
+    /// decided: nothing, or the reason why nobody takes over. It hangs up when the driver has ended.
+    pub fn leave(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let _ = self.0.send(Said::Leave(answer));
+        answered
+    }
 }
 
 /// How a member takes part.

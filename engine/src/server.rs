@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use mio::Waker;
 
@@ -10,8 +10,10 @@ use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
+use crate::managed::Engine;
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
@@ -40,6 +42,9 @@ pub struct Shared {
     pub persist: Persist,
     pub replication: Replication,
     pub state: State,
+    pub hold: Hold,
+    /// The council's side of a managed member, once it runs.
+    pub managed: OnceLock<Arc<Engine>>,
     pub cluster: ClusterState,
     /// 40 hex digits, new at each start.
     pub run_id: String,
@@ -129,6 +134,8 @@ impl State {
 pub struct LoopHandle {
     pub mail: Mutex<Vec<Mail>>,
     pub waker: Waker,
+    /// Number of the hold that the loop's present turn knows of.
+    pub held: AtomicU64,
 }
 
 /// What a loop is told by others.
@@ -324,10 +331,5 @@ impl Shared {
     /// Publishes to the subscribers of this member.
     pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
         self.pubsub.publish(channel, message, |client, bytes| self.deliver(client, bytes, false))
-    }
-
-    /// Tells every loop to look at its waiting clients again.
-    pub fn wake_loops(&self) {
-        self.loops.iter().for_each(|l| l.send(Mail::Look));
     }
 }

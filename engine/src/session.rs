@@ -143,6 +143,8 @@ pub struct Session {
     pub after: After,
     /// Journal offset after this client's last write, for WAIT and for fsync always.
     pub last_write: u64,
+    /// Something was executed under the primary's lease since the last flush.
+    pub leased: bool,
     /// Properties a link to a replica told by REPLCONF.
     pub replica: crate::replication::PeerState,
 }
@@ -170,6 +172,7 @@ impl Session {
             wait: None,
             after: After::Continue,
             last_write: 0,
+            leased: false,
             replica: crate::replication::PeerState::default(),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use mio::{Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,6 +15,7 @@ use crate::command::{self, info::LARDER_VERSION};
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::event_loop::{EventLoop, WAKER};
+use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::persist::{self, Persist, start::Goodbye};
@@ -23,7 +24,7 @@ use crate::replication::{self, Replication};
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
-use crate::{listeners, random};
+use crate::{listeners, managed, random};
 
 /// Starts a server that persists on `disk`, and runs it until it is shut down.
 pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
@@ -43,7 +44,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         .iter()
         .map(|poll| {
             let waker = Waker::new(poll.registry(), Token(WAKER))?;
-            Ok(LoopHandle { mail: Mutex::default(), waker })
+            Ok(LoopHandle { mail: Mutex::default(), waker, held: AtomicU64::new(0) })
         })
         .collect::<io::Result<_>>()?;
     let shared = Arc::new(Shared {
@@ -63,6 +64,8 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         persist: Persist::default(),
         replication: Replication::default(),
         state: State::default(),
+        hold: Hold::default(),
+        managed: OnceLock::new(),
         cluster,
         run_id: random::hex(40),
         started_ms: clock::unix_ms(),
@@ -100,13 +103,17 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT end the server as SHUTDOWN does.
+/// SIGTERM and SIGINT end the server as SHUTDOWN does; at SIGTERM, when this one process is to go, a managed
+/// primary hands over first.
 fn end_on_signals(shared: &Arc<Shared>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let shared = shared.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!(signal, "asked to end");
+            if signal == SIGTERM {
+                managed::leave(&shared);
+            }
             if persist::start::shut_down(&shared, Goodbye::AsConfigured, false).is_ok() {
                 return;
             }

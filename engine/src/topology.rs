@@ -136,6 +136,12 @@ pub struct Report {
     pub dropped_writes: u64,
     /// Shard epoch under which those writes were dropped.
     pub dropped_epoch: Epoch,
+    /// As primary of this shard epoch it executes nothing more, for a handover: its lineage is final. 0: none.
+    #[serde(default)]
+    pub held_epoch: Epoch,
+    /// It is about to end, and is appointed only where nobody else can be.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +164,7 @@ pub enum Change {
     Assign { shard: ShardId, slots: Vec<SlotRange> },
     /// Makes `to` the primary of `shard`; applied only while the shard's epoch is still `expected`.
     /// As a wish it is a handover: the council stops the old primary first, and `to` must have all of
-    /// its writes.
+    /// its writes. An empty `to` leaves the choice to the council.
     Promote {
         shard: ShardId,
         to: MemberId,

@@ -62,6 +62,7 @@ struct Engine {
 struct State {
     role: Role,
     lease: (u64, u64),
+    held: u64,
     follows: Option<(String, u16)>,
     topology: Option<Arc<Topology>>,
     has_data: bool,
@@ -71,7 +72,8 @@ struct State {
 impl Engine {
     fn acknowledges(&self) -> bool {
         let state = self.state.lock().unwrap();
-        state.role == Role::Primary && monotonic_ms() < state.lease.1
+        let executes = state.held != state.lease.0;
+        state.role == Role::Primary && executes && monotonic_ms() < state.lease.1
     }
 }
 
@@ -79,7 +81,8 @@ impl Local for Engine {
     fn report(&self) -> Report {
         let mut state = self.state.lock().unwrap();
         let mut journal = self.journal.lock().unwrap();
-        if state.role == Role::Primary && monotonic_ms() < state.lease.1 {
+        let executes = state.held != state.lease.0;
+        if state.role == Role::Primary && executes && monotonic_ms() < state.lease.1 {
             journal.epoch = state.lease.0;
             journal.offset += 1;
         }
@@ -93,13 +96,19 @@ impl Local for Engine {
             offset: journal.offset,
         });
         let (role, in_sync) = (state.role, state.role == Role::Replica);
-        Report { name: self.name.clone(), role, in_sync, lineage, ..Report::default() }
+        let held_epoch = state.held;
+        Report { name: self.name.clone(), role, in_sync, lineage, held_epoch, ..Report::default() }
     }
     fn topology_changed(&self, topology: &Arc<Topology>) {
         self.state.lock().unwrap().topology = Some(topology.clone());
     }
     fn lease(&self, shard_epoch: u64, until_ms: u64) {
-        self.state.lock().unwrap().lease = (shard_epoch, until_ms);
+        let mut state = self.state.lock().unwrap();
+        state.lease = (shard_epoch, until_ms);
+        state.held = 0;
+    }
+    fn hold(&self, shard_epoch: u64) {
+        self.state.lock().unwrap().held = shard_epoch;
     }
     fn become_primary(&self, _: u64) {
         self.state.lock().unwrap().role = Role::Primary;

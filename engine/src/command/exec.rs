@@ -54,6 +54,13 @@ impl<'s> Executor<'s> {
         Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0 }
     }
 
+    /// This member answers for its keys under a lease.
+    pub fn is_leased(&self) -> bool {
+        let state = &self.shared.state;
+        state.lease_until_ms.load(Ordering::Acquire) != u64::MAX
+            && !state.is_replica.load(Ordering::Acquire)
+    }
+
     /// Runs one request. `hint` is hash and slot of its first key, where the caller has them.
     pub fn run(
         &mut self,
@@ -152,7 +159,7 @@ impl<'s> Executor<'s> {
     /// Everything that can refuse a request before it runs.
     fn check(
         &mut self,
-        session: &Session,
+        session: &mut Session,
         command: &'static Command,
         args: &[&[u8]],
         hint: Option<(u64, u16)>,
@@ -184,6 +191,9 @@ impl<'s> Executor<'s> {
             _ => None,
         };
         self.shared.route(session, command, args, slot)?;
+        if !matches!(command.keys, Keys::None) || command.is(flag::WRITE) {
+            self.check_lease(session)?;
+        }
         if command.is(flag::WRITE) {
             self.check_write(command, args)?;
         } else if command.name == "exec" {
@@ -192,15 +202,30 @@ impl<'s> Executor<'s> {
         Ok(())
     }
 
+    /// A primary that the council manages answers for its keys only while its lease holds, reads too: another
+    /// one may have written meanwhile.
+    #[inline]
+    fn check_lease(&self, session: &mut Session) -> Result<(), String> {
+        let state = &self.shared.state;
+        let lease = state.lease_until_ms.load(Ordering::Acquire);
+        if lease == u64::MAX || state.is_replica.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.mono_ms >= lease {
+            return Err("CLUSTERDOWN The primary's lease has ended".into());
+        }
+        if self.shared.hold.is_on() {
+            return Err("CLUSTERDOWN The shard's primary is changing".into());
+        }
+        session.leased = true;
+        Ok(())
+    }
+
     /// May this member take writes now, and is there room?
     fn check_write(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
         let state = &self.shared.state;
         if let Some(error) = state.refuses_write() {
             return Err(error);
-        }
-        let lease = state.lease_until_ms.load(Ordering::Acquire);
-        if lease != u64::MAX && self.mono_ms >= lease {
-            return Err("CLUSTERDOWN The primary's lease has ended".into());
         }
         if command.is(flag::DENYOOM) && self.shared.config.maxmemory() > 0 {
             self.check_room(command, args)?;
@@ -231,8 +256,12 @@ impl<'s> Executor<'s> {
     }
 
     /// What was checked when the commands were queued may hold no more: a lost lease, a moved slot.
-    fn check_queue(&mut self, session: &Session) -> Result<(), String> {
-        let Some(queue) = session.queue.as_ref().filter(|q| !q.aborted) else { return Ok(()) };
+    fn check_queue(&mut self, session: &mut Session) -> Result<(), String> {
+        if session.queue.as_ref().is_none_or(|q| q.aborted) {
+            return Ok(());
+        }
+        self.check_lease(session)?;
+        let Some(queue) = &session.queue else { return Ok(()) };
         let mut common = None;
         for (command, args) in &queue.commands {
             let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();

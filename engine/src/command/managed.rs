@@ -22,8 +22,12 @@ fn mark(ctx: &mut Ctx<'_, '_>) {
     }
     match serde_json::from_slice::<Lineage>(ctx.args[1]) {
         Ok(lineage) => {
+            let epoch = lineage.epoch;
             if let Err(error) = persist::set_lineage(ctx.shared, Some(lineage)) {
                 tracing::error!(%error, "cannot write the lineage");
+            }
+            if let Some(engine) = ctx.shared.managed.get() {
+                engine.marked(epoch);
             }
             ctx.reply.ok();
         }

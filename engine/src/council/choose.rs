@@ -65,6 +65,7 @@ pub(super) fn choose(
         (
             lineage(r),
             r.disk_error.is_none(),
+            !r.leaving,
             was_in_sync(c, r),
             r.in_sync,
             shard.primary.as_ref() == Some(c.id),

@@ -1,14 +1,18 @@
 //! A planned change of primary: the old one stops first, and the new one has all of its writes.
 //!
-//! The leader grants nothing more and asks the primary to give up its lease (`Release`). Once it says
-//! that it has, or the lease is over by the clock, and the successor's lineage has reached the
-//! primary's, the `Promote` goes into the log. The pause is three messages and what the replica lags;
-//! when it does not come about within `handover_ms`, it is called off and the primary goes on.
+//! The leader grants nothing more and asks the primary to hold (`Release`): to execute nothing more, which it
+//! says together with its final lineage. Once the successor's lineage has reached that one, the `Promote`
+//! goes into the log. Who was held meanwhile is sent on to the new primary. When it does not come about
+//! within `handover_ms`, it is called off (`Resume`), and the primary goes on under a new grant.
+//!
+//! The held primary may still acknowledge what it had executed, under the lease that it has: all of that is
+//! in its final lineage, and so in the successor's. Should the leader be lost, the next one waits for that
+//! lease like for any other.
 
 use super::Council;
 use super::choose::lineage_of;
 use super::message::{Body, Stamp};
-use crate::topology::{Change, Epoch, MemberId, Shard, ShardId, Topology};
+use crate::topology::{Change, Epoch, Lineage, Member, MemberId, Report, Shard, ShardId, Topology};
 
 pub(super) struct Handover {
     to: MemberId,
@@ -28,6 +32,7 @@ impl Council {
         to: MemberId,
         expected: Epoch,
     ) {
+        let to = if to.is_empty() { self.best_successor(id).unwrap_or_default() } else { to };
         let outcome = self.may_hand_over(id, &to, expected);
         let Some(tenure) = self.tenure.as_mut().filter(|_| outcome == Ok(None)) else {
             let outcome = outcome.map(Option::unwrap_or_default);
@@ -38,6 +43,27 @@ impl Council {
         let handover = Handover { to, epoch: expected, started_ms, asked_ms, from, token };
         tenure.handovers.insert(id, handover);
         self.lead();
+    }
+
+    /// The replica that can take over soonest: in sync, there, staying, with the most of the journal.
+    fn best_successor(&self, id: ShardId) -> Option<MemberId> {
+        let topology = self.consensus.as_ref().map(|c| &c.machine)?;
+        let shard = topology.shards.get(&id)?;
+        let able = topology.members_of(id).into_iter().filter(|m| {
+            let in_set = shard.in_sync.contains_key(&m.id) && shard.primary.as_ref() != Some(&m.id);
+            in_set && self.can_take_over(&m.id)
+        });
+        let rank = |m: &&Member| {
+            let report = self.seen.get(&m.id).map(|s| &s.report);
+            report.and_then(|r| lineage_of(topology, id, r)).map(Lineage::rank)
+        };
+        able.max_by_key(rank).map(|m| m.id.clone())
+    }
+
+    fn can_take_over(&self, member: &MemberId) -> bool {
+        let able = |r: &Report| r.in_sync && !r.loading && !r.leaving && r.disk_error.is_none();
+        self.seen.get(member).is_some_and(|s| able(&s.report))
+            && self.seen.is_live(member, self.now_ms, &self.settings)
     }
 
     /// `Ok(Some(epoch))`: there is nothing to do.
@@ -55,13 +81,14 @@ impl Council {
         if shard.epoch != expected {
             return Err(format!("the shard is at epoch {}", shard.epoch));
         }
+        if to.is_empty() {
+            return Err(format!("no replica of shard {id} is in sync and stays"));
+        }
         if topology.members.get(to).is_none_or(|m| m.shard != Some(id)) {
             return Err(format!("{to} is no member of shard {id}"));
         }
-        let seen = self.seen.get(to).map(|s| &s.report);
-        let is_able = seen.is_some_and(|r| r.in_sync && !r.loading && r.disk_error.is_none());
-        if !is_able || !self.seen.is_live(to, self.now_ms, &self.settings) {
-            return Err(format!("{to} is not in sync with the primary"));
+        if !self.can_take_over(to) {
+            return Err(format!("{to} is not in sync with the primary, or about to end"));
         }
         if self.tenure.as_ref().is_some_and(|t| t.handovers.contains_key(&id)) {
             return Err("a handover of the shard is under way".into());
@@ -93,45 +120,35 @@ impl Council {
         };
         let is_asked = self.now_ms < handover.asked_ms + self.settings.beat_ms / 2;
         let (to, started_ms) = (handover.to.clone(), handover.started_ms);
-        if is_over || !self.seen.is_live(&to, self.now_ms, &self.settings) {
+        let is_live = |m: &MemberId| self.seen.is_live(m, self.now_ms, &self.settings);
+        let released = tenure.released.contains_key(&id);
+        if is_over || !is_live(&to) || !released && !is_live(&primary) {
             self.call_off(id, "the replica did not catch up in time");
             return;
         }
         if !is_asked {
             handover.asked_ms = self.now_ms;
         }
-        let fence_ms = tenure.fence_ms(id, shard, self.settings.lease_wait_ms);
-        let released = tenure.released.contains_key(&id);
         if !is_asked && !released {
             // The stamp comes first: what the primary says next is known to be an answer.
             self.send_heard(&primary, false);
             let epoch = shard.epoch;
             if primary == self.me {
-                let resume_at = self.now_ms + self.settings.handover_ms * 11 / 10;
-                if self.holder.release(id, epoch, resume_at) {
-                    self.tell_lease();
-                    if let Some(tenure) = &mut self.tenure {
-                        tenure.released.insert(id, (epoch, self.now_ms));
-                    }
-                }
+                self.release(id, epoch, self.term());
             } else {
                 self.send(&primary, Body::Release { shard: id, epoch });
             }
         }
-        if self.now_ms < fence_ms {
+        if !released {
             return;
         }
-        let term = self.term();
-        let spoke = |member: &MemberId| {
-            let is_current = |as_of: Stamp| as_of.term == term && as_of.at_ms > fence_ms;
-            self.seen.get(member).filter(|s| is_current(s.as_of) && s.at_ms >= started_ms)
-        };
-        let told = spoke(&primary).zip(spoke(&to));
         let lineage = |s: &super::detect::Seen| lineage_of(topology, id, &s.report).cloned();
+        let told = self.seen.get(&primary).zip(self.seen.get(&to));
         let complete = told.and_then(|(old, new)| {
             let (had, has) = (lineage(old), lineage(new));
+            let is_final = old.report.held_epoch == shard.epoch && old.at_ms >= started_ms;
             let is_complete = has.as_ref().map(|l| l.rank()) >= had.as_ref().map(|l| l.rank());
-            is_complete.then(|| (new.report.boot.clone(), has))
+            (is_final && is_complete).then(|| (new.report.boot.clone(), has))
         });
         match complete {
             Some((boot, lineage)) => {
@@ -146,11 +163,8 @@ impl Council {
                     }
                 }
             }
-            None if !is_asked => {
-                self.send_heard(&primary, true);
-                self.send_heard(&to, true);
-            }
-            None => {}
+            // Asked anew with every answer: the replica is a message or two behind, and clients wait.
+            None => self.send_heard(&to, true),
         }
     }
 
@@ -159,6 +173,13 @@ impl Council {
         tenure.released.remove(&id);
         if let Some(handover) = tenure.handovers.remove(&id) {
             self.answer(handover.from, handover.token, Err(why.to_owned()));
+            let shard = self.known.as_ref().and_then(|k| k.shards.get(&id));
+            let Some(primary) = shard.and_then(|s| s.primary.clone()) else { return };
+            if primary != self.me {
+                self.send(&primary, Body::Resume { shard: id, epoch: handover.epoch });
+            } else if self.holder.resume() {
+                self.beat();
+            }
         }
     }
 }

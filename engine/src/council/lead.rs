@@ -110,9 +110,6 @@ impl Tenure {
         if shard.epoch == 0 {
             return 0;
         }
-        if let Some((_, at_ms)) = self.released.get(&id).filter(|(e, _)| *e == shard.epoch) {
-            return *at_ms;
-        }
         let last_ms = self.granted.get(&id).copied().unwrap_or(0);
         last_ms.max(self.since_ms) + lease_wait_ms
     }

@@ -18,7 +18,14 @@ pub(super) struct Holder {
     sent: BTreeMap<u64, u64>,
     until_ms: u64,
     /// Given up for a handover; asked for again at that time if nothing came of it.
-    released: Option<(Epoch, u64)>,
+    released: Option<Released>,
+}
+
+struct Released {
+    epoch: Epoch,
+    resume_at: u64,
+    /// Term of the leader that asked for it.
+    term: u64,
 }
 
 impl Holder {
@@ -52,7 +59,7 @@ impl Holder {
     /// The next renewal to send, if this process is a primary that wants to stay one.
     pub(super) fn renew(&mut self, now_ms: u64, boot: &str) -> Option<Renewal> {
         let (shard, epoch) = self.acting?;
-        if self.released.is_some_and(|(_, resume_at)| now_ms < resume_at) {
+        if self.released.as_ref().is_some_and(|r| now_ms < r.resume_at) {
             return None;
         }
         self.released = None;
@@ -77,18 +84,35 @@ impl Holder {
         longer
     }
 
-    /// Gives the lease up: grants under way no longer count. `true` when it was this one's to give.
-    pub(super) fn release(&mut self, shard: ShardId, epoch: Epoch, resume_at: u64) -> bool {
+    /// Stops for a handover: no more renewals, and grants under way no longer count. What was executed may
+    /// still be acknowledged under the lease that there is. `true` when it was this one's to give and is news.
+    pub(super) fn release(
+        &mut self,
+        shard: ShardId,
+        epoch: Epoch,
+        resume_at: u64,
+        term: u64,
+    ) -> bool {
         if self.acting != Some((shard, epoch)) {
             return false;
         }
         self.sent.clear();
-        self.until_ms = 0;
-        self.released = Some((epoch, resume_at));
-        true
+        let is_news = self.released.is_none();
+        self.released = Some(Released { epoch, resume_at, term });
+        is_news
+    }
+
+    /// The handover was called off, or whoever wanted it leads no more. Only a new grant lets it go on.
+    pub(super) fn resume(&mut self) -> bool {
+        self.released.take().is_some()
+    }
+
+    /// Released for a leader of an earlier term than this one.
+    pub(super) fn is_released_before(&self, term: u64) -> bool {
+        self.released.as_ref().is_some_and(|r| r.term < term)
     }
 
     pub(super) fn released(&self) -> Option<Epoch> {
-        self.released.map(|(epoch, _)| epoch)
+        self.released.as_ref().map(|r| r.epoch)
     }
 }

@@ -35,8 +35,13 @@ pub enum Body {
         token: u64,
         outcome: Result<Epoch, String>,
     },
-    /// The leader asks a primary to give up its lease now: a handover is wanted.
+    /// The leader asks a primary to stop executing now: a handover is wanted.
     Release {
+        shard: ShardId,
+        epoch: Epoch,
+    },
+    /// The handover was called off: the primary may ask for its lease again.
+    Resume {
         shard: ShardId,
         epoch: Epoch,
     },
@@ -49,7 +54,7 @@ pub struct Beat {
     pub epoch: Epoch,
     /// Set by a primary that wants its lease prolonged.
     pub renew: Option<Renewal>,
-    /// Shard epoch whose lease the sender has given up for good.
+    /// Shard epoch under which the sender executes nothing more; the report's lineage is final.
     pub released: Option<Epoch>,
     /// The newest `Heard` that the sender has seen: the report is younger than that.
     pub echo: Option<Stamp>,

@@ -45,7 +45,7 @@ impl Settings {
             grace_ms: ms * 10,
             voter_silence_ms: ms * 30,
             sync_lag_ms: ms * 2,
-            handover_ms: ms * 3,
+            handover_ms: ms,
             tick_ms: ms / 40,
             election_ticks: 12,
             heartbeat_ticks: 3,

@@ -7,7 +7,7 @@ use super::lead::Tenure;
 use super::message::{Beat, Body, Heard, Message, Stamp};
 use super::record::{Record, Saved};
 use super::{Council, Event, KNOWN_WRITES_MAX, is_same_cluster};
-use crate::topology::{Change, MemberId, Topology};
+use crate::topology::{Change, Epoch, MemberId, ShardId, Topology};
 
 impl Council {
     /// A message from a member, whose identity the transport vouches for.
@@ -36,9 +36,11 @@ impl Council {
             }
             Body::Outcome { token, outcome } => self.answered(token, outcome),
             Body::Release { shard, epoch } => {
-                let resume_at = self.now_ms + self.settings.handover_ms * 11 / 10;
-                if self.holder.release(shard, epoch, resume_at) {
-                    self.tell_lease();
+                let term = self.leader.as_ref().map_or(0, |(_, stamp, _)| stamp.term);
+                self.release(shard, epoch, term);
+            }
+            Body::Resume { shard, epoch } => {
+                if self.holder.acting() == Some((shard, epoch)) && self.holder.resume() {
                     self.beat();
                 }
             }
@@ -95,6 +97,9 @@ impl Council {
         if let Some(known) = known.filter(|k| heard.epoch < k.epoch) {
             self.send(from, Body::Topology(Box::new(Topology::clone(&known))));
         }
+        if self.holder.is_released_before(heard.stamp.term) && self.holder.resume() {
+            self.beat();
+        }
         if self.leader.as_ref().is_none_or(|(_, stamp, _)| *stamp <= heard.stamp) {
             self.leader = Some((heard.leader, heard.stamp, self.now_ms));
         }
@@ -143,6 +148,14 @@ impl Council {
             if after.is_some() {
                 self.beat();
             }
+        }
+    }
+
+    /// Stops executing, for a handover that the leader of `term` wants.
+    pub(super) fn release(&mut self, shard: ShardId, epoch: Epoch, term: u64) {
+        let resume_at = self.now_ms + self.settings.handover_ms * 11 / 10;
+        if self.holder.release(shard, epoch, resume_at, term) {
+            self.events.push(Event::Hold { shard, epoch });
         }
     }
 

@@ -101,7 +101,7 @@ impl EventLoop {
             pending: false,
             stalled: false,
             gate: 0,
-            wrote: false,
+            leased: false,
             closing: false,
             read_closed: false,
         }));

@@ -154,8 +154,8 @@ impl EventLoop {
             }
         }
         conn.out = reply.out;
+        conn.leased |= std::mem::take(&mut conn.session.leased);
         if conn.session.last_write != 0 {
-            conn.wrote = true;
             if self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire) {
                 conn.gate = conn.session.last_write;
             }

@@ -29,8 +29,8 @@ pub(super) struct Conn {
     pub(super) stalled: bool,
     /// Replies wait until the journal is durable up to here.
     pub(super) gate: u64,
-    /// The client wrote since its last flush: its replies count as acknowledgements.
-    pub(super) wrote: bool,
+    /// Requests were executed under the primary's lease since the last flush.
+    pub(super) leased: bool,
     pub(super) closing: bool,
     /// The client has closed its side: a read must go on until the end of the stream, since no
     /// further event will tell of it.

@@ -1,12 +1,14 @@
-//! Whom CLIENT PAUSE holds back.
+//! Whom CLIENT PAUSE holds back, and a change of the shard's primary.
 
-use crate::command::{Command, flag};
+use crate::command::{Command, Keys, flag};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
     Nobody,
     Writers,
     Everybody,
+    /// The shard's primary changes: see `crate::hold`.
+    Keyed,
 }
 
 impl Pause {
@@ -19,6 +21,12 @@ impl Pause {
             Pause::Nobody => false,
             Pause::Writers => may_write(),
             Pause::Everybody => command.is_none_or(|c| c.name != "client"),
+            // WAIT writes into the journal, to ask the replicas.
+            Pause::Keyed => command.is_some_and(|c| {
+                !matches!(c.keys, Keys::None)
+                    || c.is(flag::WRITE)
+                    || matches!(c.name, "exec" | "wait")
+            }),
         }
     }
 }

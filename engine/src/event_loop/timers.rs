@@ -49,8 +49,10 @@ impl EventLoop {
         if self.accept_failed {
             (0..self.listeners.len()).for_each(|at| self.accept(at));
         }
-        self.sweep.run(executor);
-        crate::eviction::tick(&self.shared, &executor.env);
+        if !self.shared.hold.is_on() {
+            self.sweep.run(executor);
+            crate::eviction::tick(&self.shared, &executor.env);
+        }
         if self.index == 0 {
             crate::command::info::sample(&self.shared, mono);
         }

@@ -48,14 +48,14 @@ impl EventLoop {
             self.waiting.insert(token);
             return;
         }
-        if conn.wrote {
-            // A lease that ended since the write ran: its reply would be an acknowledgement too late.
+        if conn.leased {
+            // A lease that ended since the request ran: its reply would be an acknowledgement too late.
             let lease = self.shared.state.lease_until_ms.load(Ordering::Acquire);
             if lease != u64::MAX && clock::monotonic_ms() >= lease {
                 self.close(token);
                 return;
             }
-            conn.wrote = false;
+            conn.leased = false;
         }
         while conn.sent < conn.out.len() {
             match conn.stream.write(&conn.out[conn.sent..]) {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Local, Managed, random_hex};
+use super::{Handle, Local, Managed, Said, random_hex};
 use crate::bus::link::{Dialer, Link};
 use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
@@ -20,7 +20,7 @@ use crate::council::message::Message;
 use crate::council::record::{Batch, Saved};
 use crate::council::settings::Settings;
 use crate::council::{Council, Event};
-use crate::topology::{Epoch, MemberId, Report, Topology};
+use crate::topology::{Change, Epoch, MemberId, Report, Topology};
 
 /// What comes in and is not yet taken up; senders wait when it is full.
 const INBOX_MAX: usize = 4096;
@@ -52,6 +52,8 @@ struct Driver {
     /// Answers that wait for the disk, and for the council.
     until_durable: VecDeque<(u64, oneshot::Sender<Answer>)>,
     wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Wishes for a handover because this process is about to end.
+    leaves: BTreeMap<u64, std::sync::mpsc::Sender<Result<(), String>>>,
     is_over: bool,
 }
 
@@ -85,8 +87,11 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         part: None,
         until_durable: VecDeque::new(),
         wishes: BTreeMap::new(),
+        leaves: BTreeMap::new(),
         is_over: false,
     };
+    let (says, mut said) = mpsc::unbounded_channel();
+    driver.local.attach(Handle(says));
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     driver.settle();
@@ -94,6 +99,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         tokio::select! {
             biased;
             Some(said) = disk_said.recv() => driver.hear_disk(said),
+            Some(said) = said.recv() => driver.hear_local(said),
             _ = ticks.tick() => driver.tick(),
             Some(inbound) = inbound.recv() => driver.take_in(inbound),
             Some(member) = refusals.recv() => {
@@ -165,6 +171,35 @@ impl Driver {
                     let reason = "the disk cannot be written".to_owned();
                     let _ = answer.send(Answer::Refused { reason });
                 }
+            }
+        }
+    }
+
+    fn hear_local(&mut self, said: Said) {
+        match said {
+            Said::Look => self.tell(),
+            Said::Leave(answer) => {
+                self.tell();
+                let led = self.council.topology().and_then(|topology| {
+                    let shard = topology.members.get(&self.me)?.shard?;
+                    let led = topology.shards.get(&shard)?;
+                    (led.primary.as_ref() == Some(&self.me)).then_some((shard, led.epoch))
+                });
+                let Some((shard, expected)) = led else {
+                    // Who asked may have gone.
+                    let _ = answer.send(Ok(()));
+                    return;
+                };
+                let change = Change::Promote {
+                    shard,
+                    to: MemberId::new(),
+                    expected,
+                    window_ms: 0,
+                    boot: String::new(),
+                    lineage: None,
+                };
+                let token = self.council.propose(clock::monotonic_ms(), change, None);
+                self.leaves.insert(token, answer);
             }
         }
     }
@@ -294,8 +329,14 @@ impl Driver {
                 self.follow_part();
                 self.local.lease(epoch, until_ms);
             }
+            Event::Hold { epoch, .. } => {
+                self.follow_part();
+                self.local.hold(epoch);
+            }
             Event::Answered { token, outcome } => {
-                if let Some(answer) = self.wishes.remove(&token) {
+                if let Some(answer) = self.leaves.remove(&token) {
+                    let _ = answer.send(outcome.map(|_| ()));
+                } else if let Some(answer) = self.wishes.remove(&token) {
                     let reply = match outcome {
                         Ok(epoch) => Answer::Done { epoch },
                         Err(reason) => Answer::Refused { reason },

@@ -22,7 +22,7 @@ use crate::session::Session;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time before the next try, milliseconds: doubled up to the most.
-const RETRY_MS: u64 = 200;
+const RETRY_MS: u64 = 10;
 const RETRY_MS_MAX: u64 = 2000;
 /// Longest request of the stream, bytes: what a client could have sent to the primary.
 const REQUEST_BYTES_MAX: usize = 1 << 30;
@@ -127,6 +127,9 @@ pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
             }
         }
     }
+    shared.unblock_for_role(
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    );
     tracing::info!(host, port, "following a primary");
     let (with, thread) = (shared.clone(), link.clone());
     let spawned =

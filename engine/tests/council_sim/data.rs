@@ -21,6 +21,8 @@ pub(crate) struct Data {
     pub(crate) durable: usize,
     /// Shard epoch that this process acts under as primary.
     pub(crate) acting: Option<Epoch>,
+    /// Shard epoch under which it executes nothing more, for a handover.
+    pub(crate) held: Option<Epoch>,
     /// Shard epoch of the primary that it follows, and who that is.
     following: Option<(Epoch, MemberId)>,
     pub(crate) in_sync_until_ms: u64,
@@ -47,6 +49,7 @@ impl Data {
         if primary == me && shard.boot == boot {
             if self.acting != Some(shard.epoch) {
                 self.acting = Some(shard.epoch);
+                self.held = None;
                 self.following = None;
                 self.replicas.clear();
                 // The mark makes the journal of this epoch the higher one, even before a write.
@@ -163,6 +166,7 @@ impl Data {
             lineage,
             role,
             in_sync: now_ms < self.in_sync_until_ms,
+            held_epoch: self.held.filter(|_| self.acting == self.held).unwrap_or(0),
             dropped_epoch: self.dropped.0,
             dropped_writes: self.dropped.1,
             ..Report::default()

@@ -82,7 +82,7 @@ impl World {
             self.nodes[n].data.durable = self.nodes[n].data.journal.len();
         }
         if let (Some(shard), Some(epoch)) = (shard, self.nodes[n].data.acting)
-            && self.holds_lease(n)
+            && self.may_write(n)
         {
             self.writes += 1;
             let id = self.writes;
@@ -172,7 +172,14 @@ impl World {
             Event::Lease { shard, epoch, until_ms: 0 } => {
                 self.note(|w| format!("{} gives up shard {shard} epoch {epoch}", w.name(n)));
             }
-            Event::Lease { .. } => {}
+            Event::Lease { epoch, .. } => {
+                let data = &mut self.nodes[n].data;
+                data.held = data.held.filter(|held| *held != epoch);
+            }
+            Event::Hold { epoch, .. } => {
+                self.nodes[n].data.held = Some(epoch);
+                self.tell(n);
+            }
             Event::Answered { token, outcome } => {
                 self.note(|w| format!("{} is answered {token}: {outcome:?}", w.name(n)));
             }
@@ -192,14 +199,20 @@ impl World {
         })
     }
 
+    /// It holds a lease and executes under it.
+    fn may_write(&self, n: usize) -> bool {
+        let data = &self.nodes[n].data;
+        self.holds_lease(n) && data.held != data.acting
+    }
+
     fn check_leases(&mut self, n: usize) {
-        if !self.holds_lease(n) {
+        if !self.may_write(n) {
             return;
         }
         let shard = self.nodes[n].member.shard;
         for other in 0..self.nodes.len() {
-            if other != n && self.nodes[other].member.shard == shard && self.holds_lease(other) {
-                let what = format!("{} and {} both acknowledge", self.name(n), self.name(other));
+            if other != n && self.nodes[other].member.shard == shard && self.may_write(other) {
+                let what = format!("{} and {} both execute", self.name(n), self.name(other));
                 let now = self.ms();
                 self.checker.violation(now, what);
             }

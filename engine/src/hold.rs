@@ -1,0 +1,89 @@
+//! Requests held back while a shard's primary changes: not refused, but left where they are until it is clear
+//! who answers them.
+//!
+//! ```text
+//! old primary   hold -> every loop has seen it: nothing executes -> final lineage told -> another one is
+//!               primary and its mark has come -> end: held clients are sent on by MOVED
+//! new primary   hold as soon as it is known -> its lease comes -> end: held clients are served
+//! ```
+//!
+//! A hold has a number. A loop takes it over at the start of a turn, and executes only in turns: once every
+//! loop shows the number, no request that began before the hold is under way.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock;
+use crate::server::{Mail, Shared};
+
+/// Whether requests are held back at the moment.
+#[derive(Default)]
+pub struct Hold {
+    /// Number of the hold in force; 0: none.
+    current: AtomicU64,
+    last: AtomicU64,
+    /// Monotonic milliseconds until when requests wait; after that they are refused while it is in force.
+    until_ms: AtomicU64,
+}
+
+impl Hold {
+    /// A hold is in force: nothing with a key is executed.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.current.load(Ordering::Acquire) != 0
+    }
+
+    /// The number of the hold in force, 0 for none, and whether requests wait for its end.
+    #[inline]
+    pub(crate) fn look(&self, mono_ms: u64) -> (u64, bool) {
+        let current = self.current.load(Ordering::Acquire);
+        (current, current != 0 && mono_ms < self.until_ms.load(Ordering::Acquire))
+    }
+
+    pub fn is_over_time(&self) -> bool {
+        let (current, waits) = self.look(clock::monotonic_ms());
+        current != 0 && !waits
+    }
+}
+
+impl Shared {
+    /// Holds back what clients send, for at most `for_ms`; gives the number of the hold.
+    pub fn begin_hold(&self, for_ms: u64) -> u64 {
+        let hold = &self.hold;
+        hold.until_ms.store(clock::monotonic_ms() + for_ms, Ordering::Release);
+        let number = hold.last.fetch_add(1, Ordering::AcqRel) + 1;
+        hold.current.store(number, Ordering::Release);
+        self.wake_loops();
+        number
+    }
+
+    /// What was held goes on.
+    pub fn end_hold(&self) {
+        if self.hold.current.swap(0, Ordering::AcqRel) != 0 {
+            self.wake_loops();
+        }
+    }
+
+    /// Every loop has taken this hold over.
+    pub fn is_held_by_all(&self, number: u64) -> bool {
+        self.loops.iter().all(|l| l.held.load(Ordering::Acquire) >= number)
+    }
+
+    /// Clients that are blocked in a command wait in vain for keys that are served elsewhere now: they get
+    /// `error`, or the redirection of their keys' slot.
+    pub fn unblock_for_role(&self, error: &str) {
+        for waiter in self.waiters.all_waiting() {
+            let slot = waiter.keys.first().map(|key| crate::topology::slot_of(key));
+            let line = slot.and_then(|slot| self.cluster.redirection(slot));
+            if waiter.cancel() {
+                self.waiters.unblock(&waiter);
+                let bytes = format!("-{}\r\n", line.as_deref().unwrap_or(error)).into_bytes();
+                self.deliver(&waiter.client, bytes.into(), true);
+            }
+        }
+    }
+
+    /// Tells every loop to look at its waiting clients again.
+    pub fn wake_loops(&self) {
+        self.loops.iter().for_each(|l| l.send(Mail::Look));
+    }
+}
