@@ -56,7 +56,7 @@
 //!
 //! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `lead` (the leader's
 //! side), `detect`, `choose`, `handover`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
-//! `log`, `record`, `disk`.
+//! `moves` (of slots), `log`, `record`, `disk`.
 
 mod apply;
 mod choose;
@@ -69,6 +69,7 @@ mod lead;
 mod lease;
 mod log;
 pub mod message;
+mod moves;
 pub mod record;
 pub mod rng;
 pub mod settings;

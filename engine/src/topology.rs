@@ -64,6 +64,16 @@ pub struct Shard {
     pub floor: Option<Lineage>,
 }
 
+/// Slots on their way from one shard to another. The source serves them until all at once the target does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The topology's epoch at which the move began.
+    pub id: Epoch,
+    pub slots: Vec<SlotRange>,
+    pub from: ShardId,
+    pub to: ShardId,
+}
+
 /// What one failover cost, kept for status and events (the last 32).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
@@ -92,6 +102,9 @@ pub struct Topology {
     pub voters: BTreeSet<MemberId>,
     #[serde(default)]
     pub failovers: Vec<Failover>,
+    /// Moves under way, the oldest first; no slot is in two of them.
+    #[serde(default)]
+    pub moves: Vec<Move>,
 }
 
 /// Where a data set comes from. Ordered: a higher (epoch, offset) within one cluster and shard wins;
@@ -162,6 +175,13 @@ pub enum Change {
     Leave { member: MemberId },
     /// Gives slots that nobody owns to a shard, creating the shard when it is new.
     Assign { shard: ShardId, slots: Vec<SlotRange> },
+    /// Begins to move slots that `from` owns to `to`, which has members.
+    Move { slots: Vec<SlotRange>, from: ShardId, to: ShardId },
+    /// The target has all there is in the slots: it owns them from here on. Void when either shard has got
+    /// another primary meanwhile: what the target has may then not be all.
+    Moved { id: Epoch, from_epoch: Epoch, to_epoch: Epoch },
+    /// The source keeps the slots.
+    CancelMove { id: Epoch },
     /// Makes `to` the primary of `shard`; applied only while the shard's epoch is still `expected`.
     /// As a wish it is a handover: the council stops the old primary first, and `to` must have all of
     /// its writes. An empty `to` leaves the choice to the council.
@@ -299,6 +319,16 @@ impl Topology {
             .iter()
             .find(|(_, s)| s.slots.iter().any(|r| r.contains(slot)))
             .map(|(id, _)| *id)
+    }
+
+    pub fn owner_of(&self, range: &SlotRange) -> Option<ShardId> {
+        let owns =
+            |s: &Shard| s.slots.iter().any(|r| r.contains(range.first) && r.contains(range.last));
+        self.shards.iter().find(|(_, s)| owns(s)).map(|(id, _)| *id)
+    }
+
+    pub fn move_of(&self, id: Epoch) -> Option<&Move> {
+        self.moves.iter().find(|m| m.id == id)
     }
 
     /// Members of a shard in the order of their names.

@@ -73,6 +73,15 @@ impl Topology {
                 self.note_failover(id, from, to, *window_ms);
                 true
             }
+            Change::Move { slots, from, to } => self.begin_move(slots, *from, *to)?,
+            Change::Moved { id, from_epoch, to_epoch } => {
+                self.end_move(*id, *from_epoch, *to_epoch)?
+            }
+            Change::CancelMove { id } => {
+                let before = self.moves.len();
+                self.moves.retain(|m| m.id != *id);
+                self.moves.len() != before
+            }
             Change::Synced { shard, epoch, in_sync } => {
                 let known = self.shards.get_mut(shard).ok_or("no such shard")?;
                 if known.epoch != *epoch {
@@ -134,6 +143,11 @@ impl Topology {
         let leads = |s: &Shard| s.primary.as_ref() == Some(id) && !s.slots.is_empty();
         if let Some((shard, _)) = self.shards.iter().find(|(_, s)| leads(s)) {
             return Err(format!("the member is the primary of shard {shard}, which owns slots"));
+        }
+        let shard = self.members.get(id).and_then(|m| m.shard);
+        let is_last = shard.is_some_and(|shard| self.members_of(shard).len() == 1);
+        if let Some(under_way) = self.moves.iter().find(|m| is_last && Some(m.to) == shard) {
+            return Err(format!("move {} goes to the member's shard", under_way.id));
         }
         if self.members.len() == 1 && self.members.contains_key(id) {
             return Err("the last member cannot leave".into());
@@ -219,12 +233,12 @@ impl Topology {
     }
 }
 
-fn overlap(a: &SlotRange, b: &SlotRange) -> bool {
+pub(super) fn overlap(a: &SlotRange, b: &SlotRange) -> bool {
     a.first <= b.last && b.first <= a.last
 }
 
 /// Sorts the ranges and joins those that touch or overlap.
-fn merge(ranges: &mut Vec<SlotRange>) {
+pub(super) fn merge(ranges: &mut Vec<SlotRange>) {
     ranges.sort_unstable();
     let mut merged: Vec<SlotRange> = Vec::with_capacity(ranges.len());
     for range in ranges.drain(..) {

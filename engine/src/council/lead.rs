@@ -310,16 +310,19 @@ impl Council {
             return;
         }
         match change {
-            Change::Join(_) | Change::Leave { .. } | Change::Assign { .. } => {
-                match self.put(change, expected) {
-                    Some(index) => {
-                        if let Some(tenure) = &mut self.tenure {
-                            tenure.await_answer(index, from, token);
-                        }
+            Change::Join(_)
+            | Change::Leave { .. }
+            | Change::Assign { .. }
+            | Change::Move { .. }
+            | Change::Moved { .. }
+            | Change::CancelMove { .. } => match self.put(change, expected) {
+                Some(index) => {
+                    if let Some(tenure) = &mut self.tenure {
+                        tenure.await_answer(index, from, token);
                     }
-                    None => self.answer(from, token, Err("the log takes no entry now".to_owned())),
                 }
-            }
+                None => self.answer(from, token, Err("the log takes no entry now".to_owned())),
+            },
             Change::Promote { shard, to, expected, .. } => {
                 self.start_handover(from, token, shard, to, expected);
             }
