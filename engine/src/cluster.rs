@@ -68,6 +68,11 @@ impl ClusterState {
         self.owners.get(slot as usize).map_or(NOBODY, |o| o.load(Ordering::Acquire))
     }
 
+    /// The shard that owns a slot.
+    pub fn owner_of(&self, slot: u16) -> Option<ShardId> {
+        Some(self.owner(slot)).filter(|owner| *owner != NOBODY)
+    }
+
     /// Slots that some shard owns.
     pub fn assigned(&self) -> usize {
         (0..SLOTS).filter(|slot| self.owner(*slot) != NOBODY).count()
@@ -161,7 +166,11 @@ impl Shared {
         if owner != cluster.my_shard.load(Ordering::Acquire) {
             return Err(cluster.moved(slot, owner));
         }
-        if cluster.is_primary.load(Ordering::Acquire) || (session.readonly && !writes) {
+        let is_primary = cluster.is_primary.load(Ordering::Acquire);
+        if is_primary && self.moves.held.contains(slot) {
+            return Err("CLUSTERDOWN The slot is about to change its owner".into());
+        }
+        if is_primary || (session.readonly && !writes) {
             return Ok(());
         }
         Err(cluster.moved(slot, owner))

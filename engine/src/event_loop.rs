@@ -24,6 +24,7 @@ use crate::clock;
 use crate::command::exec::{Executor, unwatch};
 use crate::config::Hot;
 use crate::keyspace::Env;
+use crate::moves::held::Seen;
 use crate::server::{Mail, Shared};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
@@ -75,6 +76,8 @@ pub struct EventLoop {
     paused: Vec<usize>,
     /// Who is held back at the moment, as of this turn.
     pause: Pause,
+    /// Slots that are about to change their owner, as of this turn.
+    held_slots: Seen,
     /// The last connection could not be accepted: the listeners are asked again at each tick, since those
     /// who wait in them cause no further event.
     accept_failed: bool,
@@ -111,6 +114,7 @@ impl EventLoop {
             sweep: crate::expiry::Sweep::default(),
             paused: Vec::new(),
             pause: Pause::Nobody,
+            held_slots: Seen::default(),
             accept_failed: false,
         })
     }
@@ -145,7 +149,7 @@ impl EventLoop {
             }
             self.refresh(&mut executor);
             self.read_mail(&mut executor);
-            if self.pause == Pause::Nobody {
+            if self.pause == Pause::Nobody && self.held_slots.slots.is_none() {
                 for token in std::mem::take(&mut self.paused) {
                     self.read(token, &mut executor);
                 }
@@ -197,7 +201,10 @@ impl EventLoop {
         env.hides_expired = state.is_replica.load(Ordering::Acquire);
         let paused = state.clients_paused_until_ms.load(Ordering::Acquire) > env.now_ms;
         let (hold, waits) = self.shared.hold.look(executor.mono_ms);
-        self.shared.loops[self.index].held.store(hold, Ordering::Release);
+        let handle = &self.shared.loops[self.index];
+        handle.held.store(hold, Ordering::Release);
+        self.shared.moves.held.look(&mut self.held_slots, executor.mono_ms);
+        handle.held_slots.store(self.held_slots.number, Ordering::Release);
         self.pause = match (paused, state.pause_writes_only.load(Ordering::Acquire)) {
             (true, false) => Pause::Everybody,
             _ if waits => Pause::Keyed,
@@ -305,7 +312,13 @@ impl EventLoop {
         let rest = conn.out.split_off(conn.sent);
         self.forget(&mut conn);
         self.shared.clients.add(&conn.session.info);
-        crate::replication::serve(self.shared.clone(), conn.stream, conn.session, rest);
+        match conn.session.move_wanted.take() {
+            Some(wanted) => {
+                self.shared.clients.remove(conn.session.info.id);
+                crate::moves::source::serve(self.shared.clone(), conn.stream, wanted, rest);
+            }
+            None => crate::replication::serve(self.shared.clone(), conn.stream, conn.session, rest),
+        }
     }
 
     fn close(&mut self, token: usize) {

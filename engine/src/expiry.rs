@@ -42,7 +42,9 @@ impl Sweep {
                 if step % 256 == 0 && !in_time() {
                     return;
                 }
-                if !self.sweep_slot(executor, &in_time) {
+                // Keys that are on their way to this shard expire at the source.
+                let foreign = shared.cluster.is_enabled() && !shared.cluster.owns(self.slot);
+                if !foreign && !self.sweep_slot(executor, &in_time) {
                     return;
                 }
             }

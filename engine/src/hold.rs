@@ -69,14 +69,15 @@ impl Shared {
     }
 
     /// Clients that are blocked in a command wait in vain for keys that are served elsewhere now: they get
-    /// `error`, or the redirection of their keys' slot.
-    pub fn unblock_for_role(&self, error: &str) {
+    /// the redirection of their keys' slot; where there is none, `otherwise`, or they go on waiting.
+    pub fn redirect_blocked(&self, otherwise: Option<&str>) {
         for waiter in self.waiters.all_waiting() {
             let slot = waiter.keys.first().map(|key| crate::topology::slot_of(key));
             let line = slot.and_then(|slot| self.cluster.redirection(slot));
+            let Some(line) = line.as_deref().or(otherwise) else { continue };
             if waiter.cancel() {
                 self.waiters.unblock(&waiter);
-                let bytes = format!("-{}\r\n", line.as_deref().unwrap_or(error)).into_bytes();
+                let bytes = format!("-{line}\r\n").into_bytes();
                 self.deliver(&waiter.client, bytes.into(), true);
             }
         }

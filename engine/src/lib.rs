@@ -27,6 +27,7 @@ pub mod listeners;
 pub mod managed;
 pub mod member;
 pub mod metrics;
+pub mod moves;
 pub mod number;
 pub mod persist;
 pub mod pubsub;

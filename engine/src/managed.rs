@@ -20,7 +20,7 @@ use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
 use crate::server::Shared;
-use crate::topology::{Epoch, Lineage, MemberId, Report, Role, Topology};
+use crate::topology::{Change, Epoch, Lineage, MemberId, Report, Role, ShardId, Topology};
 
 /// Name of the mark; no client may send it.
 pub const MARK: &str = "larder.lineage";
@@ -129,6 +129,26 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Shard and shard epoch under which this member acts as primary; `None` while it holds no lease.
+    pub fn acting(&self) -> Option<(ShardId, Epoch)> {
+        let now = lock(&self.now);
+        let lease = self.shared.state.lease_until_ms.load(Ordering::Acquire);
+        if now.role != Role::Primary || clock::monotonic_ms() >= lease {
+            return None;
+        }
+        let shard = now.topology.as_ref()?.members.get(&self.me)?.shard?;
+        Some((shard, now.epoch))
+    }
+
+    /// Puts a change to the council and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// The reason why it was refused, or why that is not known.
+    pub fn propose(&self, change: Change) -> Result<(), String> {
+        let driver = self.driver.get().ok_or("the council's driver has not begun")?;
+        driver.propose(change)
+    }
+
     /// The mark of that shard epoch has come from the primary: it acts, and held clients can be sent to it.
     pub fn marked(&self, epoch: Epoch) {
         let now = lock(&self.now);
@@ -208,6 +228,7 @@ impl Local for Engine {
             }
         }
         self.shared.set_topology(topology, &self.me);
+        self.shared.moves.look();
     }
 
     fn lease(&self, shard_epoch: Epoch, until_ms: u64) {
@@ -389,6 +410,8 @@ impl Roles {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
+        // What is taken in from other shards is executed outside of the loops; while held, it begins no more.
+        drop(self.shared.moves.importing());
         let mut now = lock(&self.now);
         if now.hold_wanted != epoch || now.role != Role::Primary || now.epoch != epoch {
             return;

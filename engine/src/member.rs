@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::topology::{Epoch, MemberId, Report, Topology};
+use crate::topology::{Change, Epoch, MemberId, Report, Topology};
 
 pub use identity::{Identity, random_hex};
 
@@ -48,13 +48,18 @@ pub trait Local: Send + Sync + 'static {
     fn shutdown(&self);
 }
 
+/// Who waits for what the council decides.
+type Answering = std::sync::mpsc::Sender<Result<(), String>>;
+
 /// What the data engine says to its driver.
 enum Said {
     /// The report has changed in a way that others wait for.
     Look,
     /// This process is about to end: somebody else is to be primary. Answered when that is decided, or
     /// with the reason why it is not.
-    Leave(std::sync::mpsc::Sender<Result<(), String>>),
+    Leave(Answering),
+    /// A change for the council; answered likewise.
+    Propose(Box<Change>, Answering),
 }
 
 /// The data engine's way to its driver, from any thread.
@@ -74,6 +79,17 @@ impl Handle {
         let (answer, answered) = std::sync::mpsc::channel();
         let _ = self.0.send(Said::Leave(answer));
         answered
+    }
+
+    /// Puts a change to the council and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// The reason why it was refused, or why that is not known.
+    pub fn propose(&self, change: Change) -> Result<(), String> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let gone = || "the council's driver has ended".to_owned();
+        self.0.send(Said::Propose(Box::new(change), answer)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?
     }
 }
 

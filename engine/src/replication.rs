@@ -17,6 +17,7 @@ mod payload;
 mod peer;
 
 pub use link::{LinkInfo, follow, promote, rest};
+pub(crate) use payload::Wire;
 pub use peer::{Peer, serve};
 
 use crate::server::Shared;

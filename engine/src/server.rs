@@ -14,6 +14,7 @@ use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::managed::Engine;
+use crate::moves::Moves;
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
@@ -43,6 +44,7 @@ pub struct Shared {
     pub replication: Replication,
     pub state: State,
     pub hold: Hold,
+    pub moves: Moves,
     /// The council's side of a managed member, once it runs.
     pub managed: OnceLock<Arc<Engine>>,
     pub cluster: ClusterState,
@@ -136,6 +138,8 @@ pub struct LoopHandle {
     pub waker: Waker,
     /// Number of the hold that the loop's present turn knows of.
     pub held: AtomicU64,
+    /// As of which change of the held slots.
+    pub held_slots: AtomicU64,
 }
 
 /// What a loop is told by others.
@@ -254,8 +258,9 @@ impl Stats {
             calls: (0..commands).map(|_| CommandStats::default()).collect(),
         };
         Stats {
-            // One more than there are loops: the log while loading, and the link to the primary.
-            loops: (0..=loops).map(|_| one()).collect(),
+            // Two more than there are loops: the log while loading and the link to the primary; slots that
+            // are taken in from another shard.
+            loops: (0..loops + 2).map(|_| one()).collect(),
             connections: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             expired_keys: AtomicU64::new(0),

@@ -136,6 +136,10 @@ pub struct Session {
     pub no_touch: bool,
     /// Requests come from our primary (or from the log while loading): no checks, no replies.
     pub from_primary: bool,
+    /// Requests come from another shard, whose slots move here: no checks, but written to our journal.
+    pub importing: bool,
+    /// A move of slots that the client asks for, as the target's primary.
+    pub move_wanted: Option<crate::moves::source::Wanted>,
     /// Blocked on keys.
     pub waiter: Option<Arc<Waiter>>,
     /// Blocked in WAIT: replicas wanted, offset, and when it ends (unix ms, 0: never).
@@ -168,6 +172,8 @@ impl Session {
             reply_skip: false,
             no_touch: false,
             from_primary: false,
+            importing: false,
+            move_wanted: None,
             waiter: None,
             wait: None,
             after: After::Continue,

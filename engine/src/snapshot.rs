@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::Policy;
 use crate::keyspace::db::lru_clock;
 use crate::keyspace::{Entry, ValueRef};
+use crate::moves::SlotSet;
 use crate::rdb::{self, Access, WriteOptions, Writer, encode_entry};
 use crate::server::Shared;
 use crate::topology::SLOTS;
@@ -30,15 +31,22 @@ const SLICE_BUCKETS: usize = 256;
 const PENDING_MIN: u64 = 64 << 20;
 
 /// How entries become bytes.
-#[derive(Clone, Copy)]
 struct Codec {
     options: WriteOptions,
     policy: Policy,
     now_ms: i64,
+    /// RESTORE requests of the keys in these slots, in place of a snapshot file's entries of all keys.
+    requests: Option<Arc<SlotSet>>,
 }
 
 impl Codec {
-    fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
+    fn encode(&self, slot: u16, entry: &Entry, out: &mut Vec<u8>) {
+        if let Some(slots) = &self.requests {
+            if slots.contains(slot) {
+                encode_restore(entry, out);
+            }
+            return;
+        }
         let access = match self.policy {
             Policy::AllKeysLru | Policy::VolatileLru => {
                 let idle = lru_clock(self.now_ms).wrapping_sub(entry.access()) & 0x00ff_ffff;
@@ -69,7 +77,7 @@ pub struct Preimages {
 
 impl Preimages {
     /// Saves an entry that is about to change, once; the caller holds its slot's lock.
-    pub fn save(&self, db: u16, _slot: u16, entry: &mut Entry) {
+    pub fn save(&self, db: u16, slot: u16, entry: &mut Entry) {
         if entry.parity() == self.parity {
             return;
         }
@@ -78,7 +86,10 @@ impl Preimages {
             return;
         }
         let mut bytes = Vec::new();
-        self.codec.encode(entry, &mut bytes);
+        self.codec.encode(slot, entry, &mut bytes);
+        if bytes.is_empty() {
+            return;
+        }
         let pending = self.pending.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if pending > self.limit {
             self.failed.store(true, Ordering::Relaxed);
@@ -166,6 +177,15 @@ pub struct Begun<'s> {
     pub moment: Moment,
 }
 
+/// The request that makes a key anew elsewhere.
+fn encode_restore(entry: &Entry, out: &mut Vec<u8>) {
+    let payload = crate::command::dump::payload(entry);
+    let at = entry.ttl().unwrap_or(0).to_string();
+    let words: [&[u8]; 6] =
+        [b"RESTORE", entry.key(), at.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
+    crate::resp::encode_request(out, &words);
+}
+
 /// What a snapshot's file says of itself beyond the data.
 #[derive(Clone, Copy, Default)]
 pub struct Form {
@@ -181,6 +201,26 @@ pub fn begin<'s>(
     form: Form,
     at_moment: impl FnOnce(&Moment),
 ) -> Begun<'s> {
+    begin_as(shared, turn, form, None, at_moment)
+}
+
+/// Begins a snapshot of some slots, to be written by `write_requests`.
+pub fn begin_slots<'s>(
+    shared: &'s Shared,
+    turn: Turn<'s>,
+    slots: Arc<SlotSet>,
+    at_moment: impl FnOnce(&Moment),
+) -> Begun<'s> {
+    begin_as(shared, turn, Form::default(), Some(slots), at_moment)
+}
+
+fn begin_as<'s>(
+    shared: &'s Shared,
+    turn: Turn<'s>,
+    form: Form,
+    requests: Option<Arc<SlotSet>>,
+    at_moment: impl FnOnce(&Moment),
+) -> Begun<'s> {
     let hot = shared.config.hot();
     let yes = |name| shared.config.get(name).is_none_or(|v| v != "no");
     let options = WriteOptions {
@@ -188,7 +228,8 @@ pub fn begin<'s>(
         compress: yes("rdbcompression"),
         checksum: yes("rdbchecksum"),
     };
-    let codec = Codec { options, policy: hot.maxmemory_policy, now_ms: clock::unix_ms() };
+    let (policy, now_ms) = (hot.maxmemory_policy, clock::unix_ms());
+    let codec = Codec { options, policy, now_ms, requests };
     // What the link to the primary applies and appends is one step: never seen half done.
     let applying = shared.replication.applying();
     let mut locked = shared.keyspace.lock_all();
@@ -252,6 +293,41 @@ impl Begun<'_> {
         writer.end()
     }
 
+    /// Walks all slots and writes the requests that make the keys of the chosen ones anew.
+    pub fn write_requests<W: Write>(mut self, sink: &mut W) -> io::Result<()> {
+        let mut out = Vec::with_capacity(SLICE_BYTES * 2);
+        for slot in 0..SLOTS {
+            for db in 0..self.shared.keyspace.databases() {
+                let mut cursor = 0;
+                while let Some(next) = self.slice(db, slot, cursor, &mut out)? {
+                    cursor = next;
+                    self.send(sink, &mut out, SLICE_BYTES)?;
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        self.send(sink, &mut out, 0)?;
+        if self.preimages.has_failed() {
+            return Err(too_many());
+        }
+        self.walked = true;
+        Ok(())
+    }
+
+    /// Sends what was encoded, and old values, once there is more than `keep`.
+    fn send<W: Write>(&self, sink: &mut W, out: &mut Vec<u8>, keep: usize) -> io::Result<()> {
+        if self.preimages.pending() > 0 {
+            self.preimages.take().into_iter().for_each(|(_, bytes)| out.extend_from_slice(&bytes));
+        }
+        if out.len() > keep {
+            sink.write_all(out)?;
+            out.clear();
+        }
+        Ok(())
+    }
+
     fn head<W: Write>(&self, writer: &mut Writer<W>, form: Form) -> io::Result<()> {
         let moment = &self.moment;
         let shared = self.shared;
@@ -291,7 +367,7 @@ impl Begun<'_> {
             cursor = table.scan_mut(cursor, |entry| {
                 if entry.parity() != self.preimages.parity {
                     entry.set_parity(self.preimages.parity);
-                    self.preimages.codec.encode(entry, out);
+                    self.preimages.codec.encode(slot, entry, out);
                 }
             });
             if cursor == 0 || out.len() > SLICE_BYTES {

@@ -18,6 +18,7 @@ use crate::event_loop::{EventLoop, WAKER};
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
+use crate::moves::{self, Moves};
 use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
 use crate::replication::{self, Replication};
@@ -44,7 +45,8 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         .iter()
         .map(|poll| {
             let waker = Waker::new(poll.registry(), Token(WAKER))?;
-            Ok(LoopHandle { mail: Mutex::default(), waker, held: AtomicU64::new(0) })
+            let (held, held_slots) = (AtomicU64::new(0), AtomicU64::new(0));
+            Ok(LoopHandle { mail: Mutex::default(), waker, held, held_slots })
         })
         .collect::<io::Result<_>>()?;
     let shared = Arc::new(Shared {
@@ -65,6 +67,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         replication: Replication::default(),
         state: State::default(),
         hold: Hold::default(),
+        moves: Moves::default(),
         managed: OnceLock::new(),
         cluster,
         run_id: random::hex(40),
@@ -94,6 +97,9 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     shared.state.loading.store(false, Ordering::Release);
     end_on_signals(&shared)?;
     replication::start(&shared);
+    if managed {
+        moves::start(&shared)?;
+    }
     tracing::info!(threads, managed, "Server initialized");
     tracing::info!("Ready to accept connections tcp");
     // The first loop that fails ends the server: half a server would look alive and serve nobody.

@@ -1,48 +1,24 @@
 //! Managed members over loopback: real time, real TLS, real files; the data engine is a stand-in.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod managed;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::bus::client::ask;
-use engine::bus::tls::{SERVER_NAME, Tls};
+use engine::bus::tls::Tls;
 use engine::bus::{Answer, Ask};
 use engine::clock::monotonic_ms;
 use engine::member::{Local, Managed, Options};
 use engine::topology::{Change, Lineage, Member, MemberId, Report, Role, Topology, even_slots};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use managed::Ca;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// A cluster's CA, which signs by role.
-struct Ca(Issuer<'static, KeyPair>, String);
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self(Issuer::new(params, key), pem)
-    }
-
-    fn write(&self, dir: &Path, role: &str) -> PathBuf {
-        let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, role);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        let dir = dir.join(role);
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("ca.crt"), &self.1).unwrap();
-        std::fs::write(dir.join("tls.crt"), cert.pem()).unwrap();
-        std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
-        dir
-    }
-}
 
 /// The data of one shard, as all its members would have it.
 #[derive(Default)]

@@ -14,7 +14,14 @@ pub const COMMANDS: &[Command] = &[
 const VERSION: u32 = rdb::VERSION;
 
 fn dump(ctx: &mut Ctx<'_, '_>) {
-    let Some(entry) = ctx.db.get(ctx.args[1]) else { return ctx.reply.null() };
+    match ctx.db.get(ctx.args[1]) {
+        Some(entry) => ctx.reply.bulk(&payload(entry)),
+        None => ctx.reply.null(),
+    }
+}
+
+/// An entry's value as RESTORE takes it.
+pub(crate) fn payload(entry: &Entry) -> Vec<u8> {
     let value = match entry.value() {
         ValueRef::String(bytes) => match crate::number::parse_i64(bytes) {
             Some(n) => rdb::ValueRef::Int(n),
@@ -22,8 +29,7 @@ fn dump(ctx: &mut Ctx<'_, '_>) {
         },
         ValueRef::Collection(collection) => rdb::ValueRef::Collection(collection),
     };
-    let payload = rdb::dump_payload(value, VERSION);
-    ctx.reply.bulk(&payload);
+    rdb::dump_payload(value, VERSION)
 }
 
 fn restore(ctx: &mut Ctx<'_, '_>) {

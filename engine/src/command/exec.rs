@@ -167,7 +167,7 @@ impl<'s> Executor<'s> {
         if !command.arity_fits(args.len()) {
             return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
         }
-        if session.from_primary {
+        if session.from_primary || session.importing {
             return Ok(());
         }
         if !session.authenticated && !command.is(flag::NO_AUTH) {

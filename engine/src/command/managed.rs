@@ -2,19 +2,47 @@
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::managed::MARK;
+use crate::moves::source;
 use crate::persist;
+use crate::session::After;
 use crate::topology::Lineage;
 
-pub const COMMANDS: &[Command] = &[Command::new(
-    MARK,
-    2,
-    flag::WRITE | flag::ADMIN | flag::NOSCRIPT | flag::LOADING,
-    Keys::None,
-    Group::Cluster,
-    "0.1.0",
-    "Marks in the journal under which epoch it goes on; for members only.",
-    mark,
-)];
+pub const COMMANDS: &[Command] = &[
+    Command::new(
+        MARK,
+        2,
+        flag::WRITE | flag::ADMIN | flag::NOSCRIPT | flag::LOADING,
+        Keys::None,
+        Group::Cluster,
+        "0.1.0",
+        "Marks in the journal under which epoch it goes on; for members only.",
+        mark,
+    ),
+    Command::new(
+        "larder.move",
+        3,
+        flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI,
+        Keys::None,
+        Group::Cluster,
+        "0.1.0",
+        "Gives the slots of a move to the primary that they move to; for members only.",
+        give,
+    ),
+];
+
+/// `LARDER.MOVE id epoch`: the connection becomes the move's stream.
+fn give(ctx: &mut Ctx<'_, '_>) {
+    let (Some(id), Some(to_epoch)) = (ctx.int_arg(1), ctx.int_arg(2)) else { return };
+    let wanted = source::Wanted { id: id.max(0) as u64, to_epoch: to_epoch.max(0) as u64 };
+    match source::may_give(ctx.shared, wanted) {
+        Ok(_) => {
+            ctx.session.move_wanted = Some(wanted);
+            ctx.session.after = After::Replica;
+            ctx.reply.ok();
+        }
+        Err(why) => ctx.reply.error(&why),
+    }
+}
 
 fn mark(ctx: &mut Ctx<'_, '_>) {
     if !ctx.session.from_primary {

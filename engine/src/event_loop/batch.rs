@@ -15,10 +15,10 @@ use super::conn::Conn;
 use super::conn::TURN_BYTES;
 use super::pause::Pause;
 use crate::command::exec::Executor;
-use crate::command::{Command, Keys, find};
+use crate::command::{Command, Keys, find, flag};
 use crate::keyspace::hash_key;
 use crate::resp::{Decoder, Limits, ProtocolError, Reply, whole_request};
-use crate::session::After;
+use crate::session::{After, Session};
 use crate::topology::slot_of;
 
 /// Requests that are decoded ahead.
@@ -124,7 +124,7 @@ impl EventLoop {
                 self.fetch(conn.session.db, &ahead);
             }
             for one in &ahead.requests {
-                if self.pause != Pause::Nobody && self.pause.holds(one.command) {
+                if self.holds(&conn.session, one, &ahead) {
                     self.paused.push(conn.session.info.token);
                     conn.decoder = Decoder::default();
                     break 'turn;
@@ -155,12 +155,34 @@ impl EventLoop {
         }
         conn.out = reply.out;
         conn.leased |= std::mem::take(&mut conn.session.leased);
-        if conn.session.last_write != 0 {
-            if self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire) {
-                conn.gate = conn.session.last_write;
-            }
+        if conn.session.last_write != 0
+            && self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire)
+        {
+            conn.gate = conn.session.last_write;
         }
         start
+    }
+
+    /// The request waits: everybody's, or those with keys in slots that are about to change their owner.
+    #[inline]
+    fn holds(&self, session: &Session, one: &Request, ahead: &Ahead<'_>) -> bool {
+        if self.pause != Pause::Nobody && self.pause.holds(one.command) {
+            return true;
+        }
+        let (Some(slots), Some(command)) = (&self.held_slots.slots, one.command) else {
+            return false;
+        };
+        let touches = |command: &'static Command, args: &[&[u8]]| {
+            command.key_positions(args).iter().any(|at| slots.contains(slot_of(args[*at])))
+        };
+        match (one.hint, &session.queue) {
+            (Some((_, slot)), _) if slots.contains(slot) => true,
+            (_, Some(queue)) if command.name == "exec" => queue.commands.iter().any(|(c, args)| {
+                touches(c, &args.iter().map(Vec::as_slice).collect::<SmallVec<[&[u8]; 8]>>())
+            }),
+            _ if command.is(flag::WRITE) && matches!(command.keys, Keys::None) => true,
+            _ => touches(command, &ahead.args[one.args.0..one.args.1]),
+        }
     }
 
     /// Brings the keys of a batch nearer.

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Handle, Local, Managed, Said, random_hex};
+use super::{Answering, Handle, Local, Managed, Said, random_hex};
 use crate::bus::link::{Dialer, Link};
 use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
@@ -52,8 +52,8 @@ struct Driver {
     /// Answers that wait for the disk, and for the council.
     until_durable: VecDeque<(u64, oneshot::Sender<Answer>)>,
     wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
-    /// Wishes for a handover because this process is about to end.
-    leaves: BTreeMap<u64, std::sync::mpsc::Sender<Result<(), String>>>,
+    /// Wishes of this member's own data engine.
+    local_wishes: BTreeMap<u64, Answering>,
     is_over: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         part: None,
         until_durable: VecDeque::new(),
         wishes: BTreeMap::new(),
-        leaves: BTreeMap::new(),
+        local_wishes: BTreeMap::new(),
         is_over: false,
     };
     let (says, mut said) = mpsc::unbounded_channel();
@@ -198,10 +198,15 @@ impl Driver {
                     boot: String::new(),
                     lineage: None,
                 };
-                let token = self.council.propose(clock::monotonic_ms(), change, None);
-                self.leaves.insert(token, answer);
+                self.propose(change, answer);
             }
+            Said::Propose(change, answer) => self.propose(*change, answer),
         }
+    }
+
+    fn propose(&mut self, change: Change, answer: Answering) {
+        let token = self.council.propose(clock::monotonic_ms(), change, None);
+        self.local_wishes.insert(token, answer);
     }
 
     fn take_in(&mut self, inbound: Inbound) {
@@ -334,7 +339,7 @@ impl Driver {
                 self.local.hold(epoch);
             }
             Event::Answered { token, outcome } => {
-                if let Some(answer) = self.leaves.remove(&token) {
+                if let Some(answer) = self.local_wishes.remove(&token) {
                     let _ = answer.send(outcome.map(|_| ()));
                 } else if let Some(answer) = self.wishes.remove(&token) {
                     let reply = match outcome {

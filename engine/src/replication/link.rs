@@ -127,9 +127,9 @@ pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
             }
         }
     }
-    shared.unblock_for_role(
+    shared.redirect_blocked(Some(
         "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
-    );
+    ));
     tracing::info!(host, port, "following a primary");
     let (with, thread) = (shared.clone(), link.clone());
     let spawned =

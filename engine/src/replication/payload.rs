@@ -11,15 +11,15 @@ const READ_BYTES: usize = 64 * 1024;
 const MARK_BYTES: usize = 40;
 
 /// The primary's socket, and what was read from it and not used yet.
-pub(super) struct Wire {
-    pub(super) stream: TcpStream,
-    pub(super) buffer: Vec<u8>,
+pub(crate) struct Wire {
+    pub(crate) stream: TcpStream,
+    pub(crate) buffer: Vec<u8>,
     /// Longest silence, milliseconds.
     timeout_ms: u64,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, timeout_ms: u64) -> io::Result<Wire> {
+    pub(crate) fn new(stream: TcpStream, timeout_ms: u64) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_millis(timeout_ms)))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -27,7 +27,7 @@ impl Wire {
     }
 
     /// Reads some more; `false` when nothing came for a second. The end of the stream is an error.
-    pub(super) fn fill(&mut self) -> io::Result<bool> {
+    pub(crate) fn fill(&mut self) -> io::Result<bool> {
         let have = self.buffer.len();
         self.buffer.resize(have + READ_BYTES, 0);
         let got = self.stream.read(&mut self.buffer[have..]);
@@ -55,7 +55,7 @@ impl Wire {
     }
 
     /// The next line that is not empty (those say only that the primary lives).
-    pub(super) fn line(&mut self, stopped: &dyn Fn() -> bool) -> io::Result<String> {
+    pub(crate) fn line(&mut self, stopped: &dyn Fn() -> bool) -> io::Result<String> {
         loop {
             while let Some(n) = memchr::memchr(b'\n', &self.buffer) {
                 let line: Vec<u8> = self.buffer.drain(..=n).collect();
@@ -71,7 +71,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn request(&mut self, args: &[&str]) -> io::Result<()> {
+    pub(crate) fn request(&mut self, args: &[&str]) -> io::Result<()> {
         let mut bytes = Vec::new();
         crate::resp::encode_request(&mut bytes, args);
         self.stream.write_all(&bytes)

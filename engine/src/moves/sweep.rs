@@ -1,0 +1,67 @@
+//! Keys in slots that this member's shard does not own: left over from a move, in either direction.
+
+use std::sync::atomic::Ordering;
+
+use super::{SlotSet, acting};
+use crate::keyspace::Db;
+use crate::lazy;
+use crate::persist::load;
+use crate::server::Shared;
+use crate::topology::{Epoch, SLOTS, ShardId};
+
+/// Keys deleted under one lock.
+const KEYS_PER_LOCK: usize = 64;
+
+/// Deletes what is left in slots of other shards, except what is coming in; `false` when it had to stop.
+pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
+    let view = shared.cluster.view();
+    let coming = view.topology.moves.iter().filter(|m| m.to == shard);
+    let coming = SlotSet::of(&coming.flat_map(|m| m.slots.clone()).collect::<Vec<_>>());
+    let mut foreign = (0..SLOTS).filter(|slot| {
+        let owner = shared.cluster.owner_of(*slot);
+        !coming.contains(*slot) && owner.is_some_and(|owner| owner != shard)
+    });
+    foreign.all(|slot| clear_slot(shared, slot, epoch))
+}
+
+/// Deletes the keys of a slot, as the primary of that epoch, and writes so to the journal. `false`: this member
+/// acts as that primary no longer.
+pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
+    for db in 0..shared.keyspace.databases() {
+        while shared.keyspace.lock_table(db, slot).is_some() {
+            // Roles change only while no batch is under way.
+            let _importing = shared.moves.importing();
+            if shared.hold.is_on() || acting(shared).is_none_or(|(_, e)| e != epoch) {
+                return false;
+            }
+            clear_some(shared, db, slot);
+        }
+    }
+    true
+}
+
+fn clear_some(shared: &Shared, index: u16, slot: u16) {
+    let env = load::env(shared);
+    let mut locked = shared.keyspace.lock_slot(slot);
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor = locked.table(index, slot).scan(cursor, |entry| keys.push(entry.key().to_vec()));
+        if cursor == 0 || keys.len() >= KEYS_PER_LOCK {
+            break;
+        }
+    }
+    let preimages = shared.preimages();
+    let mut db = Db::new(locked, index, &env, preimages.as_deref());
+    for key in &keys {
+        if let Some(entry) = db.take(key) {
+            lazy::free(entry);
+        }
+    }
+    if shared.journal.is_active() && !keys.is_empty() {
+        let mut request: Vec<&[u8]> = vec![b"UNLINK"];
+        request.extend(keys.iter().map(Vec::as_slice));
+        shared.journal.append(index, &request);
+    }
+    shared.state.dirty.fetch_add(keys.len() as u64, Ordering::Relaxed);
+}
