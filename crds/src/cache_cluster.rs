@@ -128,10 +128,6 @@ pub struct CacheClusterSpec {
 
     /// When a write is acknowledged.
     #[serde(default)]
-    #[x_kube(
-        validation = Rule::new("self != 'Quorum'")
-            .message("durability: Quorum is not in this version yet; use Async")
-    )]
     pub durability: Durability,
 
     /// What is written to disk, and where. Absent: the AOF, synced every second, on the pod's own
@@ -260,7 +256,9 @@ pub enum Durability {
     /// By the primary alone: a failover may lose a bounded tail, which is counted.
     #[default]
     Async,
-    /// By a majority of the shard's members.
+    /// By a majority of the shard's members, in memory, or on disk with fsync: always. No failover loses an
+    /// acknowledged write as long as a minority of the shard's members is missing; with fewer than a majority
+    /// there, writes are refused and reads go on.
     Quorum,
 }
 

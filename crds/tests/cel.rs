@@ -75,7 +75,7 @@ fn memory_is_at_least_sixteen_mebibytes() {
 #[test]
 fn quorum_is_refused_with_what_to_use_instead() {
     accepted(json!({"durability": "Async"}));
-    refused(json!({"durability": "Quorum"}), "not in this version yet; use Async");
+    accepted(json!({"durability": "Quorum"}));
 }
 
 #[test]

@@ -126,6 +126,9 @@ impl Shared {
         for (cell, owner) in cluster.owners.iter().zip(owners) {
             cell.store(owner, Ordering::Release);
         }
+        drop(view);
+        self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
+        self.note_acks();
     }
 
     /// Refuses a request whose keys are not served here, with the error line that sends the client on.

@@ -255,10 +255,20 @@ impl EventLoop {
         executor: &mut Executor<'_>,
     ) {
         let limit = self.hot.pubsub_output_bytes_max;
+        let shared = self.shared.clone();
         let Some(conn) = self.conn_of(token, client) else { return };
         conn.out.extend_from_slice(bytes);
-        // Another client's write has served this one: the reply is an acknowledgement like any other.
-        conn.leased |= unblocks && executor.is_leased();
+        if unblocks {
+            // Another client's write has served this one: the reply is an acknowledgement like any other.
+            let end = shared.journal.end();
+            conn.leased |= executor.is_leased();
+            if shared.quorum.is_on() {
+                conn.quorum_gate = end;
+            }
+            if shared.state.acks_wait_for_disk.load(Ordering::Acquire) {
+                conn.gate = end;
+            }
+        }
         if !unblocks && limit > 0 && conn.out.len() - conn.sent > limit {
             // It does not read what it subscribed to: cut off, so that others are not slowed.
             self.close(token);

@@ -305,6 +305,12 @@ impl<'k> Locked<'k> {
             }
     }
 
+    /// The slots that are held.
+    pub fn slots(&self) -> impl Iterator<Item = u16> + '_ {
+        let all = if self.all { 0..SLOTS } else { 0..0 };
+        all.chain(self.slots.iter().copied())
+    }
+
     pub fn holds_all(&self) -> bool {
         self.all
     }

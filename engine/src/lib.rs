@@ -31,6 +31,7 @@ pub mod moves;
 pub mod number;
 pub mod persist;
 pub mod pubsub;
+pub mod quorum;
 pub mod random;
 pub mod rdb;
 pub mod replication;

@@ -207,6 +207,7 @@ impl Local for Engine {
             dropped_writes: dropped.load(Ordering::Relaxed).saturating_sub(now.dropped_before),
             dropped_epoch: if is_follower { now.epoch } else { 0 },
             held_epoch: now.held,
+            quorum: shared.quorum.is_configured(),
             leaving: now.leaving,
             ..Report::default()
         }

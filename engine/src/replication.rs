@@ -28,6 +28,8 @@ use link::Link;
 pub struct PeerState {
     pub listening_port: u16,
     pub ip_address: String,
+    /// The member's ID, where it is one of our kind.
+    pub member: String,
     pub capa_eof: bool,
     pub capa_psync2: bool,
     pub version: String,

@@ -17,6 +17,7 @@ use crate::managed::Engine;
 use crate::moves::Moves;
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
+use crate::quorum::Quorum;
 use crate::replication::Replication;
 use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
@@ -45,6 +46,7 @@ pub struct Shared {
     pub state: State,
     pub hold: Hold,
     pub moves: Moves,
+    pub quorum: Quorum,
     /// The council's side of a managed member, once it runs.
     pub managed: OnceLock<Arc<Engine>>,
     pub cluster: ClusterState,

@@ -147,6 +147,8 @@ pub struct Session {
     pub after: After,
     /// Journal offset after this client's last write, for WAIT and for fsync always.
     pub last_write: u64,
+    /// Journal offset that a majority must have before the replies so far may go out.
+    pub quorum_gate: u64,
     /// Something was executed under the primary's lease since the last flush.
     pub leased: bool,
     /// Properties a link to a replica told by REPLCONF.
@@ -178,6 +180,7 @@ impl Session {
             wait: None,
             after: After::Continue,
             last_write: 0,
+            quorum_gate: 0,
             leased: false,
             replica: crate::replication::PeerState::default(),
         }

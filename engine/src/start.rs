@@ -21,6 +21,7 @@ use crate::keyspace::Keyspace;
 use crate::moves::{self, Moves};
 use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
+use crate::quorum::Quorum;
 use crate::replication::{self, Replication};
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::snapshot::Snapshots;
@@ -49,6 +50,8 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
             Ok(LoopHandle { mail: Mutex::default(), waker, held, held_slots })
         })
         .collect::<io::Result<_>>()?;
+    let quorum =
+        Quorum::new(managed && config.get("larder-durability").is_some_and(|d| d == "quorum"));
     let shared = Arc::new(Shared {
         config,
         disk,
@@ -68,6 +71,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         state: State::default(),
         hold: Hold::default(),
         moves: Moves::default(),
+        quorum,
         managed: OnceLock::new(),
         cluster,
         run_id: random::hex(40),

@@ -152,6 +152,9 @@ pub struct Report {
     /// As primary of this shard epoch it executes nothing more, for a handover: its lineage is final. 0: none.
     #[serde(default)]
     pub held_epoch: Epoch,
+    /// It acknowledges by majority: nobody is ever appointed who may lack what a majority has.
+    #[serde(default)]
+    pub quorum: bool,
     /// It is about to end, and is appointed only where nobody else can be.
     #[serde(default)]
     pub leaving: bool,

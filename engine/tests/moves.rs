@@ -3,213 +3,33 @@
 //! that has every key.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "managed/cluster.rs"]
+mod cluster;
 mod managed;
 mod processes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::bus::client::ask;
-use engine::bus::tls::Tls;
-use engine::bus::{Answer, Ask};
-use engine::topology::{Change, Member, SlotRange, Topology, even_slots, slot_of};
-use managed::Ca;
-use processes::{Client, Server, free_port};
+use cluster::{Cluster, Follower};
+use engine::topology::{Change, SlotRange, slot_of};
+use processes::Client;
 
-const LIMIT: Duration = Duration::from_secs(30);
 /// What moves: the first half of the first shard's slots.
 const MOVING: SlotRange = SlotRange { first: 0, last: 4095 };
 
-struct Node {
-    member: Member,
-    args: Vec<String>,
-    dir: PathBuf,
-    server: Server,
+fn begin_move(cluster: &Cluster, from: u16, to: u16) {
+    cluster.wish(Change::Move { slots: vec![MOVING], from, to });
 }
 
-impl Node {
-    fn spawn(args: &[String], dir: &std::path::Path, port: u16) -> Server {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Server::spawn(env!("CARGO_BIN_EXE_larder-server"), port, dir, &args)
-    }
-
-    fn restart(&mut self) {
-        self.server.kill();
-        self.server = Node::spawn(&self.args, &self.dir, self.member.port);
-    }
-}
-
-/// Two shards that own slots and a third that owns none, one member each.
-struct Cluster {
-    dir: tempfile::TempDir,
-    operator: Tls,
-    runtime: tokio::runtime::Runtime,
-    nodes: Vec<Node>,
-}
-
-impl Cluster {
-    fn form(shards: u16) -> Cluster {
-        let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
-        let tls = ca.write(dir.path(), "member");
-        let operator = Tls::from_dir(&ca.write(dir.path(), "operator")).unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mut cluster = Cluster { dir, operator, runtime, nodes: Vec::new() };
-        for shard in 0..shards {
-            cluster.start(shard, &tls);
-        }
-        let me = cluster.nodes[0].member.clone();
-        let slots = vec![even_slots(0, 2), even_slots(1, 2)];
-        cluster.done(0, Ask::Form { incarnation: 1, me, shards: slots });
-        for n in 1..cluster.nodes.len() {
-            let me = cluster.nodes[n].member.clone();
-            let topology = cluster.topology(0).unwrap();
-            cluster.done(n, Ask::Adopt { topology, me: me.clone() });
-            cluster.wish(Change::Join(me));
-        }
-        cluster.until("every shard has a primary that serves", |c| {
-            (0..c.nodes.len()).all(|n| c.ready(n))
-        });
-        cluster
-    }
-
-    fn start(&mut self, shard: u16, tls: &std::path::Path) {
-        let (port, bus_port) = (free_port(), free_port());
-        let name = format!("demo-{shard}-0");
-        let dir = self.dir.path().join(&name);
-        std::fs::create_dir_all(&dir).unwrap();
-        let args = format!(
-            "--bind 127.0.0.1 --cluster-enabled yes --larder-managed yes --larder-name {name} \
-             --larder-host 127.0.0.1 --larder-bus-port {bus_port} --appendonly yes --appendfsync \
-             always --io-threads 2 --larder-tls-dir {}",
-            tls.display()
-        );
-        let args: Vec<String> = args.split(' ').map(str::to_string).collect();
-        let server = Node::spawn(&args, &dir, port);
-        let member = Member {
-            id: String::new(),
-            name,
-            host: "127.0.0.1".into(),
-            port,
-            bus_port,
-            shard: Some(shard),
-            node: None,
-            zone: None,
-        };
-        self.nodes.push(Node { member, args, dir, server });
-        let n = self.nodes.len() - 1;
-        self.until("the first report", |c| c.try_ask(n, Ask::Report).is_some());
-        if let Some(Answer::Report { report, .. }) = self.try_ask(n, Ask::Report) {
-            self.nodes[n].member.id = report.id;
-        }
-    }
-
-    fn try_ask(&self, n: usize, question: Ask) -> Option<Answer> {
-        let addr = format!("127.0.0.1:{}", self.nodes[n].member.bus_port);
-        self.runtime.block_on(ask(&addr, &self.operator, question, LIMIT)).ok()
-    }
-
-    fn done(&self, n: usize, question: Ask) {
-        let answer = self.try_ask(n, question).unwrap();
-        assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
-    }
-
-    /// Puts a change to whoever answers, until it is taken.
-    fn wish(&self, change: Change) {
-        self.until("the council takes a change", |c| {
-            (0..c.nodes.len()).any(|n| {
-                let wish = Ask::Wish { change: change.clone(), expected_epoch: None };
-                matches!(c.try_ask(n, wish), Some(Answer::Done { .. }))
-            })
-        });
-    }
-
-    fn topology(&self, n: usize) -> Option<Topology> {
-        match self.try_ask(n, Ask::Report)? {
-            Answer::Report { topology, .. } => topology.map(|t| *t),
-            _ => None,
-        }
-    }
-
-    /// The member's shard has it as primary, with its lease.
-    fn ready(&self, n: usize) -> bool {
-        let member = &self.nodes[n].member;
-        let Some(topology) = self.topology(n) else { return false };
-        let shard = &topology.shards[&member.shard.unwrap()];
-        let serves = || {
-            let mut client = Client::try_connect(member.port).ok()?;
-            let info = client.try_call(&["ROLE"]).ok()?;
-            Some(info.starts_with("master"))
-        };
-        topology.members.len() == self.nodes.len()
-            && topology.voters.len() == self.nodes.len()
-            && shard.primary.as_ref() == Some(&member.id)
-            && serves() == Some(true)
-    }
-
-    fn until(&self, what: &str, is_so: impl Fn(&Cluster) -> bool) {
-        for _ in 0..3000 {
-            if is_so(self) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("never came about: {what}");
-    }
-
-    fn begin_move(&self, from: u16, to: u16) {
-        self.wish(Change::Move { slots: vec![MOVING], from, to });
-    }
-
-    fn until_owned_by(&self, shard: u16) {
-        self.until(&format!("shard {shard} owns the slots"), |c| {
-            (0..c.nodes.len()).all(|n| {
-                c.topology(n)
-                    .is_some_and(|t| t.owner_of(&MOVING) == Some(shard) && t.moves.is_empty())
-            })
-        });
-    }
-
-    fn ports(&self) -> Vec<u16> {
-        self.nodes.iter().map(|n| n.member.port).collect()
-    }
-}
-
-/// A client that follows redirections, and nothing else.
-struct Follower {
-    ports: Vec<u16>,
-    clients: BTreeMap<u16, Client>,
-    owners: BTreeMap<u16, u16>,
-}
-
-impl Follower {
-    fn new(ports: Vec<u16>) -> Follower {
-        Follower { ports, clients: BTreeMap::new(), owners: BTreeMap::new() }
-    }
-
-    /// A reply, or an error of the connection; at most four redirections.
-    fn call(&mut self, key: &str, args: &[&str]) -> std::io::Result<String> {
-        let slot = slot_of(key.as_bytes());
-        let mut port = self.owners.get(&slot).copied().unwrap_or(self.ports[0]);
-        for _ in 0..5 {
-            let mut client = match self.clients.remove(&port) {
-                Some(client) => client,
-                None => Client::try_connect(port)?,
-            };
-            let reply = client.try_call(args)?;
-            self.clients.insert(port, client);
-            match reply.strip_prefix("-MOVED ") {
-                Some(to) => port = to.rsplit(':').next().unwrap().parse().unwrap(),
-                None => {
-                    self.owners.insert(slot, port);
-                    return Ok(reply);
-                }
-            }
-        }
-        Err(std::io::Error::other("redirected too often"))
-    }
+fn until_owned_by(cluster: &Cluster, shard: u16) {
+    cluster.until(&format!("shard {shard} owns the slots"), |c| {
+        (0..c.nodes.len()).all(|n| {
+            c.topology(n).is_some_and(|t| t.owner_of(&MOVING) == Some(shard) && t.moves.is_empty())
+        })
+    });
 }
 
 /// What was acknowledged per key, and what went wrong.
@@ -301,14 +121,14 @@ fn check_fill(client: &mut Follower) {
 
 #[test]
 fn slots_move_to_and_fro_under_load_and_no_request_fails() {
-    let cluster = Cluster::form(3);
+    let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let mut client = Follower::new(cluster.ports());
     fill(&mut client);
     let writers = Writers::start(&cluster.ports(), false);
     let mut from = 0;
     for to in [2, 1, 2, 0] {
-        cluster.begin_move(from, to);
-        cluster.until_owned_by(to);
+        begin_move(&cluster, from, to);
+        until_owned_by(&cluster, to);
         from = to;
     }
     let (acked, failures) = writers.stop();
@@ -337,7 +157,7 @@ fn slots_move_to_and_fro_under_load_and_no_request_fails() {
 
 #[test]
 fn a_blocked_client_is_sent_on_when_its_slot_moves() {
-    let cluster = Cluster::form(3);
+    let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let key = (0..)
         .map(|i| format!("queue:{i}"))
         .find(|k| MOVING.contains(slot_of(k.as_bytes())))
@@ -346,8 +166,8 @@ fn a_blocked_client_is_sent_on_when_its_slot_moves() {
     blocked.send(&["BLPOP", &key, "0"]).unwrap();
     let mut other = Client::try_connect(cluster.ports()[0]).unwrap();
     other.until_info("blocked_clients", "1");
-    cluster.begin_move(0, 2);
-    cluster.until_owned_by(2);
+    begin_move(&cluster, 0, 2);
+    until_owned_by(&cluster, 2);
     let reply = blocked.reply().unwrap();
     assert!(
         reply.starts_with("-MOVED ") && reply.ends_with(&cluster.ports()[2].to_string()),
@@ -357,18 +177,18 @@ fn a_blocked_client_is_sent_on_when_its_slot_moves() {
 
 #[test]
 fn whoever_is_killed_on_the_way_the_slots_have_one_owner_with_every_key() {
-    let mut cluster = Cluster::form(3);
+    let mut cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let mut client = Follower::new(cluster.ports());
     fill(&mut client);
     let writers = Writers::start(&cluster.ports(), true);
     let mut from = 0;
     for (round, to) in [2u16, 0, 2, 0].into_iter().enumerate() {
-        cluster.begin_move(from, to);
+        begin_move(&cluster, from, to);
         // Source, target, and at different moments of the move.
         let victim = if round % 2 == 0 { from } else { to };
         std::thread::sleep(Duration::from_millis(10 * round as u64 + 3));
         cluster.nodes[victim as usize].restart();
-        cluster.until_owned_by(to);
+        until_owned_by(&cluster, to);
         from = to;
     }
     let (acked, _) = writers.stop();

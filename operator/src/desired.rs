@@ -111,9 +111,6 @@ impl Desired {
                            end with a letter or digit";
             return Err(invalid("metadata.name", message));
         }
-        if spec.durability == Durability::Quorum {
-            return Err(invalid("spec.durability", "Quorum is not in this version yet; use Async"));
-        }
         agree(spec)?;
         let secret = spec.auth.as_ref().and_then(|a| a.secret_name.as_deref());
         if let Some(rest) = secret.and_then(|s| s.strip_prefix(name.as_str()))
@@ -290,6 +287,9 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     set("maxmemory", memory.to_string());
     set("maxmemory-policy", spec.eviction.directive().into());
     set("larder-failure-timeout-ms", timeout.to_string());
+    if spec.durability == Durability::Quorum {
+        set("larder-durability", "quorum".into());
+    }
     let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
     let persistence = spec.persistence.as_ref().unwrap_or(&default);
     set("appendonly", if persistence.aof.is_some() { "yes" } else { "no" }.into());

@@ -227,6 +227,9 @@ impl<'s> Executor<'s> {
         if let Some(error) = state.refuses_write() {
             return Err(error);
         }
+        if self.shared.quorum.is_on() && !self.shared.quorum.has_enough() {
+            return Err("NOREPLICAS Not enough good replicas to write.".into());
+        }
         if command.is(flag::DENYOOM) && self.shared.config.maxmemory() > 0 {
             self.check_room(command, args)?;
         }
@@ -332,9 +335,11 @@ impl<'s> Executor<'s> {
         };
         (command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
-        if dirty > 0 || !db.expired.is_empty() {
+        let writes = dirty > 0 || !db.expired.is_empty();
+        if writes {
             self.journal(session, &mut db, args, dirty, effects);
         }
+        self.note_quorum(session, &mut db, writes);
         self.count(&db);
         self.changed(&mut db)
     }
@@ -435,8 +440,21 @@ impl<'s> Executor<'s> {
         if !out.is_empty() && shared.journal.is_active() && !session.from_primary {
             session.last_write = shared.journal.append_all(&out);
         }
+        self.note_quorum(session, &mut db, !out.is_empty());
         self.count(&db);
         self.changed(&mut db)
+    }
+
+    /// Remembers, while the locks are held, which offset the reply has to wait for.
+    #[inline]
+    fn note_quorum(&self, session: &mut Session, db: &mut Db<'_>, writes: bool) {
+        let quorum = &self.shared.quorum;
+        if !quorum.is_on() || session.from_primary {
+            return;
+        }
+        let wrote = writes.then(|| self.shared.journal.end());
+        let gates = db.locked().slots().map(|slot| quorum.gate(slot, wrote));
+        session.quorum_gate = gates.max().unwrap_or(0).max(session.quorum_gate);
     }
 
     /// The keys that changed. Who watches them is told while their locks are held: an EXEC that waits for

@@ -262,6 +262,7 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"capa" if value.eq_ignore_ascii_case(b"psync2") => told.capa_psync2 = true,
             b"capa" => {}
             b"version" => told.version = text(),
+            b"larder-member" => told.member = text(),
             b"rdb-only" => told.rdb_only = number == Some(1),
             // Said behind the handshake only, where no reply is wanted.
             b"ack" | b"fack" | b"getack" => return,

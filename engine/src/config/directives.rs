@@ -252,6 +252,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("larder-failure-timeout-ms", "", Int(100, 600_000), "1000", 0),
     row("larder-node", "", Text, "", FIXED),
     row("larder-zone", "", Text, "", FIXED),
+    row("larder-durability", "", Choice(&["async", "quorum"]), "async", FIXED),
     row("larder-witness", "", Bool, "no", FIXED),
     row("larder-shard", "", Int(-1, 16_383), "-1", FIXED),
     row("larder-rdb-version", "", Int(0, 80), "0", 0),

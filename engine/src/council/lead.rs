@@ -234,7 +234,10 @@ impl Council {
         }
         let patience_over = self.now_ms >= lost_ms.max(since_ms) + self.settings.grace_ms;
         let candidates: Vec<_> = members.iter().map(|m| self.candidate(m, fence_ms)).collect();
-        match choose(topology, id, shard, &candidates, patience_over) {
+        // Who has promised by majority is never replaced by whoever happens to be there.
+        let is_strict =
+            members.iter().filter_map(|m| self.seen.get(&m.id)).any(|s| s.report.quorum);
+        match choose(topology, id, shard, &candidates, patience_over && !is_strict) {
             Choice::Appoint { to, boot, lineage } => {
                 let last_ms = shard.primary.as_ref().and_then(|p| self.seen.get(p));
                 let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));

@@ -101,6 +101,8 @@ impl EventLoop {
             pending: false,
             stalled: false,
             gate: 0,
+            quorum_gate: 0,
+            quorum_since_ms: 0,
             leased: false,
             closing: false,
             read_closed: false,

@@ -155,6 +155,7 @@ impl EventLoop {
         }
         conn.out = reply.out;
         conn.leased |= std::mem::take(&mut conn.session.leased);
+        conn.quorum_gate = conn.quorum_gate.max(std::mem::take(&mut conn.session.quorum_gate));
         if conn.session.last_write != 0
             && self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire)
         {

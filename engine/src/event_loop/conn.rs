@@ -29,6 +29,9 @@ pub(super) struct Conn {
     pub(super) stalled: bool,
     /// Replies wait until the journal is durable up to here.
     pub(super) gate: u64,
+    /// The same for a majority of the shard's members, and since when they wait, monotonic milliseconds.
+    pub(super) quorum_gate: u64,
+    pub(super) quorum_since_ms: u64,
     /// Requests were executed under the primary's lease since the last flush.
     pub(super) leased: bool,
     pub(super) closing: bool,

@@ -48,6 +48,21 @@ impl EventLoop {
             self.waiting.insert(token);
             return;
         }
+        if conn.quorum_gate > 0 {
+            let quorum = &self.shared.quorum;
+            if quorum.is_on() && conn.quorum_gate > quorum.offset() {
+                let now_ms = clock::monotonic_ms();
+                if conn.quorum_since_ms == 0 {
+                    conn.quorum_since_ms = now_ms;
+                } else if now_ms > conn.quorum_since_ms + crate::quorum::WAIT_MS {
+                    self.close(token);
+                    return;
+                }
+                self.waiting.insert(token);
+                return;
+            }
+            (conn.quorum_gate, conn.quorum_since_ms) = (0, 0);
+        }
         if conn.leased {
             // A lease that ended since the request ran: its reply would be an acknowledgement too late.
             let lease = self.shared.state.lease_until_ms.load(Ordering::Acquire);

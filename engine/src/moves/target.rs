@@ -161,12 +161,29 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Where writes are acknowledged by majority, what was taken in counts from then on, too.
+    fn await_majority(&self) -> io::Result<()> {
+        let quorum = &self.shared.quorum;
+        let (end, until) =
+            (self.shared.journal.end(), clock::monotonic_ms() + crate::quorum::WAIT_MS);
+        while quorum.is_on() && quorum.offset() < end {
+            if clock::monotonic_ms() >= until {
+                return Err(io::Error::other("too few replicas follow"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
     /// What the source is told: that all before was executed, or that the slots are known to be ours.
     fn answer(&self, args: &[&[u8]]) -> io::Result<String> {
         let text = |i: usize| args.get(i).map(|a| String::from_utf8_lossy(a).into_owned());
         let (Some(word), Some(number)) = (text(1), text(2)) else {
             return Err(io::Error::other("the source says something that is not known here"));
         };
+        if word == "SYNC" {
+            self.await_majority()?;
+        }
         if word == "OWNED" {
             let epoch: Epoch = number.parse().map_err(io::Error::other)?;
             let until = clock::monotonic_ms() + TOPOLOGY_MS;

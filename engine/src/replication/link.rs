@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time before the next try, milliseconds: doubled up to the most.
 const RETRY_MS: u64 = 10;
 const RETRY_MS_MAX: u64 = 2000;
+/// Longest wait for the disk before an acknowledgement says how far it is, milliseconds.
+const DISK_MS: u64 = 1000;
 /// Longest request of the stream, bytes: what a client could have sent to the primary.
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 
@@ -167,6 +169,7 @@ pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
         || !replication.was_primary.load(Ordering::Acquire)
     {
         begin_history(shared);
+        shared.reset_quorum();
         tracing::info!(replid = replication.replid(), "promoted");
     }
     Ok(())
@@ -283,6 +286,10 @@ impl Attempt<'_> {
             self.ask(wire, &["REPLCONF", "ip-address", &ip])?;
         }
         self.ask(wire, &["REPLCONF", "capa", "eof", "capa", "psync2"])?;
+        let me = self.shared.cluster.view().my_id.clone();
+        if self.shared.managed.get().is_some() {
+            self.ask(wire, &["REPLCONF", "larder-member", &me])?;
+        }
         self.ask(wire, &["REPLCONF", "version", "7.4.0"]).map(|_| ())
     }
 
@@ -450,6 +457,19 @@ impl Attempt<'_> {
         }
     }
 
+    /// With `appendfsync always`: until what was applied is on disk, bounded.
+    fn await_disk(&self) {
+        let state = &self.shared.state;
+        let (end, until) = (self.shared.journal.end(), clock::monotonic_ms() + DISK_MS);
+        while state.acks_wait_for_disk.load(Ordering::Acquire)
+            && state.durable_offset.load(Ordering::Acquire) < end
+            && clock::monotonic_ms() < until
+            && !self.link.is_stopped()
+        {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     /// The stream, for as long as the link holds.
     fn stream(&self, wire: &mut Wire, mut session: Session) -> io::Result<()> {
         let shared = self.shared;
@@ -465,6 +485,7 @@ impl Attempt<'_> {
         loop {
             executor.env.now_ms = clock::unix_ms();
             let mut wanted = false;
+            let end_before = shared.journal.end();
             {
                 let _applying = shared.replication.applying();
                 if self.link.is_stopped() {
@@ -501,6 +522,11 @@ impl Attempt<'_> {
                     decoder.shift_to_request(whole);
                 }
                 held = at - whole;
+            }
+            // Clients of the primary wait for us: told at once, and once it is on disk where that counts.
+            if shared.quorum.is_configured() && shared.journal.end() > end_before {
+                wanted = true;
+                self.await_disk();
             }
             let now = clock::monotonic_ms();
             if wanted || now >= next_ack_ms {

@@ -29,7 +29,10 @@ pub struct Peer {
     port: u16,
     client: Arc<ClientInfo>,
     state: AtomicU8,
+    member: String,
     ack: AtomicU64,
+    /// What of it is on its disk, as far as it has a log.
+    durable_ack: AtomicU64,
     acked: AtomicBool,
     ack_ms: AtomicI64,
     sent: AtomicU64,
@@ -44,6 +47,15 @@ impl Peer {
     /// Offset up to which it has everything.
     pub fn ack(&self) -> u64 {
         self.ack.load(Ordering::Acquire)
+    }
+
+    pub fn durable_ack(&self) -> u64 {
+        self.durable_ack.load(Ordering::Acquire)
+    }
+
+    /// The member's ID; empty for what is not of our kind.
+    pub fn member(&self) -> &String {
+        &self.member
     }
 
     pub fn sent(&self) -> u64 {
@@ -116,7 +128,9 @@ fn run(
         port: told.listening_port,
         client: session.info.clone(),
         state: AtomicU8::new(WAITING),
+        member: told.member.clone(),
         ack: AtomicU64::new(0),
+        durable_ack: AtomicU64::new(0),
         acked: AtomicBool::new(false),
         ack_ms: AtomicI64::new(clock::unix_ms()),
         sent: AtomicU64::new(0),
@@ -135,6 +149,7 @@ fn run(
     let result = link.stream.write_all(rest).and_then(|()| link.run());
     peer.cut();
     lock(&shared.replication.peers).retain(|p| !Arc::ptr_eq(p, &peer));
+    shared.note_acks();
     shared.wake_loops();
     // The thread ends with the socket.
     let _ = reads.join();
@@ -160,7 +175,13 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: TcpStream) -> io::Result<
                 && let Some(offset) = crate::number::parse_i64(arg(2))
             {
                 peer.ack.store(offset.max(0) as u64, Ordering::Release);
+                if arg(3).eq_ignore_ascii_case(b"fack")
+                    && let Some(durable) = crate::number::parse_i64(arg(4))
+                {
+                    peer.durable_ack.store(durable.max(0) as u64, Ordering::Release);
+                }
                 peer.acked.store(true, Ordering::Release);
+                shared.note_acks();
                 shared.wake_loops();
             }
             at = end;
@@ -322,6 +343,7 @@ impl<'s> Sync<'s> {
         let mut at = pin.offset();
         peer.sent.store(at, Ordering::Release);
         peer.state.store(ONLINE, Ordering::Release);
+        self.shared.note_acks();
         self.shared.wake_loops();
         let mut bytes = Vec::new();
         while !peer.is_closed() {

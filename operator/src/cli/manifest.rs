@@ -153,10 +153,6 @@ mod tests {
                 "{shards: 1, config: {no-such: x}}",
                 "spec.config.no-such: is not a directive of the engine",
             ),
-            (
-                "{shards: 1, durability: Quorum}",
-                "spec.durability: Quorum is not in this version yet; use Async",
-            ),
         ];
         for (spec, said) in cases {
             assert_eq!(refusal(spec), said, "{spec}");

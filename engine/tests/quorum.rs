@@ -1,0 +1,104 @@
+//! `durability: Quorum` on real managed servers: whoever dies, what was acknowledged is there, and where a
+//! majority is missing nothing is acknowledged.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "managed/cluster.rs"]
+mod cluster;
+mod managed;
+mod processes;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cluster::{Cluster, Follower};
+use engine::topology::{SlotRange, even_slots, slot_of};
+
+const QUORUM: &[&str] = &["--larder-durability", "quorum"];
+
+fn key_in(range: SlotRange, salt: &str) -> String {
+    (0..).map(|i| format!("{salt}:{i}")).find(|k| range.contains(slot_of(k.as_bytes()))).unwrap()
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_whichever_primary_is_killed() {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, QUORUM);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|t| {
+            let (stop, ports) = (stop.clone(), cluster.ports());
+            std::thread::spawn(move || count(&stop, ports, t))
+        })
+        .collect();
+    for _ in 0..4 {
+        let primary = cluster.primary_of(0).unwrap();
+        cluster.nodes[primary].restart();
+        cluster.until("another primary", |c| c.primary_of(0).is_some_and(|n| n != primary));
+        cluster.until("everybody serves", |c| (0..3).all(|n| c.ready(n)));
+    }
+    stop.store(true, Ordering::Release);
+    let mut client = Follower::new(cluster.ports());
+    let mut total = 0;
+    for writer in writers {
+        for (key, acknowledged) in writer.join().unwrap() {
+            let now: u64 = client.call(&key, &["GET", &key]).unwrap().parse().unwrap();
+            assert!(now >= acknowledged, "{key}: {now} of {acknowledged} acknowledged");
+            total += acknowledged;
+        }
+    }
+    assert!(total > 1000, "{total} acknowledged");
+}
+
+/// Counts keys up until it is stopped; gives what was acknowledged.
+fn count(stop: &AtomicBool, ports: Vec<u16>, thread: usize) -> BTreeMap<String, u64> {
+    let mut client = Follower::new(ports.clone());
+    let mut acknowledged = BTreeMap::new();
+    for round in 0u64.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let key = format!("count:{thread}:{}", round % 50);
+        match client.call(&key, &["INCR", &key]) {
+            Ok(reply) if !reply.starts_with('-') => {
+                acknowledged.insert(key, reply.parse().unwrap());
+            }
+            _ => {
+                // Whoever is asked first may be the one that is gone.
+                let mut others = ports.clone();
+                others.rotate_left(round as usize % ports.len());
+                client = Follower::new(others);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn without_a_majority_writes_are_refused_and_reads_go_on() {
+    let mut cluster = Cluster::form(&[0, 0, 1, 1, 1], 2, QUORUM);
+    let mut client = Follower::new(cluster.ports());
+    let here = key_in(even_slots(0, 2), "here");
+    let there = key_in(even_slots(1, 2), "there");
+    for key in [&here, &there] {
+        assert_eq!(client.call(key, &["SET", key, "1"]).unwrap(), "OK");
+    }
+    let primary = cluster.primary_of(0).unwrap();
+    let replica = 1 - primary;
+    cluster.nodes[replica].server.kill();
+    let refused = "-NOREPLICAS Not enough good replicas to write.";
+    cluster.until("writes are refused", |c| {
+        Follower::new(c.ports()).call(&here, &["SET", &here, "2"]).is_ok_and(|r| r == refused)
+    });
+    let mut client = Follower::new(cluster.ports());
+    assert_eq!(client.call(&there, &["SET", &there, "2"]).unwrap(), "OK");
+    assert_eq!(client.call(&there, &["GET", &there]).unwrap(), "2");
+    let other = key_in(even_slots(0, 2), "other");
+    assert_eq!(client.call(&other, &["GET", &other]).unwrap(), "(nil)");
+    cluster.nodes[replica].restart();
+    cluster.until("writes are taken again", |c| {
+        Follower::new(c.ports()).call(&here, &["SET", &here, "3"]).is_ok_and(|r| r == "OK")
+    });
+    assert_eq!(Follower::new(cluster.ports()).call(&here, &["GET", &here]).unwrap(), "3");
+}
