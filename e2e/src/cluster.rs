@@ -52,17 +52,7 @@ impl Cluster {
     pub async fn apply(room: &Room, name: &str, spec: Value) -> Result<Self> {
         let shards = spec["shards"].as_u64().context("shards")?;
         let replicas = spec["replicasPerShard"].as_u64().unwrap_or(1);
-        let object = json!({
-            "apiVersion": "larder.dev/v1alpha1",
-            "kind": "CacheCluster",
-            "metadata": {"name": name},
-            "spec": spec,
-        });
-        let clusters = room.world.clusters(&room.namespace);
-        clusters
-            .patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(object))
-            .await
-            .context("apply")?;
+        put(&room.world, &room.namespace, name, &spec).await?;
         let book = AddressBook::default();
         let watcher = tokio::spawn(follow(
             room.world.clone(),
@@ -79,6 +69,11 @@ impl Cluster {
             members_wanted: usize::try_from(shards * (1 + replicas))?,
             watcher,
         })
+    }
+
+    /// Applies another spec; does not wait.
+    pub async fn change(&self, spec: Value) -> Result {
+        put(&self.world, &self.namespace, &self.name, &spec).await
     }
 
     /// Applies, waits until it is whole, and reads the password.
@@ -237,6 +232,18 @@ impl Cluster {
             failovers.iter().filter(|failover| failover["droppedWrites"].is_null()).count();
         Ok((told, untold))
     }
+}
+
+async fn put(world: &World, namespace: &str, name: &str, spec: &Value) -> Result {
+    let object = json!({
+        "apiVersion": "larder.dev/v1alpha1",
+        "kind": "CacheCluster",
+        "metadata": {"name": name},
+        "spec": spec,
+    });
+    let patch = Patch::Apply(object);
+    world.clusters(namespace).patch(name, &PatchParams::apply(MANAGER), &patch).await?;
+    Ok(())
 }
 
 /// `demo-2-1` is of shard 2.

@@ -4,6 +4,7 @@
 //! it awaits the condition. What it needs and the provider does not have makes it skipped, by name and with the reason.
 
 mod all;
+mod change;
 mod chart;
 mod control;
 pub mod cut;
@@ -65,6 +66,8 @@ pub const TESTS: &[Test] = &[
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),
     test!(all::all_nodes_restarted, Need::Pods, POWER),
+    test!(change::all_members_rolled_under_load, Need::Pods),
+    test!(change::primaries_evicted_under_load, Need::Pods),
     test!(volumes::kept_volumes_bring_the_data_back, Need::Pods),
     test!(volumes::deleted_volumes_leave_nothing, Need::Pods),
     test!(chart::examples_become_ready),

@@ -47,8 +47,7 @@ pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
 }
 
 /// Makes members anew that were made from an older template: one of a shard at a time, replicas
-/// first, the primary last. A primary is restarted like any other member in this version: the council
-/// appoints a replica when it falls silent.
+/// first, the primary last. A primary that is asked to end hands over to a replica before it does.
 pub(super) fn restart(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     let mut outdated: Vec<_> = view
         .wanted(scope)
@@ -68,7 +67,7 @@ pub(super) fn restart(view: &View<'_>, scope: Scope, draft: &mut Draft) {
         }
     }
     let how = if view.is_primary(*seat) {
-        "; it is the primary, and the council appoints a replica once it falls silent"
+        "; it is the primary, and hands over to a replica first"
     } else {
         ""
     };
