@@ -11,6 +11,7 @@ mod walk;
 pub mod bits;
 pub mod client;
 pub mod cluster;
+mod cluster_change;
 mod collections;
 pub mod config;
 pub mod connection;

@@ -156,6 +156,41 @@ fn slots_move_to_and_fro_under_load_and_no_request_fails() {
 }
 
 #[test]
+fn a_client_moves_slots_with_the_commands_of_valkey() {
+    let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
+    let mut source = Client::try_connect(cluster.ports()[0]).unwrap();
+    let target = cluster.nodes[2].member.id.clone();
+    let wish = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "4095", "NODE", &target];
+    source.ok(&wish);
+    until_owned_by(&cluster, 2);
+    assert_eq!(source.call(&["CLUSTER", "GETSLOTMIGRATIONS"]), "");
+    assert!(source.call(&["CLUSTER", "CANCELSLOTMIGRATIONS"]).starts_with("-ERR No migrations"));
+    for (words, why) in [
+        (&wish[..4], "-ERR wrong number"),
+        (&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "9", "1", "NODE", &target], "-ERR start slot"),
+        (&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "99999", "NODE", &target], "-ERR Invalid"),
+        (&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "1", "NODE", "x"], "-ERR x is not"),
+        (&["CLUSTER", "FAILOVER"], "-ERR You should send"),
+    ] {
+        let reply = source.call(words);
+        assert!(reply.starts_with(why), "{words:?}: {reply}");
+    }
+}
+
+#[test]
+fn a_replica_is_made_primary_by_cluster_failover() {
+    let cluster = Cluster::form(&[0, 0, 0], 1, &[]);
+    let mut client = Follower::new(cluster.ports());
+    client.call("k", &["SET", "k", "v"]).unwrap();
+    let old = cluster.primary_of(0).unwrap();
+    let new = (old + 1) % 3;
+    Client::try_connect(cluster.ports()[new]).unwrap().ok(&["CLUSTER", "FAILOVER"]);
+    cluster.until("the handover", |c| c.primary_of(0) == Some(new));
+    assert_eq!(client.call("k", &["GET", "k"]).unwrap(), "v");
+    assert_eq!(client.call("k", &["SET", "k", "w"]).unwrap(), "OK");
+}
+
+#[test]
 fn a_blocked_client_is_sent_on_when_its_slot_moves() {
     let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let key = (0..)

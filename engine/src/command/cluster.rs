@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::walk::with_slot;
-use super::{Command, Ctx, Group, Keys, flag};
+use super::{Command, Ctx, Group, Keys, cluster_change, flag};
 use crate::cluster::View;
 use crate::topology::{Member, SLOTS, Shard, ShardId, slot_of};
 
@@ -21,6 +21,12 @@ const HELP: &[&str] = &[
     "    This member, and the replicas of a primary.",
     "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
     "    Keys and slots.",
+    "FAILOVER [FORCE|TAKEOVER]",
+    "    Makes this replica the primary of its shard, by a handover.",
+    "MIGRATESLOTS SLOTSRANGE <first> <last> [<first> <last> ...] NODE <node-id>",
+    "    Moves slots of this primary to another one.",
+    "GETSLOTMIGRATIONS, CANCELSLOTMIGRATIONS",
+    "    The moves under way, and the end of those away from here.",
 ];
 
 fn cluster(ctx: &mut Ctx<'_, '_>) {
@@ -56,10 +62,15 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         }
         (b"getkeysinslot", 4) => keys_in_slot(ctx),
         (b"replicas" | b"slaves", 3) => replicas(ctx, &view),
+        (b"failover", 2 | 3) => cluster_change::failover(ctx, &view),
+        (b"migrateslots", 7..) => cluster_change::migrate_slots(ctx, &view),
+        (b"getslotmigrations", 2) => cluster_change::slot_migrations(ctx, &view),
+        (b"cancelslotmigrations", 2) => cluster_change::cancel_slot_migrations(ctx, &view),
+        (b"count-failure-reports", 3) => ctx.reply.int(0),
         (
             b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
-            | b"delslotsrange" | b"setslot" | b"replicate" | b"failover" | b"bumpepoch"
-            | b"set-config-epoch" | b"flushslots" | b"saveconfig" | b"migrateslots",
+            | b"delslotsrange" | b"setslot" | b"replicate" | b"bumpepoch" | b"set-config-epoch"
+            | b"flushslots" | b"saveconfig",
             _,
         ) => {
             let word = String::from_utf8_lossy(&word).to_ascii_uppercase();
@@ -68,8 +79,23 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
             ));
         }
         (
-            b"info" | b"nodes" | b"slots" | b"shards" | b"links" | b"myid" | b"myshardid"
-            | b"keyslot" | b"countkeysinslot" | b"getkeysinslot" | b"replicas" | b"slaves",
+            b"info"
+            | b"nodes"
+            | b"slots"
+            | b"shards"
+            | b"links"
+            | b"myid"
+            | b"myshardid"
+            | b"keyslot"
+            | b"countkeysinslot"
+            | b"getkeysinslot"
+            | b"replicas"
+            | b"slaves"
+            | b"failover"
+            | b"migrateslots"
+            | b"getslotmigrations"
+            | b"cancelslotmigrations"
+            | b"count-failure-reports",
             _,
         ) => {
             ctx.wrong_sub_arity();

@@ -1,0 +1,139 @@
+//! CLUSTER subcommands that change something: each is a wish that is put to the council.
+//!
+//! As in Redis and Valkey they answer when the wish has been made; what became of it is seen in CLUSTER NODES
+//! and CLUSTER GETSLOTMIGRATIONS.
+
+use super::Ctx;
+use crate::cluster::View;
+use crate::topology::{Change, MemberId, Move, SLOTS, ShardId, SlotRange};
+
+/// Puts a change to the council without waiting for it: a loop must not.
+fn wish(ctx: &mut Ctx<'_, '_>, change: Change) {
+    let Some(engine) = ctx.shared.managed.get().cloned() else {
+        return ctx.reply.error("ERR this member has no council");
+    };
+    let put = move || {
+        if let Err(why) = engine.propose(change) {
+            tracing::warn!(why, "a wish of a client's was not granted");
+        }
+    };
+    match std::thread::Builder::new().name("wish".into()).spawn(put) {
+        Ok(_) => ctx.reply.ok(),
+        Err(error) => ctx.reply.error(&format!("ERR cannot start a thread: {error}")),
+    }
+}
+
+/// `CLUSTER FAILOVER [FORCE|TAKEOVER]`, sent to the replica that is to be primary. A primary that is gone is
+/// replaced without being asked for, so that the words change nothing.
+pub(super) fn failover(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let known = ctx.args.len() == 2 || ctx.is_word(2, "force") || ctx.is_word(2, "takeover");
+    if !known {
+        return ctx.reply.syntax_error();
+    }
+    let Some(shard) = view.me().and_then(|m| m.shard) else {
+        return ctx.reply.error("ERR a witness holds no data");
+    };
+    let state = view.topology.shards.get(&shard);
+    let Some(state) = state.filter(|s| s.primary.as_ref() != Some(&view.my_id)) else {
+        return ctx.reply.error("ERR You should send CLUSTER FAILOVER to a replica");
+    };
+    wish(
+        ctx,
+        Change::Promote {
+            shard,
+            to: view.my_id.clone(),
+            expected: state.epoch,
+            window_ms: 0,
+            boot: String::new(),
+            lineage: None,
+        },
+    );
+}
+
+/// `CLUSTER MIGRATESLOTS SLOTSRANGE first last [first last ...] NODE id`, sent to the primary that has the slots.
+pub(super) fn migrate_slots(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let Some(node) = ctx.args.iter().position(|a| a.eq_ignore_ascii_case(b"node")) else {
+        return ctx.reply.syntax_error();
+    };
+    if !ctx.is_word(2, "slotsrange") || node + 2 != ctx.args.len() || node < 5 || node % 2 == 0 {
+        return ctx.reply.syntax_error();
+    }
+    let mut slots = Vec::new();
+    for i in (3..node).step_by(2) {
+        let (Some(first), Some(last)) = (ctx.int_arg(i), ctx.int_arg(i + 1)) else { return };
+        let slot = |n: i64| u16::try_from(n).ok().filter(|slot| *slot < SLOTS);
+        match (slot(first), slot(last)) {
+            (Some(first), Some(last)) if first <= last => slots.push(SlotRange { first, last }),
+            (Some(_), Some(_)) => {
+                return ctx.reply.error(&format!(
+                    "ERR start slot number {first} is greater than end slot number {last}"
+                ));
+            }
+            _ => return ctx.reply.error("ERR Invalid or out of range slot"),
+        }
+    }
+    let id = String::from_utf8_lossy(ctx.args[node + 1]).into_owned();
+    let Some(to) = primary_shard(view, &id) else {
+        let id = super::exec::printable(id.as_bytes());
+        return ctx.reply.error(&format!("ERR {id} is not a primary that this member knows"));
+    };
+    match primary_shard(view, &view.my_id) {
+        Some(from) => wish(ctx, Change::Move { slots, from, to }),
+        None => ctx.reply.error("ERR Slot migration can only be used on primary nodes"),
+    }
+}
+
+/// `CLUSTER CANCELSLOTMIGRATIONS`: of all moves away from this primary.
+pub(super) fn cancel_slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let mine = primary_shard(view, &view.my_id);
+    let moves: Vec<u64> =
+        view.topology.moves.iter().filter(|m| Some(m.from) == mine).map(|m| m.id).collect();
+    let Some(engine) = ctx.shared.managed.get().cloned().filter(|_| !moves.is_empty()) else {
+        return ctx.reply.error("ERR No migrations ongoing");
+    };
+    let put = move || {
+        for id in moves {
+            if let Err(why) = engine.propose(Change::CancelMove { id }) {
+                tracing::warn!(id, why, "a move was not cancelled");
+            }
+        }
+    };
+    match std::thread::Builder::new().name("wish".into()).spawn(put) {
+        Ok(_) => ctx.reply.ok(),
+        Err(error) => ctx.reply.error(&format!("ERR cannot start a thread: {error}")),
+    }
+}
+
+/// `CLUSTER GETSLOTMIGRATIONS`: the moves under way that this member's shard takes part in.
+pub(super) fn slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let mine = view.me().and_then(|m| m.shard);
+    let concerns = |m: &&Move| Some(m.from) == mine || Some(m.to) == mine;
+    let moves: Vec<&Move> = view.topology.moves.iter().filter(concerns).collect();
+    ctx.reply.array(moves.len());
+    for under_way in moves {
+        let operation = if Some(under_way.from) == mine { "EXPORT" } else { "IMPORT" };
+        let id = |shard: ShardId| {
+            view.primary_of(shard).map_or_else(|| "-".to_string(), |m| m.id.clone())
+        };
+        let ranges: Vec<String> =
+            under_way.slots.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
+        ctx.reply.map(6);
+        for (name, value) in [
+            ("name", under_way.id.to_string()),
+            ("operation", operation.to_string()),
+            ("slot_ranges", ranges.join(" ")),
+            ("source_node", id(under_way.from)),
+            ("target_node", id(under_way.to)),
+            ("state", "in-progress".to_string()),
+        ] {
+            ctx.reply.bulk(name.as_bytes());
+            ctx.reply.bulk(value.as_bytes());
+        }
+    }
+}
+
+/// The shard whose primary has this ID.
+fn primary_shard(view: &View, id: &MemberId) -> Option<ShardId> {
+    let leads = |(_, s): &(&ShardId, &crate::topology::Shard)| s.primary.as_ref() == Some(id);
+    view.topology.shards.iter().find(leads).map(|(shard, _)| *shard)
+}
