@@ -1,7 +1,8 @@
-//! Time from the kill of a primary to the first write that its shard accepts again.
+//! How long a shard accepts no write when its primary is killed, asked to end, or replaced in good order.
 //!
-//! A local cluster is run from a manifest, one primary after the other is killed with SIGKILL, and
-//! a client that follows redirections writes to a slot of that shard as fast as it is refused.
+//! A local cluster is run from a manifest; one primary after the other gets the fault, while a client that
+//! follows redirections writes one key after the other to a slot of that shard. At the end every accepted write
+//! is looked for.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use redis::{Connection, Value};
 
-use super::table::{self, Spread};
-use super::{Error, Options, clock};
+use super::options::Fault;
+use super::{Error, Options, clock, table};
 
 /// Longer than this without an accepted write is a failure, not a figure.
 const GAP_MAX: Duration = Duration::from_secs(60);
@@ -22,35 +23,123 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     let cluster = Cluster::start(&programs, &options.manifest)?;
     let mut seeker = Seeker::new(&cluster);
     let mut gaps = Vec::new();
-    for kill in 0..options.kills {
+    let (mut failed, mut accepted) = (0, Vec::new());
+    for round in 0..options.kills {
         let shards = seeker.await_whole()?;
-        let shard = &shards[kill % shards.len()];
-        let key = key_in(shard.first_slot);
-        let pid = seeker.process_id(&shard.primary)?;
-        seeker.write(&key)?;
+        let shard = &shards[round % shards.len()];
+        let tag = tag_in(shard.first_slot);
+        let mut writer = Writer { seeker: &mut seeker, tag, accepted: &mut accepted, failed: 0 };
+        writer.until_accepted()?;
         let start = clock::now();
-        let killed = Command::new("kill").args(["-9", &pid]).status();
-        if !killed.map_err(Error::io("kill"))?.success() {
-            return Err(Error::Refused(format!("process {pid} could not be killed")));
+        let pid = make(options.fault, writer.seeker, shard)?;
+        let gap = writer.gap_until(start, |seeker| match options.fault {
+            Fault::Kill => true,
+            Fault::Term => !Path::new(&format!("/proc/{pid}")).exists(),
+            Fault::Handover => seeker.is_replica(&shard.primary),
+        })?;
+        failed += writer.failed;
+        println!("{}: {} (slot {}): {gap:.0?}", round + 1, shard.primary, shard.first_slot);
+        gaps.push(gap.as_secs_f64() * 1e3);
+    }
+    seeker.await_whole()?;
+    let lost = accepted.iter().filter(|key| !seeker.has(key)).count();
+    gaps.sort_by(f64::total_cmp);
+    let at = |percent: usize| {
+        let rank = (gaps.len() * percent).div_ceil(100).max(1) - 1;
+        gaps.get(rank).map_or_else(|| "-".into(), |gap| format!("{gap:.0}"))
+    };
+    println!();
+    table::print(
+        &["fault", "times", "gap ms p50", "p99", "max", "failed attempts", "writes", "lost"],
+        &[vec![
+            format!("{:?}", options.fault).to_lowercase(),
+            options.kills.to_string(),
+            at(50),
+            at(99),
+            at(100),
+            failed.to_string(),
+            accepted.len().to_string(),
+            lost.to_string(),
+        ]],
+    );
+    Ok(())
+}
+
+/// Makes the fault; gives the ID of the primary's process.
+fn make(fault: Fault, seeker: &mut Seeker<'_>, shard: &Shard) -> Result<String, Error> {
+    let pid = seeker.process_id(&shard.primary)?;
+    let signal = match fault {
+        Fault::Kill => "-9",
+        Fault::Term => "-15",
+        Fault::Handover => {
+            let replica = shard.replicas.first().ok_or_else(|| refused("no replica"))?;
+            let ask = redis::cmd("CLUSTER").arg("FAILOVER").to_owned();
+            seeker.ask(replica, &ask).map_err(|e| refused(&e.to_string()))?;
+            return Ok(pid);
         }
+    };
+    let sent = Command::new("kill").args([signal, &pid]).status().map_err(Error::io("kill"))?;
+    if !sent.success() {
+        return Err(refused(&format!("process {pid} could not be signalled")));
+    }
+    if fault == Fault::Kill {
         seeker.connections.remove(&shard.primary);
-        while let Err(error) = seeker.write(&key) {
+    }
+    Ok(pid)
+}
+
+fn refused(why: &str) -> Error {
+    Error::Refused(why.to_owned())
+}
+
+/// Writes one key after the other to a shard, and remembers those that were accepted.
+struct Writer<'a, 'c> {
+    seeker: &'a mut Seeker<'c>,
+    tag: String,
+    accepted: &'a mut Vec<String>,
+    failed: usize,
+}
+
+impl Writer<'_, '_> {
+    fn write(&mut self) -> Result<(), Error> {
+        let key = format!("{}:{}", self.tag, self.accepted.len());
+        let result = self.seeker.write(&key);
+        match result {
+            Ok(()) => self.accepted.push(key),
+            Err(_) => self.failed += 1,
+        }
+        result
+    }
+
+    fn until_accepted(&mut self) -> Result<(), Error> {
+        let start = clock::now();
+        while let Err(error) = self.write() {
             if start.elapsed() > GAP_MAX {
                 return Err(Error::Refused(format!("no write for {GAP_MAX:?}: {error}")));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        let gap = start.elapsed();
-        println!("kill {}: {} (slot {}): {gap:.0?}", kill + 1, shard.primary, shard.first_slot);
-        gaps.push(gap.as_secs_f64() * 1e3);
+        Ok(())
     }
-    let spread = Spread::of(gaps);
-    println!();
-    table::print(
-        &["kills", "gap ms, median (smallest-largest)"],
-        &[vec![options.kills.to_string(), table::show(spread, 0)]],
-    );
-    Ok(())
+
+    /// The longest time without an accepted write, from `start` on until a write is accepted after it is over.
+    fn gap_until(
+        &mut self,
+        start: std::time::Instant,
+        is_over: impl Fn(&mut Seeker<'_>) -> bool,
+    ) -> Result<Duration, Error> {
+        let (mut last, mut longest) = (start, Duration::ZERO);
+        loop {
+            let over = is_over(self.seeker);
+            self.until_accepted()?;
+            let now = clock::now();
+            longest = longest.max(now - last);
+            last = now;
+            if over {
+                return Ok(longest);
+            }
+        }
+    }
 }
 
 /// The directory that holds both programs, built if no engine binary was named.
@@ -117,7 +206,7 @@ impl Drop for Cluster {
 struct Shard {
     first_slot: u16,
     primary: String,
-    replicas: usize,
+    replicas: Vec<String>,
 }
 
 /// A client that asks whoever answers and goes where it is sent.
@@ -201,7 +290,7 @@ impl<'a> Seeker<'a> {
         let start = clock::now();
         while start.elapsed() < GAP_MAX {
             let shards = self.shards();
-            if !shards.is_empty() && shards.iter().all(|shard| shard.replicas > 0) {
+            if !shards.is_empty() && shards.iter().all(|shard| !shard.replicas.is_empty()) {
                 let whole = shards.iter().all(|shard| self.follows(&shard.primary));
                 if whole {
                     return Ok(shards);
@@ -210,6 +299,28 @@ impl<'a> Seeker<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
         Err(Error::Refused("a shard has no replica that follows".into()))
+    }
+
+    fn is_replica(&mut self, endpoint: &str) -> bool {
+        let reply = self.ask(endpoint, redis::cmd("INFO").arg("replication"));
+        let info = reply.ok().and_then(|reply| redis::from_redis_value::<String>(reply).ok());
+        info.is_some_and(|text| text.contains("role:slave"))
+    }
+
+    /// The key is there, as far as its primary can be reached.
+    fn has(&mut self, key: &str) -> bool {
+        let exists = redis::cmd("EXISTS").arg(key).to_owned();
+        let mut endpoint = self.next_endpoint();
+        for _ in 0..3 {
+            match self.ask(&endpoint, &exists) {
+                Ok(reply) => return reply == Value::Int(1),
+                Err(error) => match error.redirect_node() {
+                    Some((node, _)) => endpoint = node.to_owned(),
+                    None => endpoint = self.next_endpoint(),
+                },
+            }
+        }
+        false
     }
 
     fn follows(&mut self, primary: &str) -> bool {
@@ -225,16 +336,21 @@ fn shard(row: Value) -> Option<Shard> {
     let mut row = row.into_iter();
     let first_slot = redis::from_redis_value::<u16>(row.next()?).ok()?;
     row.next()?;
-    let Value::Array(node) = row.next()? else { return None };
+    let primary = endpoint(row.next()?)?;
+    Some(Shard { first_slot, primary, replicas: row.filter_map(endpoint).collect() })
+}
+
+fn endpoint(node: Value) -> Option<String> {
+    let Value::Array(node) = node else { return None };
     let mut node = node.into_iter();
     let host = redis::from_redis_value::<String>(node.next()?).ok()?;
     let port = redis::from_redis_value::<u16>(node.next()?).ok()?;
-    Some(Shard { first_slot, primary: format!("{host}:{port}"), replicas: row.count() })
+    Some(format!("{host}:{port}"))
 }
 
-fn key_in(slot: u16) -> String {
+fn tag_in(slot: u16) -> String {
     (0..)
-        .map(|number: u64| format!("gap:{number}"))
+        .map(|number: u64| format!("{{gap{number}}}"))
         .find(|key| crate::slot::slot_of(key.as_bytes()) == slot)
         .unwrap_or_default()
 }

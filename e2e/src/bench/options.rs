@@ -60,9 +60,12 @@ pub struct Options {
     /// Do not fetch missing peers.
     #[arg(long)]
     pub offline: bool,
-    /// Kills of `failover`.
+    /// How often `failover` makes its fault.
     #[arg(long, default_value_t = 10)]
     pub kills: usize,
+    /// What `failover` does to a primary: `kill` (SIGKILL), `term` (SIGTERM), `handover` (CLUSTER FAILOVER).
+    #[arg(long, value_enum, default_value = "kill")]
+    pub fault: Fault,
     /// The manifest that `failover` runs.
     #[arg(long, default_value = "examples/minimal.yaml")]
     pub manifest: PathBuf,
@@ -98,4 +101,12 @@ fn parse_ratio(text: &str) -> Result<(u32, u32), String> {
         Some((reads, writes)) if reads + writes > 0 => Ok((reads, writes)),
         _ => Err(format!("expected reads:writes, as in 9:1, not {text:?}")),
     }
+}
+
+/// What `failover` does to a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    Kill,
+    Term,
+    Handover,
 }

@@ -65,6 +65,7 @@ impl Checker {
         let before = self.epochs.range(..topology.epoch).next_back().map(|(_, t)| t.clone());
         if let Some(before) = before {
             self.count_changes(&before, topology);
+            self.check_owners(now_ms, &before, topology);
             for (id, shard) in &before.shards {
                 if topology.shards.get(id).is_some_and(|s| s.epoch < shard.epoch) {
                     self.violation(now_ms, format!("the epoch of shard {id} went back"));
@@ -73,6 +74,27 @@ impl Checker {
         }
         self.epochs.insert(topology.epoch, topology.clone());
         true
+    }
+
+    /// Slots change their owner by a move that was begun, and none is ever without one again.
+    fn check_owners(&mut self, now_ms: u64, before: &Topology, after: &Topology) {
+        let follows = after.epoch == before.epoch + 1;
+        let mut moved = false;
+        for slot in (0..SLOTS).step_by(37) {
+            let (was, is) = (before.shard_of_slot(slot), after.shard_of_slot(slot));
+            if was.is_none() || was == is {
+                continue;
+            }
+            moved = true;
+            let by_move = before.moves.iter().any(|m| {
+                (Some(m.from), Some(m.to)) == (was, is) && m.slots.iter().any(|r| r.contains(slot))
+            });
+            if is.is_none() || follows && !by_move {
+                let what = format!("slot {slot} went from {was:?} to {is:?} without a move");
+                self.violation(now_ms, what);
+            }
+        }
+        self.tally.count(What::Moved, u64::from(moved));
     }
 
     pub(crate) fn is_new_primary(&mut self, shard: ShardId, epoch: Epoch) -> bool {

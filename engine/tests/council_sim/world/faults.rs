@@ -10,7 +10,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let n = self.rng.below(self.nodes.len() as u64) as usize;
         let now = self.now_us;
-        match self.rng.below(17) {
+        match self.rng.below(21) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -58,6 +58,7 @@ impl World {
             }
             8 | 15 => self.hand_over(),
             16 => self.grab_slots(),
+            17..=20 => self.move_slots(),
             12 => self.lose_disk(n),
             9 => {
                 let until = now + 1_000_000 + self.rng.below(8_000_000);
@@ -160,6 +161,34 @@ impl World {
         let last = first + self.rng.below(u64::from(SLOTS - first)) as u16;
         self.tally.count(What::SlotsWished, 1);
         self.wish(via, Change::Assign { shard, slots: vec![SlotRange { first, last }] });
+    }
+
+    /// Somebody wishes for a move; a primary that gives slots away says so, with the epochs that it knows; or
+    /// somebody changes their mind.
+    fn move_slots(&mut self) {
+        let via = self.rng.below(self.nodes.len() as u64) as usize;
+        let (dice, chance) = (self.rng.draw(), self.rng.draw());
+        let Some(topology) = self.nodes[via].council.as_ref().and_then(Council::topology).cloned()
+        else {
+            return;
+        };
+        if let Some(under_way) = topology.moves.first() {
+            let id = under_way.id;
+            if dice % 4 == 0 {
+                return self.wish(via, Change::CancelMove { id });
+            }
+            let epoch = |shard| topology.shards.get(&shard).map_or(0, |s| s.epoch);
+            let (from_epoch, to_epoch) = (epoch(under_way.from), epoch(under_way.to));
+            return self.wish(via, Change::Moved { id, from_epoch, to_epoch });
+        }
+        let owners: Vec<_> = topology.shards.iter().filter(|(_, s)| !s.slots.is_empty()).collect();
+        let Some(at) = chance.checked_rem(owners.len() as u64) else { return };
+        let (from, shard) = owners[at as usize];
+        let to = (dice % u64::from(self.shards)) as u16;
+        let range = shard.slots[(dice / 7) as usize % shard.slots.len()];
+        let slots = vec![SlotRange { first: range.first, last: range.first + range.len() / 2 }];
+        self.tally.count(What::MoveWished, 1);
+        self.wish(via, Change::Move { slots, from: *from, to });
     }
 
     fn wish(&mut self, via: usize, change: Change) {
