@@ -170,7 +170,7 @@ impl Shared {
             return Err(cluster.moved(slot, owner));
         }
         let is_primary = cluster.is_primary.load(Ordering::Acquire);
-        if is_primary && self.moves.held.contains(slot) {
+        if is_primary && self.moves.held.is_vain(slot) {
             return Err("CLUSTERDOWN The slot is about to change its owner".into());
         }
         if is_primary || (session.readonly && !writes) {

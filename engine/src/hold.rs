@@ -39,9 +39,15 @@ impl Hold {
         (current, current != 0 && mono_ms < self.until_ms.load(Ordering::Acquire))
     }
 
-    pub fn is_over_time(&self) -> bool {
-        let (current, waits) = self.look(clock::monotonic_ms());
+    /// A hold is in force for longer than anybody waits.
+    #[inline]
+    pub(crate) fn is_vain(&self, mono_ms: u64) -> bool {
+        let (current, waits) = self.look(mono_ms);
         current != 0 && !waits
+    }
+
+    pub fn is_over_time(&self) -> bool {
+        self.is_vain(clock::monotonic_ms())
     }
 }
 

@@ -214,7 +214,8 @@ impl<'s> Executor<'s> {
         if self.mono_ms >= lease {
             return Err("CLUSTERDOWN The primary's lease has ended".into());
         }
-        if self.shared.hold.is_on() {
+        // One that began in this very turn holds from the next one on: only what has waited in vain is refused.
+        if self.shared.hold.is_vain(self.mono_ms) {
             return Err("CLUSTERDOWN The shard's primary is changing".into());
         }
         session.leased = true;

@@ -43,8 +43,10 @@ impl HeldSlots {
         self.any.load(Ordering::Acquire)
     }
 
-    pub fn contains(&self, slot: u16) -> bool {
-        self.any() && lock(&self.all).iter().any(|h| h.slots.contains(slot))
+    /// The slot is held for longer than anybody waits.
+    pub fn is_vain(&self, slot: u16) -> bool {
+        let vain = |h: &Held| h.slots.contains(slot) && clock::monotonic_ms() >= h.until_ms;
+        self.any() && lock(&self.all).iter().any(vain)
     }
 
     /// Brings a loop's knowledge up to date, at the start of its turn.
