@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -37,7 +38,7 @@ pub struct Cluster {
     pub name: String,
     pub book: AddressBook,
     pub password: Option<String>,
-    members_wanted: usize,
+    members_wanted: AtomicUsize,
     watcher: JoinHandle<()>,
 }
 
@@ -50,8 +51,6 @@ impl Drop for Cluster {
 impl Cluster {
     /// Applies a CacheCluster and follows its pods; does not wait.
     pub async fn apply(room: &Room, name: &str, spec: Value) -> Result<Self> {
-        let shards = spec["shards"].as_u64().context("shards")?;
-        let replicas = spec["replicasPerShard"].as_u64().unwrap_or(1);
         put(&room.world, &room.namespace, name, &spec).await?;
         let book = AddressBook::default();
         let watcher = tokio::spawn(follow(
@@ -66,13 +65,14 @@ impl Cluster {
             name: name.to_owned(),
             book,
             password: None,
-            members_wanted: usize::try_from(shards * (1 + replicas))?,
+            members_wanted: AtomicUsize::new(members_in(&spec)?),
             watcher,
         })
     }
 
     /// Applies another spec; does not wait.
     pub async fn change(&self, spec: Value) -> Result {
+        self.members_wanted.store(members_in(&spec)?, Ordering::Relaxed);
         put(&self.world, &self.namespace, &self.name, &spec).await
     }
 
@@ -131,7 +131,8 @@ impl Cluster {
         self.ready(limit).await?;
         eventually("all members in place", limit.saturating_sub(start.elapsed()), || async {
             let object = self.object().await?;
-            let wanted = format!("{0}/{0}", self.members_wanted);
+            let wanted_members = self.members_wanted.load(Ordering::Relaxed);
+            let wanted = format!("{wanted_members}/{wanted_members}");
             let ready = object["status"]["ready"].as_str().unwrap_or_default();
             crate::ensure!(
                 ready == wanted,
@@ -141,7 +142,7 @@ impl Cluster {
             // The status may be older than what just happened to a pod: the pods themselves are asked, too.
             let members = self.members().await?;
             let pods = members.iter().filter(|member| member.ready).count();
-            crate::ensure!(pods == self.members_wanted, "{pods} pods are ready");
+            crate::ensure!(pods == wanted_members, "{pods} pods are ready");
             // Whoever is named as primary can be reached: the address book and the members agree.
             self.book.set(addresses(&members));
             self.primaries().await?;
@@ -232,6 +233,12 @@ impl Cluster {
             failovers.iter().filter(|failover| failover["droppedWrites"].is_null()).count();
         Ok((told, untold))
     }
+}
+
+fn members_in(spec: &Value) -> Result<usize> {
+    let shards = spec["shards"].as_u64().context("shards")?;
+    let replicas = spec["replicasPerShard"].as_u64().unwrap_or(1);
+    Ok(usize::try_from(shards * (1 + replicas))?)
 }
 
 async fn put(world: &World, namespace: &str, name: &str, spec: &Value) -> Result {

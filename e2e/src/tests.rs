@@ -68,6 +68,7 @@ pub const TESTS: &[Test] = &[
     test!(all::all_nodes_restarted, Need::Pods, POWER),
     test!(change::all_members_rolled_under_load, Need::Pods),
     test!(change::primaries_evicted_under_load, Need::Pods),
+    test!(change::shards_added_and_taken_away_under_load, Need::Pods),
     test!(volumes::kept_volumes_bring_the_data_back, Need::Pods),
     test!(volumes::deleted_volumes_leave_nothing, Need::Pods),
     test!(chart::examples_become_ready),

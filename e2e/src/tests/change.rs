@@ -4,19 +4,25 @@
 use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::{Cluster, Member};
-use crate::failure::Result;
+use crate::failure::{Context, Result};
 use crate::ledger::{self, Writers};
+use crate::slot::slot_of;
+use crate::wire::Connection;
 use crate::world::Room;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::EvictParams;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 const PACE: Duration = Duration::from_millis(2);
 /// All six members made anew within this.
 const ROLL_MAX: Duration = Duration::from_secs(60);
+/// Slots and keys have moved within this.
+const SCALE_MAX: Duration = Duration::from_secs(120);
+const KEYS: usize = 300_000;
 
 pub(super) async fn all_members_rolled_under_load(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", spec()).await?;
@@ -53,6 +59,63 @@ pub(super) async fn primaries_evicted_under_load(room: Arc<Room>) -> Result {
         cluster.whole(Duration::from_secs(120)).await?;
     }
     nothing_felt(&cluster, writers).await
+}
+
+/// Shards come and go with everything that is in them, while clients write.
+pub(super) async fn shards_added_and_taken_away_under_load(room: Arc<Room>) -> Result {
+    let mut spec = spec();
+    spec["memory"] = json!("128Mi");
+    let cluster = Cluster::create(&room, "demo", spec.clone()).await?;
+    let keys = fill(&cluster, KEYS).await?;
+    let writers = cluster.writers(PACE).await?;
+    for shards in [4, 3] {
+        spec["shards"] = json!(shards);
+        let start = clock::now();
+        cluster.change(spec.clone()).await?;
+        eventually(&format!("{shards} shards share the slots"), SCALE_MAX, || async {
+            let mut client = cluster.client();
+            client.refresh().await?;
+            let mut owned: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+            for range in client.ranges() {
+                let primary = *range.members.first().context("a primary")?;
+                *owned.entry(primary).or_default() += usize::from(range.last - range.first) + 1;
+            }
+            let even = owned.values().all(|slots| slots.abs_diff(16384 / shards) <= 1);
+            crate::ensure!(owned.len() == shards && even, "slots by primary: {owned:?}");
+            Ok(())
+        })
+        .await?;
+        println!("      {shards} shards after {}", clock::seconds(start.elapsed()));
+        cluster.whole(SCALE_MAX).await?;
+    }
+    let values = cluster.client().get_all(&keys).await?;
+    let lost = values.iter().filter(|v| v.as_deref().map(<[u8]>::len) != Some(100)).count();
+    crate::ensure!(lost == 0, "{lost} of {KEYS} keys are gone");
+    nothing_felt(&cluster, writers).await
+}
+
+/// Writes keys with values of 100 bytes, many at a time.
+async fn fill(cluster: &Cluster, number: usize) -> Result<Vec<String>> {
+    let mut client = cluster.client();
+    client.refresh().await?;
+    let keys: Vec<String> = (0..number).map(|i| format!("fill:{i}")).collect();
+    let value = "v".repeat(100);
+    let mut at: BTreeMap<SocketAddr, Vec<Vec<&str>>> = BTreeMap::new();
+    for key in &keys {
+        let primary = client.primary_of(slot_of(key.as_bytes())).context("owner of the slot")?;
+        at.entry(primary).or_default().push(vec!["SET", key, &value]);
+    }
+    for (primary, requests) in at {
+        let patience = Duration::from_secs(10);
+        let mut connection =
+            Connection::open(primary, cluster.password.as_deref(), patience).await?;
+        for batch in requests.chunks(500) {
+            for reply in connection.pipeline(batch).await? {
+                reply.ok().context("SET")?;
+            }
+        }
+    }
+    Ok(keys)
 }
 
 /// Waits until none of these pods is there any more.
