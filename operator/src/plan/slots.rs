@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn new_shards_get_what_the_old_ones_have_too_much_of() {
         assert_eq!(change(&formed(1), 2), [(0, -8192), (1, 8192)]);
-        let by_three = [(0, -2730), (1, -2731), (2, -2731), (3, 2731), (4, 2731), (5, 2730)];
+        let by_three = [(0, -2730), (1, -2731), (2, -2730), (3, 2731), (4, 2730), (5, 2730)];
         assert_eq!(change(&formed(3), 6), by_three);
     }
 
