@@ -80,10 +80,7 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
         "!has(self.spec.auth) || !has(self.spec.auth.secretName) || !(self.spec.auth.secretName in [self.metadata.name + '-auth', self.metadata.name + '-tls', self.metadata.name + '-operator-tls'])"
     ).message(
         "auth.secretName must not be NAME-auth, NAME-tls or NAME-operator-tls: Secrets of these names are made by Larder, and go with the CacheCluster"
-    ),
-    validation = Rule::new(
-        "!has(self.status) || !has(self.status.clusterId) || self.spec.shards == oldSelf.spec.shards"
-    ).message("shards cannot be changed in this version once the cluster is formed: create a new cluster and move the data")
+    )
 )]
 #[x_kube(
     validation = Rule::new(
@@ -102,8 +99,8 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
     )
 )]
 pub struct CacheClusterSpec {
-    /// Number of shards; the 16,384 slots are dealt evenly among them. Cannot be changed once the
-    /// cluster is formed.
+    /// Number of shards; the 16,384 slots are dealt evenly among them. When it changes, slots move with
+    /// their keys while clients go on; fewer shards need the memory for what all of them hold.
     #[schemars(range(min = 1, max = 500))]
     pub shards: i32,
 

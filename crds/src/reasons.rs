@@ -46,6 +46,12 @@ pub mod reason {
     pub const POD_STUCK: &str = "PodStuck";
     /// `spec.pause` is set: the operator only looks.
     pub const PAUSED: &str = "Paused";
+    /// Slots move from shard to shard, with their keys; the message says how many are left.
+    pub const MOVING_SLOTS: &str = "MovingSlots";
+    /// There are to be more or fewer shards, and members of them are being made or let go.
+    pub const SCALING: &str = "Scaling";
+    /// There are to be fewer shards, and what all of them hold does not fit into those that stay.
+    pub const NO_ROOM: &str = "NoRoom";
     /// Members are being added, replaced, moved or restarted.
     pub const CHANGING: &str = "Changing";
     /// Nothing is left to do.

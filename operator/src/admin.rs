@@ -71,6 +71,11 @@ pub(crate) fn said(step: &Step) -> Option<Said> {
         Step::Assign { shard, slots, epoch } => {
             wish(Change::Assign { shard: *shard, slots: slots.clone() }, Some(*epoch))
         }
+        Step::Move { slots, from, to, epoch } => {
+            let change = Change::Move { slots: slots.clone(), from: *from, to: *to };
+            wish(change, Some(*epoch))
+        }
+        Step::CancelMove { id } => wish(Change::CancelMove { id: *id }, None),
         Step::Configure { seat, hash, directives, reset } => {
             let (hash, directives) = (hash.clone(), directives.clone());
             Some(Said::Member(*seat, Ask::Configure { hash, directives, reset: reset.clone() }))

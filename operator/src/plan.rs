@@ -15,10 +15,14 @@
 //!    is missing or not in sync, and never a member that the council's majority hangs on.
 //! 5. **A seat that owns slots is never given up**, and a disk is deleted only after its member has left,
 //!    or when it is out of reach for good and somebody else has its data.
+//! 6. **A shard goes when it is empty.** Its slots move to those that stay first, never to one that is to
+//!    go; then its replicas leave, and its primary last.
 
 mod form;
 mod members;
 mod rollout;
+mod shards;
+mod slots;
 mod view;
 
 use std::fmt;
@@ -28,6 +32,7 @@ use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
+pub use slots::SLOTS_PER_MOVE;
 pub(crate) use view::View;
 
 /// What to do now, and what has to wait.
@@ -45,7 +50,7 @@ pub struct Planned {
     pub rule: &'static str,
     /// One sentence.
     pub why: String,
-    /// The shard that it is about; `None`: the witnesses.
+    /// The shard that it is about; `None`: the witnesses, or slots that move between two.
     pub shard: Option<ShardId>,
     pub step: Step,
 }
@@ -79,6 +84,10 @@ pub enum Step {
     Leave { id: MemberId, name: String },
     /// Wishes that a shard owns slots that nobody owns.
     Assign { shard: ShardId, slots: Vec<SlotRange>, epoch: Epoch },
+    /// Wishes that slots move from one shard to another, with their keys.
+    Move { slots: Vec<SlotRange>, from: ShardId, to: ShardId, epoch: Epoch },
+    /// Wishes that a move under way is given up: its slots stay where they are.
+    CancelMove { id: Epoch },
     /// Sets directives in a running member, and those of `reset` to their defaults.
     Configure { seat: Seat, hash: String, directives: Vec<(String, String)>, reset: Vec<String> },
 }
@@ -87,6 +96,14 @@ impl Step {
     /// A member stops serving for a while because of it.
     pub fn is_disruptive(&self) -> bool {
         matches!(self, Self::RestartMember { .. })
+    }
+
+    /// The topology is another one after it, so that a later wish for this epoch would be refused.
+    fn alters_topology(&self) -> bool {
+        matches!(
+            self,
+            Self::Form { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Assign { .. }
+        )
     }
 }
 
@@ -109,16 +126,20 @@ impl fmt::Display for Step {
             Self::Join { member } => write!(f, "join member={} id={}", member.name, member.id),
             Self::Leave { id, name } => write!(f, "leave member={name} id={id}"),
             Self::Assign { shard, slots, epoch } => {
-                write!(f, "assign shard={shard} epoch={epoch} slots=")?;
-                for (i, range) in slots.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { "," };
-                    write!(f, "{comma}{}-{}", range.first, range.last)?;
-                }
-                Ok(())
+                write!(f, "assign shard={shard} epoch={epoch} slots={}", text_of(slots))
             }
+            Self::Move { slots, from, to, epoch } => {
+                write!(f, "move from={from} to={to} epoch={epoch} slots={}", text_of(slots))
+            }
+            Self::CancelMove { id } => write!(f, "cancel move={id}"),
             Self::Configure { seat, hash, .. } => write!(f, "configure member={seat} hash={hash}"),
         }
     }
+}
+
+fn text_of(slots: &[SlotRange]) -> String {
+    let ranges = slots.iter().map(|r| format!("{}-{}", r.first, r.last));
+    ranges.collect::<Vec<_>>().join(",")
 }
 
 impl Plan {
@@ -136,6 +157,9 @@ pub struct Rule {
     pub doc: &'static str,
     act: fn(&View<'_>, Scope, &mut Draft),
 }
+
+/// The rule that makes shards more or fewer: the account has a word for what it does.
+pub(crate) const RULE_OF_SHARDS: &str = "ScaleShards";
 
 /// The rules by urgency. The first one with something to do speaks for its scope this round.
 pub const RULES: &[Rule] = &[
@@ -159,6 +183,13 @@ pub const RULES: &[Rule] = &[
         act: members::keep_witness,
     },
     Rule {
+        name: RULE_OF_SHARDS,
+        doc: "Shards that are wanted are made, and slots move to them a few at a time, until each has \
+              its share. The slots of shards that are too many move to those that stay, if these have \
+              the memory; then their members leave and are deleted, the primary last.",
+        act: shards::scale,
+    },
+    Rule {
         name: "ScaleReplicas",
         doc: "Replicas that are wanted are made and join; those that are too many leave, and are \
               deleted when they have left, the primary never.",
@@ -178,18 +209,19 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// What a rule speaks about: one shard, or the witnesses.
+/// What a rule speaks about: one shard, the witnesses, or the slots as they are dealt among all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Shard(ShardId),
     Witnesses,
+    Slots,
 }
 
 impl Scope {
     fn shard(self) -> Option<ShardId> {
         match self {
             Self::Shard(shard) => Some(shard),
-            Self::Witnesses => None,
+            Self::Witnesses | Self::Slots => None,
         }
     }
 }
@@ -220,6 +252,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         let mut draft = Draft::default();
         for rule in RULES {
             (rule.act)(&view, scope, &mut draft);
+            if plan.steps.iter().any(|p| p.step.alters_topology()) {
+                // It names an epoch that is over by then; the next round knows the one after.
+                draft.steps.retain(|(_, step)| !matches!(step, Step::Move { .. }));
+            }
             if draft.steps.iter().any(|(_, step)| step.is_disruptive()) {
                 match spare.checked_sub(1) {
                     Some(left) => spare = left,
@@ -248,12 +284,12 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     }
     plan.blocked.sort();
     plan.blocked.dedup();
-    assert_post_conditions(observed, &plan);
+    assert_post_conditions(desired, observed, &plan);
     plan
 }
 
 /// What no plan may ever say, whatever the rules became. See the essay above.
-fn assert_post_conditions(observed: &Observed, plan: &Plan) {
+fn assert_post_conditions(desired: &Desired, observed: &Observed, plan: &Plan) {
     let forms = plan.steps.iter().filter(|p| matches!(p.step, Step::Form { .. })).count();
     assert!(forms <= usize::from(observed.topology.is_none()), "a cluster is formed once");
     let Some(topology) = &observed.topology else { return };
@@ -268,6 +304,18 @@ fn assert_post_conditions(observed: &Observed, plan: &Plan) {
                 let report = observed.members.get(seat).and_then(|m| m.report.as_ref());
                 let known = report.is_some_and(|r| topology.members.contains_key(&r.id));
                 assert!(!known, "a disk is deleted only after its member has left");
+                let name = seat.name(&desired.name);
+                let shard = seat.shard().and_then(|id| Some((id, topology.shards.get(&id)?)));
+                if let Some((id, _)) = shard.filter(|(_, s)| !s.slots.is_empty()) {
+                    let others = topology.members_of(id).iter().any(|m| m.name != name);
+                    assert!(others, "a shard that owns slots keeps a member");
+                }
+            }
+            Step::Move { slots, from, to, .. } => {
+                assert!(from != to, "slots move between two shards");
+                assert!(*to < desired.shards, "no slots move to a shard that is to go");
+                let count = slots::count(slots);
+                assert!((1..=SLOTS_PER_MOVE).contains(&count), "slots move a few at a time");
             }
             _ => {}
         }

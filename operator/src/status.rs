@@ -11,7 +11,7 @@ pub use crds::CacheClusterStatus as Status;
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
-use crate::plan::{Plan, Scope, View};
+use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View};
 
 /// Offsets are told in steps of so many bytes.
 const OFFSET_STEP: u64 = 1 << 20;
@@ -86,7 +86,9 @@ fn shards(view: &View<'_>) -> Vec<ShardStatus> {
             members: view.wanted(Scope::Shard(id)).into_iter().map(member).collect(),
         }
     };
-    (0..view.shards).map(shard).collect()
+    let is_there =
+        |id: &u16| !view.goes(*id) || topology.is_some_and(|t| t.shards.contains_key(id));
+    view.shards().filter(is_there).map(shard).collect()
 }
 
 /// The name of a member, or its ID when it has left.
@@ -192,11 +194,13 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
         let reason = if is_first(view) { reason::FORMING } else { reason::SHARD_DOWN };
         return (false, reason, text);
     }
-    let missing: Vec<String> =
-        wanted.iter().filter(|s| view.known(**s).is_empty()).map(|s| view.name(*s)).collect();
-    if !missing.is_empty() {
+    let lacking: Vec<Seat> = wanted.iter().copied().filter(|s| view.known(*s).is_empty()).collect();
+    if !lacking.is_empty() {
+        let missing: Vec<String> = lacking.iter().map(|s| view.name(*s)).collect();
         let text = format!("not in the cluster yet: {}", missing.join(", "));
         let else_ = if is_first(view) { reason::FORMING } else { reason::CHANGING };
+        let is_new = |s: &Seat| s.shard().is_some_and(|shard| !view.serves(shard));
+        let else_ = if lacking.iter().all(is_new) { reason::SCALING } else { else_ };
         return (false, find(reason::POD_STUCK).map_or(else_, |b| b.reason), text);
     }
     if let Some(refused) = find(reason::CONFIG_REFUSED) {
@@ -211,7 +215,11 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
         let text = format!("made from an older template: {}", old.join(", "));
         return (false, reason::CHANGING, text);
     }
-    let count = view.shards;
+    let scaling = [reason::NO_ROOM, reason::MOVING_SLOTS, reason::SCALING];
+    if let Some(said) = scaling.into_iter().find_map(find) {
+        return (false, said.reason, said.message.clone());
+    }
+    let count = view.shards().filter(|s| view.serves(*s)).count();
     (true, reason::SERVING, format!("{count} of {count} shards serve"))
 }
 
@@ -226,10 +234,15 @@ fn progressing(plan: &Plan) -> Said {
     if let Some(paused) = paused {
         return (false, reason::PAUSED, paused.message.clone());
     }
+    if let Some(moving) = plan.blocked.iter().find(|b| b.reason == reason::MOVING_SLOTS) {
+        return (true, reason::MOVING_SLOTS, moving.message.clone());
+    }
     if let Some(first) = plan.steps.first() {
         let more = plan.steps.len() - 1;
         let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-        return (true, reason::CHANGING, format!("{}: {}{more}", first.rule, first.step));
+        let scales = plan.steps.iter().any(|p| p.rule == RULE_OF_SHARDS);
+        let reason = if scales { reason::SCALING } else { reason::CHANGING };
+        return (true, reason, format!("{}: {}{more}", first.rule, first.step));
     }
     let waits = |b: &&crate::plan::Blocked| b.reason != reason::INVALID_SPEC;
     match plan.blocked.iter().find(waits) {
@@ -253,14 +266,17 @@ fn degraded(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
         let text = format!("no primary serves {}", list_of_shards(&down));
         return (true, reason::SHARD_DOWN, text);
     }
+    let serving = view.shards().filter(|s| view.serves(*s));
     let bare: Vec<u16> =
-        (0..view.shards).filter(|s| view.desired.replicas > 0 && is_bare(view, *s)).collect();
+        serving.filter(|s| view.desired.replicas > 0 && !view.has_replica(*s)).collect();
     if !bare.is_empty() {
         let text = format!("no replica is in sync in {}", list_of_shards(&bare));
         return (true, reason::NO_REPLICA, text);
     }
-    let missing: Vec<String> =
-        wanted.iter().filter(|s| !view.is_in_sync(**s)).map(|s| view.name(*s)).collect();
+    // Of a shard that nobody needs yet nothing is missing.
+    let counts = |s: &&Seat| s.shard().is_none_or(|shard| view.serves(shard));
+    let broken = wanted.iter().filter(counts).filter(|s| !view.is_in_sync(**s));
+    let missing: Vec<String> = broken.map(|s| view.name(*s)).collect();
     if missing.is_empty() {
         return (false, reason::HEALTHY, "every member is in its role and in sync".into());
     }
@@ -269,16 +285,8 @@ fn degraded(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
 
 /// Shards without a primary that was seen and serves.
 fn shards_down(view: &View<'_>) -> Vec<u16> {
-    let serves = |shard: u16| {
-        let seats = view.wanted(Scope::Shard(shard));
-        seats.into_iter().any(|s| view.is_primary(s) && view.is_in_sync(s))
-    };
-    (0..view.shards).filter(|s| !serves(*s)).collect()
-}
-
-fn is_bare(view: &View<'_>, shard: u16) -> bool {
-    let seats = view.wanted(Scope::Shard(shard));
-    !seats.into_iter().any(|s| !view.is_primary(s) && view.is_in_sync(s))
+    let serving = view.shards().filter(|s| view.serves(*s));
+    serving.filter(|s| view.acting_primary(*s).is_none()).collect()
 }
 
 fn list_of_shards(shards: &[u16]) -> String {

@@ -6,6 +6,8 @@
 //! ```text
 //! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N
 //! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
+//! slots shard=0 of=0-99                what a shard owns, where it is not dealt evenly; of=none: nothing
+//! move id=4 from=0 to=1 of=0-9         a move under way
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary              the council's primary of its shard, in its role
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended ..
@@ -73,6 +75,11 @@ fn replacing() {
 #[test]
 fn scaling() {
     run("tests/plan/scale.txt");
+}
+
+#[test]
+fn scaling_shards() {
+    run("tests/plan/shards.txt");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod scenario;
 use std::collections::BTreeMap;
 
 use crds::reasons::condition;
+use engine::topology::Shard;
 use futures::executor::block_on;
 use operator::desired::{Desired, Seat};
 use operator::driver::sim::{Faults, Rng, Sim};
@@ -26,6 +27,8 @@ const FAULTY: usize = 150;
 /// that came last has all of them restarted, one after the other. Seed 79 is such a one, of 16 members.
 const QUIET: usize = 30;
 const RESTART: usize = 5;
+/// Rounds in which all slots move one chunk after the other, and the members of shards leave one by one.
+const SCALE: usize = 200;
 /// Rounds for which it then stays settled.
 const SETTLED: usize = 5;
 
@@ -42,8 +45,9 @@ fn desired(rng: &mut Rng) -> Desired {
 }
 
 /// Somebody changes the manifest.
-fn edit(desired: &mut Desired, rng: &mut Rng) {
-    match rng.below(3) {
+fn edit(desired: &mut Desired, rng: &mut Rng, scales: bool) {
+    match rng.below(if scales { 6 } else { 3 }) {
+        3.. => desired.shards = 1 + u16::try_from(rng.below(4)).unwrap(),
         0 => desired.replicas = 1 + u16::try_from(rng.below(3)).unwrap(),
         1 => {
             desired.directives.insert("maxmemory".into(), rng.below(100).to_string());
@@ -66,7 +70,7 @@ fn tell(round: usize, done: &Round) {
     println!("{round:>4} {steps:?} {blocked:?}");
 }
 
-fn run(seed: u64, tells: bool) -> Sim {
+fn run(seed: u64, scales: bool, tells: bool) -> Sim {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut desired = desired(&mut rng);
     let volumes = rng.percent(50);
@@ -87,7 +91,7 @@ fn run(seed: u64, tells: bool) -> Sim {
             sim.faults = Faults::default();
         }
         if tick < FAULTY && rng.percent(2) {
-            edit(&mut desired, &mut rng);
+            edit(&mut desired, &mut rng, scales);
         }
         sim.tick(&desired);
         let done = block_on(round(&mut sim, &desired)).unwrap();
@@ -99,8 +103,9 @@ fn run(seed: u64, tells: bool) -> Sim {
         if tick >= FAULTY && settled >= SETTLED {
             break;
         }
+        let more = if scales { SCALE } else { 0 };
         assert!(
-            tick < FAULTY + quiet(&desired),
+            tick < FAULTY + quiet(&desired) + more,
             "seed {seed}: not settled: {desired:?}\n{:#?}\n{:#?}",
             done.plan,
             done.status.conditions
@@ -111,12 +116,21 @@ fn run(seed: u64, tells: bool) -> Sim {
 
 #[test]
 fn every_seed_ends_in_a_whole_cluster_formed_once() {
+    every_seed(false);
+}
+
+#[test]
+fn so_it_does_while_shards_become_more_and_fewer() {
+    every_seed(true);
+}
+
+fn every_seed(scales: bool) {
     if let Some(seed) = std::env::var("SEED").ok().and_then(|s| s.parse().ok()) {
-        run(seed, true);
+        run(seed, scales, true);
         return;
     }
     let seeds: u64 = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SEEDS);
-    let failed = |seed: &u64| std::panic::catch_unwind(|| run(*seed, false)).is_err();
+    let failed = |seed: &u64| std::panic::catch_unwind(|| run(*seed, scales, false)).is_err();
     let failed: Vec<u64> = (0..seeds).chain(FOUND.iter().copied()).filter(failed).collect();
     assert!(
         failed.is_empty(),
@@ -127,9 +141,62 @@ fn every_seed_ends_in_a_whole_cluster_formed_once() {
 
 #[test]
 fn one_seed_is_one_run() {
-    let (one, two) = (run(7, false), run(7, false));
+    let (one, two) = (run(7, true, false), run(7, true, false));
     assert_eq!(one.world.topology, two.world.topology);
     assert_eq!(one.world.formed, two.world.formed);
+}
+
+/// Rounds until all is as wished.
+fn settle(sim: &mut Sim, desired: &Desired, members: usize) {
+    let mut last = None;
+    let reached = (0..quiet(desired) + SCALE).any(|_| {
+        sim.tick(desired);
+        let done = block_on(round(sim, desired)).unwrap();
+        let reached = scenario::is_as_expected(&done.status, members);
+        last = Some(done.status);
+        reached
+    });
+    assert!(reached, "{members} members expected: {last:#?}");
+    let topology = sim.world.topology.as_ref().unwrap();
+    assert_eq!(topology.shards.len(), usize::from(desired.shards));
+    let owned = |s: &Shard| s.slots.iter().map(|r| r.len()).sum::<u16>();
+    let owned: Vec<u16> = topology.shards.values().map(owned).collect();
+    assert!(owned.iter().max().unwrap() - owned.iter().min().unwrap() <= 1, "{owned:?}");
+    assert!(topology.moves.is_empty());
+}
+
+/// The operator crashes at every tenth step; with and without a change of mind on the way.
+#[test]
+fn three_shards_become_six_and_three_again() {
+    for seed in 0..40 {
+        let mut desired = desired(&mut Rng::new(0));
+        (desired.shards, desired.replicas) = (3, u16::try_from(seed % 3).unwrap());
+        let size = usize::from(desired.members_per_shard());
+        let mut sim = Sim::new(seed, seed % 2 == 0);
+        sim.faults = Faults { crash_percent: 10, lost_percent: 5, ..Faults::default() };
+        settle(&mut sim, &desired, 3 * size);
+        assert_eq!(sim.world.moved, 0, "what was formed is even");
+        desired.shards = 6;
+        if seed < 20 {
+            settle(&mut sim, &desired, 6 * size);
+            // 8192 slots in chunks of 512, and what is left of each pair of shards.
+            assert!((16..=22).contains(&sim.world.moved), "{}", sim.world.moved);
+        }
+        for _ in 0..seed {
+            sim.tick(&desired);
+            block_on(round(&mut sim, &desired)).unwrap();
+        }
+        desired.shards = 3;
+        for _ in 0..seed / 2 {
+            sim.tick(&desired);
+            block_on(round(&mut sim, &desired)).unwrap();
+        }
+        if seed % 4 == 3 {
+            desired.shards = 5;
+        }
+        settle(&mut sim, &desired, usize::from(desired.shards) * size);
+        assert_eq!(sim.world.formed, 1);
+    }
 }
 
 #[test]

@@ -5,9 +5,10 @@
 //!
 //! What it does not promise: the council is a model, not the engine's (that one has a simulation of its
 //! own): a change is committed at once when a majority of the voters is up, a primary that is down is
-//! replaced after a few ticks, data are not looked at, and nobody is cut off from anybody but the
-//! operator.
+//! replaced after a few ticks, data are not looked at (slots move in so many ticks), and nobody is cut
+//! off from anybody but the operator.
 
+mod moves;
 mod rng;
 mod world;
 

@@ -15,12 +15,11 @@ const FOUNDER: Seat = Seat::Data { shard: 0, index: 0 };
 /// once they were seen, join it.
 pub(super) fn form(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     let Scope::Shard(shard) = scope else { return };
-    let first = shard == 0;
     let Some(topology) = view.topology() else {
         for seat in view.wanted(scope) {
             revive(view, seat, draft);
         }
-        if draft.steps.is_empty() && first {
+        if draft.steps.is_empty() && shard == 0 {
             found(view, draft);
         }
         return;
@@ -28,18 +27,13 @@ pub(super) fn form(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     for seat in view.wanted(scope).into_iter().filter(|s| view.known(*s).is_empty()) {
         admit(view, seat, draft);
     }
-    let slots = unowned(topology, even_slots(shard, view.shards));
+    if view.goes(shard) {
+        return;
+    }
+    let slots = unowned(topology, even_slots(shard, view.desired.shards));
     if !slots.is_empty() {
         let step = Step::Assign { shard, slots, epoch: topology.epoch };
         draft.step(format!("slots of shard {shard} have no owner"), step);
-    }
-    if first && view.shards != view.desired.shards {
-        let message = format!(
-            "spec.shards: the cluster was formed with {} shards, and this version cannot change \
-             that to {}",
-            view.shards, view.desired.shards
-        );
-        draft.blocked(reason::INVALID_SPEC, message);
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn keep_witness(view: &View<'_>, scope: Scope, draft: &mut Draft) {
         return;
     }
     let voting = view.all_wanted().filter(|s| s.shard().is_some() && view.is_in_sync(*s)).count();
-    let alone = view.shards * view.desired.members_per_shard() == 1;
+    let alone = view.all_wanted().filter(|s| s.shard().is_some()).count() == 1;
     for seat in view.surplus(scope).into_iter().take(1) {
         if alone || voting >= 3 {
             dismiss(view, seat, "a witness is not needed any more", draft);
@@ -74,19 +74,25 @@ pub(super) fn keep_witness(view: &View<'_>, scope: Scope, draft: &mut Draft) {
 /// Replicas that are wanted and not there yet are made; those that are too many are let go, one of a
 /// shard at a time.
 pub(super) fn scale(view: &View<'_>, scope: Scope, draft: &mut Draft) {
-    if view.topology().is_none() || scope == Scope::Witnesses {
+    let Scope::Shard(shard) = scope else { return };
+    if view.topology().is_none() || !view.serves(shard) {
         return;
     }
+    make(view, scope, draft);
+    if draft.steps.is_empty() {
+        for seat in view.surplus(scope).into_iter().take(1) {
+            dismiss(view, seat, "the shard has more members than are wanted", draft);
+        }
+    }
+}
+
+/// Makes the members of a shard that are wanted and that the council does not know.
+pub(super) fn make(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     for seat in view.wanted(scope).into_iter().filter(|s| view.known(*s).is_empty()) {
         revive(view, seat, draft);
         if view.body(seat).is_some() && view.report(seat).is_none() && !view.is_down(seat) {
             let message = format!("waiting for the first report of {}", view.name(seat));
             draft.blocked(reason::CHANGING, message);
-        }
-    }
-    if draft.steps.is_empty() {
-        for seat in view.surplus(scope).into_iter().take(1) {
-            dismiss(view, seat, "the shard has more members than are wanted", draft);
         }
     }
 }
@@ -180,8 +186,9 @@ pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
 /// Lets a member go: first out of the council, then the body with its disk.
 ///
 /// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is
-/// brought back first when they are not enough without it (seed 7923 of the simulation).
-fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
+/// brought back first when they are not enough without it (seed 7923 of the simulation). And a body stays
+/// until its vote is another's: members that leave at the same time could else be the majority.
+pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
     let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
     if view.body(seat).is_none() && has_disk && view.votes(seat) && !view.council_can_decide() {
@@ -189,10 +196,14 @@ fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
         draft.step(why, Step::CreateMember { seat });
         return;
     }
-    for old in known.iter().filter(|m| !view.leads(&m.id)) {
+    let stays = |id: &str| view.leads(id) && seat.shard().is_some_and(|s| view.owns_slots(s));
+    for old in known.iter().filter(|m| !stays(&m.id)) {
         draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
     }
-    if known.is_empty() {
+    if known.is_empty() && view.has_votes_to_give_up() {
+        let message = format!("{} stays until its vote is another's", view.name(seat));
+        draft.blocked(reason::CHANGING, message);
+    } else if known.is_empty() {
         let uid = view.body(seat).map(|b| b.uid.clone());
         draft.step(why, Step::DeleteMember { seat, uid, disk: true, force: false });
     }

@@ -1,10 +1,10 @@
 //! What the rules ask of the world: which seats are wanted, who sits there, who is in sync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
 
-use super::Scope;
+use super::{Scope, slots};
 use crate::desired::{Desired, Seat};
 use crate::observed::{Body, Member, Observed};
 
@@ -12,9 +12,8 @@ use crate::observed::{Body, Member, Observed};
 pub(crate) struct View<'a> {
     pub(crate) desired: &'a Desired,
     pub(crate) observed: &'a Observed,
-    /// Shards that there are: those of the topology once there is one.
-    pub(crate) shards: u16,
-    /// The seats that are to be taken, per shard; see `wanted_seats`.
+    /// The seats that are to be taken, per shard; see `wanted_seats`. Every shard is in it that is wanted,
+    /// or known, or has something in one of its seats.
     wanted: BTreeMap<ShardId, Vec<Seat>>,
     /// Members of the topology by their seat. Two sit in one while a replacement is under way.
     known: BTreeMap<Seat, Vec<&'a topology::Member>>,
@@ -28,14 +27,56 @@ impl<'a> View<'a> {
                 known.entry(seat).or_default().push(member);
             }
         }
-        let shards = formed_shards(observed.topology.as_ref()).unwrap_or(desired.shards);
-        let mut view = Self { desired, observed, shards, wanted: BTreeMap::new(), known };
-        view.wanted = (0..shards).map(|shard| (shard, view.wanted_seats(shard))).collect();
+        let mut shards: BTreeSet<ShardId> = (0..desired.shards).collect();
+        shards.extend(observed.topology.iter().flat_map(|t| t.shards.keys()));
+        let seats = known.keys().chain(observed.members.keys());
+        shards.extend(seats.filter_map(|seat| seat.shard()));
+        let mut view = Self { desired, observed, wanted: BTreeMap::new(), known };
+        view.wanted = shards.into_iter().map(|shard| (shard, view.wanted_seats(shard))).collect();
         view
     }
 
-    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> + use<> {
-        (0..self.shards).map(Scope::Shard).chain([Scope::Witnesses])
+    /// The slots come last: they wait for who comes and goes.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.shards().map(Scope::Shard).chain([Scope::Witnesses, Scope::Slots])
+    }
+
+    /// Every shard that is wanted, known, or not cleared away yet.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.wanted.keys().copied()
+    }
+
+    /// The manifest has no room for this shard any more.
+    pub(crate) fn goes(&self, shard: ShardId) -> bool {
+        shard >= self.desired.shards
+    }
+
+    pub(crate) fn owns_slots(&self, shard: ShardId) -> bool {
+        let shard = self.topology().and_then(|t| t.shards.get(&shard));
+        shard.is_some_and(|s| !s.slots.is_empty())
+    }
+
+    /// Clients need this shard: it owns slots, or is to own some of those that nobody has yet.
+    pub(crate) fn serves(&self, shard: ShardId) -> bool {
+        self.owns_slots(shard) || !self.is_dealt() && !self.goes(shard)
+    }
+
+    /// Every slot has an owner: the cluster is formed, and from here on slots only move.
+    pub(crate) fn is_dealt(&self) -> bool {
+        let shards = self.topology().into_iter().flat_map(|t| t.shards.values());
+        shards.map(|s| slots::count(&s.slots)).sum::<u16>() == SLOTS
+    }
+
+    /// The seat of the shard's primary, when that one was seen and serves.
+    pub(crate) fn acting_primary(&self, shard: ShardId) -> Option<Seat> {
+        let seats = self.wanted(Scope::Shard(shard));
+        seats.into_iter().find(|s| self.is_primary(*s) && self.is_in_sync(*s))
+    }
+
+    /// A replica of the shard could take over.
+    pub(crate) fn has_replica(&self, shard: ShardId) -> bool {
+        let seats = self.wanted(Scope::Shard(shard));
+        seats.into_iter().any(|s| !self.is_primary(s) && self.is_in_sync(s))
     }
 
     pub(crate) fn topology(&self) -> Option<&'a Topology> {
@@ -91,6 +132,11 @@ impl<'a> View<'a> {
         self.known(seat).iter().any(|m| topology.voters.contains(&m.id))
     }
 
+    /// The council still counts on the vote of somebody who has left.
+    pub(crate) fn has_votes_to_give_up(&self) -> bool {
+        self.topology().is_some_and(|t| t.voters.iter().any(|v| !t.members.contains_key(v)))
+    }
+
     /// A majority of the voters was seen.
     pub(crate) fn council_can_decide(&self) -> bool {
         let Some(topology) = self.topology() else { return false };
@@ -127,6 +173,7 @@ impl<'a> View<'a> {
             Scope::Witnesses => {
                 (0..self.witnesses()).map(|index| Seat::Witness { index }).collect()
             }
+            Scope::Slots => Vec::new(),
         }
     }
 
@@ -152,14 +199,31 @@ impl<'a> View<'a> {
         self.wanted.values().filter(|seats| !whole(seats)).count()
     }
 
+    /// Those that are needed now, and those that will be when the shards are as many as are wanted: who is
+    /// to vote in place of members that go is there before they do.
     fn witnesses(&self) -> u16 {
-        self.desired.witnesses_beside(self.shards)
+        let there = self.topology().and_then(|t| u16::try_from(t.shards.len()).ok());
+        let there = there.unwrap_or(self.desired.shards);
+        self.desired.witnesses().max(self.desired.witnesses_beside(there))
+    }
+
+    /// A shard that is to go is kept whole as long as it owns slots or a move has to do with it.
+    fn is_needed(&self, shard: ShardId) -> bool {
+        let moves = self.topology().into_iter().flat_map(|t| &t.moves);
+        let moving = |m: &topology::Move| m.from == shard || m.to == shard;
+        !self.goes(shard) || self.owns_slots(shard) || moves.into_iter().any(moving)
     }
 
     /// As many seats as the shard wants members. Which ones is a matter of who is there: the primary
     /// stays, then those with a body, then those the council knows; free seats fill up from below.
     /// So a shard whose primary sits in seat 1 gives up seat 0 when it is to have no replica.
+    ///
+    /// Of a shard that is to go and is empty, none is wanted. While nobody tells whether it is empty, its
+    /// members are all that can tell, and their votes may be needed for anybody to speak.
     fn wanted_seats(&self, shard: ShardId) -> Vec<Seat> {
+        if self.topology().is_some() && !self.is_needed(shard) {
+            return Vec::new();
+        }
         let size = usize::from(self.desired.members_per_shard());
         // A disk alone holds a seat only while nobody tells who belongs to the cluster.
         let holds = |s: Seat| {
@@ -172,9 +236,12 @@ impl<'a> View<'a> {
             (!self.is_primary(*s), bodiless, unknown, *s)
         });
         taken.dedup();
-        taken.truncate(size);
+        let fills_up = self.topology().is_some() || !self.goes(shard);
+        if fills_up {
+            taken.truncate(size);
+        }
         let mut index = 0;
-        while taken.len() < size {
+        while fills_up && taken.len() < size {
             let seat = Seat::Data { shard, index };
             if !taken.contains(&seat) {
                 taken.push(seat);
@@ -188,15 +255,6 @@ impl<'a> View<'a> {
 
 fn scope_of(seat: Seat) -> Scope {
     seat.shard().map_or(Scope::Witnesses, Scope::Shard)
-}
-
-/// Shards of a topology in which every slot has an owner; `None` while it is being formed.
-fn formed_shards(topology: Option<&Topology>) -> Option<u16> {
-    let topology = topology?;
-    let owned: u32 =
-        topology.shards.values().flat_map(|s| &s.slots).map(|r| u32::from(r.len())).sum();
-    let last = topology.shards.keys().next_back()?;
-    (owned == u32::from(SLOTS)).then_some(last + 1)
 }
 
 impl Member {

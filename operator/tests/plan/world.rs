@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::topology::{self, Report, Role, Topology, even_slots};
+use engine::topology::{self, Report, Role, SlotRange, Topology, even_slots};
 use operator::desired::{Desired, Seat};
 use operator::observed::{Address, Belongs, Body, Disk, Member, Observed, Phase};
 use operator::status::Status;
@@ -52,6 +52,17 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
                 }));
             }
             "topology" => told = Some(read_topology(&words, &desired)),
+            "slots" => {
+                let shards = &mut told.as_mut().unwrap().shards;
+                let shard = shards.entry(words.number("shard", 0)).or_default();
+                shard.slots = read_slots(words.get("of").unwrap());
+            }
+            "move" => told.as_mut().unwrap().moves.push(topology::Move {
+                id: words.number("id", 1),
+                slots: read_slots(words.get("of").unwrap()),
+                from: words.number("from", 0),
+                to: words.number("to", 0),
+            }),
             "member" => {
                 read_member(words.0[1].0, &words, &desired, &mut told, &mut observed);
             }
@@ -100,6 +111,15 @@ fn read_topology(words: &Words<'_>, desired: &Desired) -> Topology {
     topology
 }
 
+/// `0-99,200-299`, or `none`.
+fn read_slots(text: &str) -> Vec<SlotRange> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap();
+        SlotRange { first: first.parse().unwrap(), last: last.parse().unwrap() }
+    };
+    text.split(',').filter(|r| *r != "none").map(range).collect()
+}
+
 /// `demo-0-1` has the ID `id-0-1`, and `id-0-1-new` when it came back `new`.
 fn read_member(
     name: &str,
@@ -136,8 +156,10 @@ fn read_member(
         if topology.voters.len() < 5 {
             topology.voters.insert(old_id.clone());
         }
-        if let Some(shard) = seat.shard().filter(|_| primary) {
-            topology.shards.get_mut(&shard).unwrap().primary = Some(old_id.clone());
+        // A shard is known by its members, also before it owns slots.
+        let shard = seat.shard().map(|shard| topology.shards.entry(shard).or_default());
+        if let Some(shard) = shard.filter(|_| primary) {
+            shard.primary = Some(old_id.clone());
         }
     }
     if is("disk") || is("lost-with-disk") || is("disk-lost") {
@@ -178,6 +200,8 @@ fn read_member(
                 role,
                 in_sync: role == Role::Replica && !is("syncing"),
                 config_hash,
+                used_memory: words.number("used", 0),
+                maxmemory: words.number("maxmemory", 0),
                 config_error: words.get("refuses").map(|s| s.replace('_', " ")),
                 ..Report::default()
             });

@@ -48,7 +48,7 @@ pub struct Build<'a> {
     pub cluster: &'a CacheCluster,
     pub desired: &'a Desired,
     pub settings: &'a Settings,
-    /// Shards that there are: what was formed, whatever is wished for since.
+    /// Shards that there are or are to be: one that is to go has its Service until it is gone.
     pub shards: u16,
 }
 
@@ -123,7 +123,7 @@ impl Build<'_> {
     pub fn members(&self) -> u32 {
         let desired = self.desired;
         u32::from(self.shards) * u32::from(desired.members_per_shard())
-            + u32::from(desired.witnesses_beside(self.shards))
+            + u32::from(desired.witnesses_beside(self.shards).max(desired.witnesses()))
     }
 
     /// All objects that have no order: everything but pods, volumes and Secrets.

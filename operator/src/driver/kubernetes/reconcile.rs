@@ -80,7 +80,7 @@ pub(super) struct Kubernetes<'a> {
     pub(super) ips: BTreeMap<Seat, String>,
     /// Members that are in the cluster, the council's leader first: whom wishes are put to.
     pub(super) council: Vec<Seat>,
-    /// Shards that the cluster was formed with, as the account remembers it.
+    /// Shards that there are, as the account remembers them; `None`: the cluster is not formed.
     pub(super) formed: Option<u16>,
     /// What was refused this round and holds up nothing else.
     pub(super) troubles: Vec<String>,
@@ -94,8 +94,7 @@ impl<'a> Kubernetes<'a> {
         memory: &'a mut Memory,
     ) -> Self {
         let past = memory.status.as_ref().or(cluster.status.as_ref());
-        let shards = past.filter(|s| s.cluster_id.is_some()).and_then(|s| s.shard_count);
-        let formed = shards.and_then(|s| u16::try_from(s).ok()).filter(|s| *s > 0);
+        let formed = past.and_then(formed_shards);
         Self {
             context,
             cluster,
@@ -109,9 +108,16 @@ impl<'a> Kubernetes<'a> {
     }
 
     pub(super) fn build<'b>(&'b self, desired: &'b Desired) -> Build<'b> {
-        let shards = self.formed.unwrap_or(desired.shards);
+        let shards = self.formed.unwrap_or_default().max(desired.shards);
         Build { cluster: self.cluster, desired, settings: &self.context.settings, shards }
     }
+}
+
+/// One more than the highest shard that was there: the lower ones may be gone before it.
+fn formed_shards(past: &Status) -> Option<u16> {
+    let highest = past.shards.iter().map(|s| s.shard + 1).max().unwrap_or_default();
+    let shards = past.cluster_id.as_ref().and(past.shard_count).unwrap_or_default();
+    u16::try_from(highest.max(shards)).ok().filter(|_| shards > 0)
 }
 
 impl Driver for Kubernetes<'_> {
@@ -295,6 +301,17 @@ fn numbers(desired: &Desired, status: &Status) -> Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_is_there_until_the_account_does_not_name_it_any_more() {
+        let shard = |shard| crds::ShardStatus { shard, ..crds::ShardStatus::default() };
+        let mut past = Status { shard_count: Some(2), ..Status::default() };
+        assert_eq!(formed_shards(&past), None, "nothing is formed yet");
+        past.cluster_id = Some("c1".into());
+        assert_eq!(formed_shards(&past), Some(2));
+        past.shards = vec![shard(0), shard(4)];
+        assert_eq!(formed_shards(&past), Some(5));
+    }
 
     #[test]
     fn numbers_come_from_the_account() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine::topology::{Change, MemberId, Report, Role, Shard, ShardId, Topology};
 
 use super::Rng;
+use super::moves::Copying;
 use crate::desired::{Desired, Seat};
 use crate::observed::{Address, Body, Disk, Member, Observed, Phase};
 use crate::plan::Step;
@@ -59,7 +60,7 @@ struct Pod {
 /// All there is.
 pub struct World {
     volumes: bool,
-    now: u64,
+    pub(super) now: u64,
     serial: u64,
     pods: BTreeMap<Seat, Pod>,
     /// Of each seat that has a body or a disk.
@@ -67,7 +68,10 @@ pub struct World {
     /// The committed topology, as long as somebody has it.
     pub topology: Option<Topology>,
     pub formed: u64,
+    /// Moves of slots that were done.
+    pub moved: u64,
     down_since: BTreeMap<ShardId, u64>,
+    pub(super) copying: Copying,
 }
 
 impl World {
@@ -80,7 +84,9 @@ impl World {
             memories: BTreeMap::new(),
             topology: None,
             formed: 0,
+            moved: 0,
             down_since: BTreeMap::new(),
+            copying: Copying::default(),
         }
     }
 
@@ -93,10 +99,18 @@ impl World {
         self.pods.get(&seat).is_some_and(|p| p.up_at <= self.now)
     }
 
+    /// The seat that has what a member remembers.
+    pub(super) fn home_of(&self, id: &str) -> Option<Seat> {
+        self.memories.iter().find(|(_, m)| m.id == id).map(|(seat, _)| *seat)
+    }
+
     /// The seat in which a member of the topology lives and answers.
-    fn seat_of(&self, id: &str) -> Option<Seat> {
-        let (seat, _) = self.memories.iter().find(|(_, m)| m.id == id)?;
-        self.is_up(*seat).then_some(*seat)
+    pub(super) fn seat_of(&self, id: &str) -> Option<Seat> {
+        self.home_of(id).filter(|seat| self.is_up(*seat))
+    }
+
+    pub(super) fn has_data(&self, seat: Seat) -> bool {
+        self.memories.get(&seat).is_some_and(|m| m.has_data)
     }
 
     fn has_quorum(&self) -> bool {
@@ -139,10 +153,9 @@ impl World {
                 topology.members.values().filter(|m| m.shard == Some(*id)).collect();
             let seats: Vec<_> =
                 members.iter().filter_map(|m| Some((self.seat_of(&m.id)?, &m.id))).collect();
-            let has_data = |seat: &Seat| self.memories.get(seat).is_some_and(|m| m.has_data);
             // An empty one only when none of the shard's members has data any more.
             let data_may_be = members.len() > seats.len();
-            let best = seats.iter().find(|(seat, _)| has_data(seat));
+            let best = seats.iter().find(|(seat, _)| self.has_data(*seat));
             let best = best.or(seats.first().filter(|_| !data_may_be));
             if let Some((_, to)) = best {
                 shard.primary = Some((*to).clone());
@@ -158,6 +171,7 @@ impl World {
             memory.has_data |= primaries.contains(&memory.id)
                 || synced && topology.members.contains_key(&memory.id);
         }
+        self.copy(&mut topology);
         self.topology = Some(topology);
     }
 
@@ -209,7 +223,10 @@ impl World {
     fn is_whole(&self, desired: &Desired) -> bool {
         let Some(topology) = &self.topology else { return false };
         let data = usize::from(desired.shards) * usize::from(desired.members_per_shard());
-        topology.members.len() >= data + usize::from(desired.witnesses())
+        let size = usize::from(desired.members_per_shard());
+        let serving = topology.shards.iter().filter(|(_, s)| !s.slots.is_empty());
+        serving.into_iter().all(|(id, _)| topology.members_of(*id).len() >= size)
+            && topology.members.len() >= data + usize::from(desired.witnesses())
             && topology.members.keys().all(|id| {
                 let seat = self.seat_of(id);
                 let memory = seat.and_then(|s| self.memories.get(&s));
@@ -282,6 +299,7 @@ impl World {
                     self.pods.remove(seat);
                     if *disk || !self.volumes {
                         self.assert_has_left(*seat);
+                        self.assert_not_the_only_copy(*seat);
                         self.memories.remove(seat);
                     }
                 }
@@ -315,6 +333,15 @@ impl World {
             Step::Assign { shard, slots, .. } => {
                 return self.commit(&Change::Assign { shard: *shard, slots: slots.clone() });
             }
+            Step::Move { slots, from, to, epoch } => {
+                let now = self.topology.as_ref().map(|t| t.epoch);
+                if now != Some(*epoch) {
+                    return Err(format!("the topology is at epoch {now:?}, not {epoch}"));
+                }
+                let (slots, from, to) = (slots.clone(), *from, *to);
+                return self.commit(&Change::Move { slots, from, to });
+            }
+            Step::CancelMove { id } => return self.commit(&Change::CancelMove { id: *id }),
             Step::Configure { seat, hash, .. } => {
                 let up = self.is_up(*seat);
                 let memory = self.memories.get_mut(seat).filter(|_| up);
