@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     test!(local_example_forms_and_finds_its_data_again),
     test!(local_primary_killed_writes_resume),
     test!(local_primary_ended_hands_over),
+    test!(local_shards_added_and_taken_away),
     test!(local_all_killed_at_once_come_back),
 ];
 
@@ -220,6 +221,52 @@ async fn local_primary_ended_hands_over() -> Result {
     let ledgers = writers.stop().await;
     let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
     println!("      {} writes acknowledged, {} lost", loss.acknowledged, loss.lost.len());
+    crate::ensure!(loss.lost.is_empty(), "writes were lost");
+    for ledger in &ledgers {
+        let last = ledger.last_error.as_deref().unwrap_or_default();
+        crate::ensure!(ledger.failures == 0, "{} writes failed: {last}", ledger.failures);
+    }
+    local.stop().await
+}
+
+/// The manifest is edited while clients write: shards come and go, and nobody who follows redirections feels it.
+async fn local_shards_added_and_taken_away() -> Result {
+    let folder = tempfile::tempdir()?;
+    let spec = |shards: usize| json!({"shards": shards, "replicasPerShard": 1, "memory": "64Mi"});
+    let local =
+        Local::start(&manifest(folder.path(), &spec(2))?, &folder.path().join("state")).await?;
+    let writers = local.writers().await?;
+    thousand(&writers).await?;
+    for shards in [3, 1, 2] {
+        manifest(folder.path(), &spec(shards))?;
+        let start = clock::now();
+        eventually(
+            &format!("{shards} shards share the slots"),
+            Duration::from_secs(120),
+            || async {
+                let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+                client.refresh().await?;
+                let mut owned: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+                for range in client.ranges() {
+                    let primary = *range.members.first().context("a primary")?;
+                    *owned.entry(primary).or_default() += usize::from(range.last - range.first) + 1;
+                }
+                let even = owned.values().all(|slots| slots.abs_diff(16384 / shards) <= 1);
+                crate::ensure!(owned.len() == shards && even, "slots by primary: {owned:?}");
+                Ok(())
+            },
+        )
+        .await?;
+        println!("      {shards} shards after {}", seconds(start.elapsed()));
+    }
+    let gap = writers.gaps().into_iter().max().unwrap_or_default().as_millis();
+    let ledgers = writers.stop().await;
+    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
+    println!(
+        "      longest write gap {gap} ms; {} acknowledged, {} lost",
+        loss.acknowledged,
+        loss.lost.len()
+    );
     crate::ensure!(loss.lost.is_empty(), "writes were lost");
     for ledger in &ledgers {
         let last = ledger.last_error.as_deref().unwrap_or_default();

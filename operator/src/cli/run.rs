@@ -95,7 +95,7 @@ fn primaries_of(desired: &Desired, done: &Round) -> Vec<Seat> {
 /// The manifest's file, read again when it changes.
 struct Source {
     file: PathBuf,
-    seen: Option<SystemTime>,
+    seen: Option<(SystemTime, u64)>,
 }
 
 impl Source {
@@ -113,8 +113,11 @@ impl Source {
     }
 }
 
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|m| m.modified()).ok()
+/// When the file was written last, and its length: a look between emptying and writing may see the same time
+/// twice, since the kernel's clock moves in steps of milliseconds.
+fn modified(file: &Path) -> Option<(SystemTime, u64)> {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
 }
 
 /// What was told so far, so that only news are.
