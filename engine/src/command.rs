@@ -26,6 +26,7 @@ pub mod managed;
 pub mod persistence;
 pub mod pubsub;
 pub mod scan;
+pub mod sentinel;
 pub mod server;
 pub mod sets;
 pub mod slowlog;
@@ -88,6 +89,7 @@ pub enum Group {
     Connection,
     Server,
     Cluster,
+    Sentinel,
 }
 
 /// Which arguments are keys.
@@ -211,6 +213,7 @@ const FAMILIES: &[&[Command]] = &[
     keys::COMMANDS,
     scan::COMMANDS,
     dump::COMMANDS,
+    sentinel::COMMANDS,
     sort::COMMANDS,
     strings::COMMANDS,
     bits::COMMANDS,

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
+use crate::command::sentinel;
 use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
@@ -214,9 +215,9 @@ impl Local for Engine {
     }
 
     fn topology_changed(&self, topology: &Arc<Topology>) {
-        {
+        let before = {
             let mut now = lock(&self.now);
-            now.topology = Some(topology.clone());
+            let before = now.topology.replace(topology.clone());
             let shard = topology.members.get(&self.me).and_then(|m| m.shard);
             let shard = shard.and_then(|s| topology.shards.get(&s));
             if let Some(shard) = shard
@@ -227,8 +228,12 @@ impl Local for Engine {
                 now.expects = shard.epoch;
                 self.shared.begin_hold(HOLD_MS);
             }
-        }
+            before
+        };
         self.shared.set_topology(topology, &self.me);
+        if let Some(before) = before {
+            sentinel::announce(&self.shared, &before, topology);
+        }
         self.shared.moves.look();
     }
 

@@ -191,6 +191,42 @@ fn a_replica_is_made_primary_by_cluster_failover() {
 }
 
 #[test]
+fn sentinel_clients_find_the_primary_and_hear_of_the_next_one() {
+    let cluster = Cluster::form(&[0, 0, 0], 1, &[]);
+    let old = cluster.primary_of(0).unwrap();
+    let mut client = Client::try_connect(cluster.ports()[(old + 1) % 3]).unwrap();
+    let address = |n: usize| format!("127.0.0.1 {}", cluster.ports()[n]);
+    for name in ["demo-0", "demo"] {
+        assert_eq!(client.call(&["SENTINEL", "get-master-addr-by-name", name]), address(old));
+    }
+    assert_eq!(client.call(&["SENTINEL", "get-master-addr-by-name", "other"]), "(nil)");
+    assert!(client.call(&["SENTINEL", "CKQUORUM", "demo"]).starts_with("OK 3 usable Sentinels."));
+    let master = client.call(&["SENTINEL", "MASTER", "demo-0"]);
+    for field in
+        ["name demo-0 ip 127.0.0.1 port", "flags master", "num-slaves 2", "num-other-sentinels 2"]
+    {
+        assert!(master.contains(field), "{field}: {master}");
+    }
+    let replicas = client.call(&["SENTINEL", "REPLICAS", "demo-0"]);
+    assert_eq!(replicas.matches("flags slave ").count(), 2, "{replicas}");
+    let sentinels = client.call(&["SENTINEL", "SENTINELS", "demo-0"]);
+    assert_eq!(sentinels.matches("flags sentinel").count(), 2, "{sentinels}");
+    assert!(
+        client.call(&["SENTINEL", "MONITOR", "a", "b", "1", "2"]).starts_with("-ERR the members")
+    );
+
+    let mut listener = Client::try_connect(cluster.ports()[(old + 2) % 3]).unwrap();
+    assert_eq!(listener.call(&["SUBSCRIBE", "+switch-master"]), "subscribe +switch-master 1");
+    client.ok(&["SENTINEL", "FAILOVER", "demo-0"]);
+    let message = listener.reply().unwrap();
+    let new = cluster.primary_of(0).unwrap();
+    assert_ne!(new, old);
+    let told = format!("message +switch-master demo-0 {} {}", address(old), address(new));
+    assert_eq!(message, told);
+    assert_eq!(client.call(&["SENTINEL", "get-master-addr-by-name", "demo"]), address(new));
+}
+
+#[test]
 fn a_blocked_client_is_sent_on_when_its_slot_moves() {
     let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let key = (0..)

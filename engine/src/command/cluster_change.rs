@@ -5,7 +5,7 @@
 
 use super::Ctx;
 use crate::cluster::View;
-use crate::topology::{Change, MemberId, Move, SLOTS, ShardId, SlotRange};
+use crate::topology::{Change, MemberId, Move, SLOTS, Shard, ShardId, SlotRange};
 
 /// Puts a change to the council without waiting for it: a loop must not.
 fn wish(ctx: &mut Ctx<'_, '_>, change: Change) {
@@ -37,17 +37,20 @@ pub(super) fn failover(ctx: &mut Ctx<'_, '_>, view: &View) {
     let Some(state) = state.filter(|s| s.primary.as_ref() != Some(&view.my_id)) else {
         return ctx.reply.error("ERR You should send CLUSTER FAILOVER to a replica");
     };
-    wish(
-        ctx,
-        Change::Promote {
-            shard,
-            to: view.my_id.clone(),
-            expected: state.epoch,
-            window_ms: 0,
-            boot: String::new(),
-            lineage: None,
-        },
-    );
+    promote(ctx, shard, view.my_id.clone(), state.epoch);
+}
+
+/// A handover of the shard to whoever the council finds best.
+pub(super) fn hand_over(ctx: &mut Ctx<'_, '_>, shard: ShardId, state: &Shard) {
+    if state.in_sync.len() < 2 {
+        return ctx.reply.error("NOGOODSLAVE No suitable replica to promote");
+    }
+    promote(ctx, shard, MemberId::new(), state.epoch);
+}
+
+fn promote(ctx: &mut Ctx<'_, '_>, shard: ShardId, to: MemberId, expected: u64) {
+    let (boot, lineage) = (String::new(), None);
+    wish(ctx, Change::Promote { shard, to, expected, window_ms: 0, boot, lineage });
 }
 
 /// `CLUSTER MIGRATESLOTS SLOTSRANGE first last [first last ...] NODE id`, sent to the primary that has the slots.
@@ -134,6 +137,6 @@ pub(super) fn slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
 
 /// The shard whose primary has this ID.
 fn primary_shard(view: &View, id: &MemberId) -> Option<ShardId> {
-    let leads = |(_, s): &(&ShardId, &crate::topology::Shard)| s.primary.as_ref() == Some(id);
+    let leads = |(_, s): &(&ShardId, &Shard)| s.primary.as_ref() == Some(id);
     view.topology.shards.iter().find(leads).map(|(shard, _)| *shard)
 }

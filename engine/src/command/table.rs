@@ -92,6 +92,7 @@ pub fn group_name(group: Group) -> &'static str {
         Group::Connection => "connection",
         Group::Server => "server",
         Group::Cluster => "cluster",
+        Group::Sentinel => "sentinel",
     }
 }
 
@@ -106,7 +107,7 @@ fn categories(command: &Command) -> Vec<&'static str> {
         Group::SortedSet => "@sortedset",
         Group::PubSub => "@pubsub",
         Group::Transactions => "@transaction",
-        Group::Connection | Group::Cluster => "@connection",
+        Group::Connection | Group::Cluster | Group::Sentinel => "@connection",
         Group::Server => "@admin",
     }];
     for (bit, name) in [
