@@ -36,6 +36,8 @@ const HOLD_BARRIER_MS: u64 = 1_000;
 /// that is, milliseconds.
 const LEAVE_MS: u64 = 5_000;
 const LINGER_MS: u64 = 1_000;
+/// How long a leader of the council that is to end waits for another one, milliseconds.
+const RETIRE_MS: u64 = 500;
 
 /// A role to be taken.
 enum Part {
@@ -66,6 +68,9 @@ struct Now {
     config_error: Option<String>,
     /// `replication.dropped_writes` when this role was taken.
     dropped_before: u64,
+    /// This process has acted as primary: it knows what it acknowledged. One that was restarted does not, since
+    /// what had not reached its log is nowhere.
+    has_led: bool,
     /// Shard epoch that is to be held for a handover, and that is; 0: none.
     hold_wanted: Epoch,
     held: Epoch,
@@ -206,7 +211,7 @@ impl Local for Engine {
             config_hash: now.config_hash.clone(),
             config_error: now.config_error.clone(),
             dropped_writes: dropped.load(Ordering::Relaxed).saturating_sub(now.dropped_before),
-            dropped_epoch: if is_follower { now.epoch } else { 0 },
+            dropped_epoch: if is_follower && now.has_led { now.epoch } else { 0 },
             held_epoch: now.held,
             quorum: shared.quorum.is_configured(),
             leaving: now.leaving,
@@ -330,7 +335,15 @@ pub fn leave(shared: &Shared) {
         now.leaving = true;
         now.role == Role::Primary
     };
-    let Some(driver) = engine.driver.get().filter(|_| was_primary) else { return };
+    let Some(driver) = engine.driver.get() else { return };
+    if was_primary {
+        hand_over(shared, driver);
+    }
+    // Leases are granted without a break when the council need not find out that its leader is gone.
+    let _ = driver.retire().recv_timeout(Duration::from_millis(RETIRE_MS));
+}
+
+fn hand_over(shared: &Shared, driver: &Handle) {
     let until = clock::monotonic_ms() + LEAVE_MS;
     let mut answer = driver.leave();
     let is_over = || clock::monotonic_ms() >= until;
@@ -454,7 +467,8 @@ impl Roles {
             shared.journal.append(0, &[MARK.as_bytes(), text.as_bytes()]);
         }
         self.set(Role::Primary, epoch);
-        let now = lock(&self.now);
+        let mut now = lock(&self.now);
+        now.has_led = true;
         if now.lease.0 == epoch && now.epoch == epoch && now.lease.1 > 0 {
             serve_until(shared, now.lease.1);
         }

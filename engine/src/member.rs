@@ -58,6 +58,8 @@ enum Said {
     /// This process is about to end: somebody else is to be primary. Answered when that is decided, or
     /// with the reason why it is not.
     Leave(Answering),
+    /// This process is about to end: if it leads the council, somebody else is to; answered when that is so.
+    Retire(Answering),
     /// A change for the council; answered likewise.
     Propose(Box<Change>, Answering),
 }
@@ -78,6 +80,13 @@ impl Handle {
     pub fn leave(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
         let (answer, answered) = std::sync::mpsc::channel();
         let _ = self.0.send(Said::Leave(answer));
+        answered
+    }
+
+    /// Gives up the leadership of the council, if this member has it; the answer comes when that is so.
+    pub fn retire(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let _ = self.0.send(Said::Retire(answer));
         answered
     }
 

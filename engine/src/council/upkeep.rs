@@ -7,6 +7,25 @@ use super::voters::pick;
 use crate::topology::{Change, MemberId, Shard, ShardId, Topology};
 
 impl Council {
+    /// This process is about to end: if it leads, another voter is to lead before an election has to find that
+    /// out. `false`: there is nothing to wait for.
+    pub fn retire(&mut self, now_ms: u64) -> bool {
+        self.now_ms = now_ms;
+        let Some(known) = self.known.clone().filter(|_| self.tenure.is_some()) else {
+            return false;
+        };
+        let able = |v: &&MemberId| {
+            let stays = self.seen.get(v).is_some_and(|s| !s.report.leaving);
+            **v != self.me && stays && self.seen.is_live(v, self.now_ms, &self.settings)
+        };
+        let caught_up = |v: &&MemberId| self.consensus.as_ref().is_some_and(|c| c.has_caught_up(v));
+        let next = known.voters.iter().filter(able).find(caught_up).cloned();
+        let (Some(next), Some(consensus)) = (next, &mut self.consensus) else { return false };
+        consensus.hand_leadership_to(&next);
+        self.turn();
+        true
+    }
+
     /// Keeps the in-sync set true: who lags or is silent for long leaves it, who has caught up joins.
     pub(super) fn look_after_sync(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
         let Some(primary) = &shard.primary else { return };

@@ -54,6 +54,8 @@ struct Driver {
     wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
     /// Wishes of this member's own data engine.
     local_wishes: BTreeMap<u64, Answering>,
+    /// Who waits until this member leads the council no longer.
+    retiring: Option<Answering>,
     is_over: bool,
 }
 
@@ -88,6 +90,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         until_durable: VecDeque::new(),
         wishes: BTreeMap::new(),
         local_wishes: BTreeMap::new(),
+        retiring: None,
         is_over: false,
     };
     let (says, mut said) = mpsc::unbounded_channel();
@@ -201,6 +204,15 @@ impl Driver {
                 self.propose(change, answer);
             }
             Said::Propose(change, answer) => self.propose(*change, answer),
+            Said::Retire(answer) => {
+                self.tell();
+                if self.council.retire(clock::monotonic_ms()) {
+                    self.retiring = Some(answer);
+                } else {
+                    // Who asked may have gone.
+                    let _ = answer.send(Ok(()));
+                }
+            }
         }
     }
 
@@ -349,7 +361,12 @@ impl Driver {
                     let _ = answer.send(reply);
                 }
             }
-            Event::Leads(leads) => tracing::info!(leads, "leadership of the council"),
+            Event::Leads(leads) => {
+                tracing::info!(leads, "leadership of the council");
+                if let Some(answer) = self.retiring.take_if(|_| !leads) {
+                    let _ = answer.send(Ok(()));
+                }
+            }
             Event::WantReport => self.tell(),
         }
     }

@@ -190,14 +190,14 @@ impl<E> Dict<E> {
         if self.len == 0 {
             return None;
         }
-        // A slot of the directory, then a bucket of a full-sized segment: a miss tries again, so that small segments
-        // are not favoured; nor are those that more than one slot names.
+        // A slot of the directory, then a bucket of a segment of the largest size: a miss tries again, so that small
+        // segments are not favoured; nor are those that more than one slot names.
         for _ in 0..4096 {
             let slot = below(entropy, self.directory.len());
             let segment = &self.segments[self.directory[slot] as usize];
             let buckets = segment.table.num_buckets();
             let single = self.segments.len() == 1;
-            let width = if single { buckets } else { buckets.max(SEGMENT_BUCKETS) };
+            let width = if single { buckets } else { buckets.max(2 * SEGMENT_BUCKETS) };
             let bucket = below(entropy, width);
             let shared = self.depth - segment.depth;
             if shared > 0 && below(entropy, 1 << shared) > 0 {
