@@ -225,7 +225,8 @@ impl Topology {
             epoch,
             from,
             to: to.clone(),
-            dropped_writes: None,
+            // Nothing is dropped in a handover.
+            dropped_writes: (window_ms == 0).then_some(0),
             window_ms,
         });
         let surplus = self.failovers.len().saturating_sub(FAILOVERS_MAX);
