@@ -108,6 +108,19 @@ impl Client {
         &self.ranges
     }
 
+    /// That many primaries own the slots, each as many as the others, give or take one.
+    pub async fn ensure_even(&mut self, shards: usize) -> Result {
+        self.refresh().await?;
+        let mut owned: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        for range in &self.ranges {
+            let primary = *range.members.first().context("a primary")?;
+            *owned.entry(primary).or_default() += usize::from(range.last - range.first) + 1;
+        }
+        let even = owned.values().all(|slots| slots.abs_diff(16384 / shards) <= 1);
+        crate::ensure!(owned.len() == shards && even, "slots by primary: {owned:?}");
+        Ok(())
+    }
+
     /// The primary of a slot, as far as is known.
     pub fn primary_of(&self, slot: u16) -> Option<SocketAddr> {
         let of_range =

@@ -202,6 +202,24 @@ async fn write(
     }
 }
 
+/// Stops the writers: no write failed, and none was lost. Tells the longest gap since the last reset.
+pub async fn nothing_felt(book: &AddressBook, password: Option<&str>, writers: Writers) -> Result {
+    let gap = writers.gaps().into_iter().max().unwrap_or_default();
+    let ledgers = writers.stop().await;
+    let loss = check(book, password, &ledgers).await?;
+    let failures: usize = ledgers.iter().map(|ledger| ledger.failures).sum();
+    println!(
+        "      longest write gap {} ms; {} writes acknowledged, {} lost, {failures} attempts failed",
+        gap.as_millis(),
+        loss.acknowledged,
+        loss.lost.len()
+    );
+    crate::ensure!(loss.lost.is_empty(), "writes were lost");
+    let last = ledgers.iter().find_map(|ledger| ledger.last_error.clone()).unwrap_or_default();
+    crate::ensure!(failures == 0, "{failures} attempts failed, the last one: {last}");
+    Ok(())
+}
+
 /// Reads every acknowledged write back.
 pub async fn check(book: &AddressBook, password: Option<&str>, ledgers: &[Ledger]) -> Result<Loss> {
     let acks: Vec<&Ack> = ledgers.iter().flat_map(|ledger| &ledger.acks).collect();

@@ -218,14 +218,7 @@ async fn local_primary_ended_hands_over() -> Result {
         gaps.push(writers.gaps().into_iter().max().unwrap_or_default().as_millis());
     }
     println!("      write gaps in ms: {gaps:?}");
-    let ledgers = writers.stop().await;
-    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
-    println!("      {} writes acknowledged, {} lost", loss.acknowledged, loss.lost.len());
-    crate::ensure!(loss.lost.is_empty(), "writes were lost");
-    for ledger in &ledgers {
-        let last = ledger.last_error.as_deref().unwrap_or_default();
-        crate::ensure!(ledger.failures == 0, "{} writes failed: {last}", ledger.failures);
-    }
+    ledger::nothing_felt(&local.book, local.password.as_deref(), writers).await?;
     local.stop().await
 }
 
@@ -245,33 +238,13 @@ async fn local_shards_added_and_taken_away() -> Result {
             Duration::from_secs(120),
             || async {
                 let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
-                client.refresh().await?;
-                let mut owned: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-                for range in client.ranges() {
-                    let primary = *range.members.first().context("a primary")?;
-                    *owned.entry(primary).or_default() += usize::from(range.last - range.first) + 1;
-                }
-                let even = owned.values().all(|slots| slots.abs_diff(16384 / shards) <= 1);
-                crate::ensure!(owned.len() == shards && even, "slots by primary: {owned:?}");
-                Ok(())
+                client.ensure_even(shards).await
             },
         )
         .await?;
         println!("      {shards} shards after {}", seconds(start.elapsed()));
     }
-    let gap = writers.gaps().into_iter().max().unwrap_or_default().as_millis();
-    let ledgers = writers.stop().await;
-    let loss = ledger::check(&local.book, local.password.as_deref(), &ledgers).await?;
-    println!(
-        "      longest write gap {gap} ms; {} acknowledged, {} lost",
-        loss.acknowledged,
-        loss.lost.len()
-    );
-    crate::ensure!(loss.lost.is_empty(), "writes were lost");
-    for ledger in &ledgers {
-        let last = ledger.last_error.as_deref().unwrap_or_default();
-        crate::ensure!(ledger.failures == 0, "{} writes failed: {last}", ledger.failures);
-    }
+    ledger::nothing_felt(&local.book, local.password.as_deref(), writers).await?;
     local.stop().await
 }
 

@@ -50,6 +50,8 @@ pub trait Local: Send + Sync + 'static {
 
 /// Who waits for what the council decides.
 type Answering = std::sync::mpsc::Sender<Result<(), String>>;
+/// Where the answer comes.
+type Answered = std::sync::mpsc::Receiver<Result<(), String>>;
 
 /// What the data engine says to its driver.
 enum Said {
@@ -77,17 +79,13 @@ impl Handle {
 
     /// Asks for a handover, since this process is about to end. The answer comes when the council has
     /// decided: nothing, or the reason why nobody takes over. It hangs up when the driver has ended.
-    pub fn leave(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
-        let (answer, answered) = std::sync::mpsc::channel();
-        let _ = self.0.send(Said::Leave(answer));
-        answered
+    pub fn leave(&self) -> Answered {
+        self.ask(Said::Leave)
     }
 
     /// Gives up the leadership of the council, if this member has it; the answer comes when that is so.
-    pub fn retire(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
-        let (answer, answered) = std::sync::mpsc::channel();
-        let _ = self.0.send(Said::Retire(answer));
-        answered
+    pub fn retire(&self) -> Answered {
+        self.ask(Said::Retire)
     }
 
     /// Puts a change to the council and waits for what becomes of it.
@@ -95,10 +93,15 @@ impl Handle {
     /// # Errors
     /// The reason why it was refused, or why that is not known.
     pub fn propose(&self, change: Change) -> Result<(), String> {
+        let answered = self.ask(|answer| Said::Propose(Box::new(change), answer));
+        answered.recv().map_err(|_| "the council's driver has ended".to_owned())?
+    }
+
+    fn ask(&self, said: impl FnOnce(Answering) -> Said) -> Answered {
         let (answer, answered) = std::sync::mpsc::channel();
-        let gone = || "the council's driver has ended".to_owned();
-        self.0.send(Said::Propose(Box::new(change), answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?
+        // A driver that has ended drops the sender, which is the answer.
+        let _ = self.0.send(said(answer));
+        answered
     }
 }
 

@@ -73,16 +73,7 @@ pub(super) async fn shards_added_and_taken_away_under_load(room: Arc<Room>) -> R
         let start = clock::now();
         cluster.change(spec.clone()).await?;
         eventually(&format!("{shards} shards share the slots"), SCALE_MAX, || async {
-            let mut client = cluster.client();
-            client.refresh().await?;
-            let mut owned: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-            for range in client.ranges() {
-                let primary = *range.members.first().context("a primary")?;
-                *owned.entry(primary).or_default() += usize::from(range.last - range.first) + 1;
-            }
-            let even = owned.values().all(|slots| slots.abs_diff(16384 / shards) <= 1);
-            crate::ensure!(owned.len() == shards && even, "slots by primary: {owned:?}");
-            Ok(())
+            cluster.client().ensure_even(shards).await
         })
         .await?;
         println!("      {shards} shards after {}", clock::seconds(start.elapsed()));
@@ -130,20 +121,6 @@ async fn none_of(cluster: &Cluster, before: &[Member], limit: Duration) -> Resul
     .await
 }
 
-/// No write failed, none was lost, and nobody waited long.
 async fn nothing_felt(cluster: &Cluster, writers: Writers) -> Result {
-    let gap = writers.gaps().into_iter().max().unwrap_or_default();
-    let ledgers = writers.stop().await;
-    let loss = ledger::check(&cluster.book, cluster.password.as_deref(), &ledgers).await?;
-    let failures: usize = ledgers.iter().map(|ledger| ledger.failures).sum();
-    println!(
-        "      longest write gap {} ms; {} writes acknowledged, {} lost, {failures} attempts failed",
-        gap.as_millis(),
-        loss.acknowledged,
-        loss.lost.len()
-    );
-    crate::ensure!(loss.lost.is_empty(), "writes were lost");
-    let last = ledgers.iter().find_map(|ledger| ledger.last_error.clone()).unwrap_or_default();
-    crate::ensure!(failures == 0, "{failures} attempts failed, the last one: {last}");
-    Ok(())
+    ledger::nothing_felt(&cluster.book, cluster.password.as_deref(), writers).await
 }

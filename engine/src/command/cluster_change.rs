@@ -7,14 +7,16 @@ use super::Ctx;
 use crate::cluster::View;
 use crate::topology::{Change, MemberId, Move, SLOTS, Shard, ShardId, SlotRange};
 
-/// Puts a change to the council without waiting for it: a loop must not.
-fn wish(ctx: &mut Ctx<'_, '_>, change: Change) {
+/// Puts changes to the council without waiting for them: a loop must not.
+fn wish(ctx: &mut Ctx<'_, '_>, changes: Vec<Change>) {
     let Some(engine) = ctx.shared.managed.get().cloned() else {
         return ctx.reply.error("ERR this member has no council");
     };
     let put = move || {
-        if let Err(why) = engine.propose(change) {
-            tracing::warn!(why, "a wish of a client's was not granted");
+        for change in changes {
+            if let Err(why) = engine.propose(change) {
+                tracing::warn!(why, "a wish of a client's was not granted");
+            }
         }
     };
     match std::thread::Builder::new().name("wish".into()).spawn(put) {
@@ -50,7 +52,7 @@ pub(super) fn hand_over(ctx: &mut Ctx<'_, '_>, shard: ShardId, state: &Shard) {
 
 fn promote(ctx: &mut Ctx<'_, '_>, shard: ShardId, to: MemberId, expected: u64) {
     let (boot, lineage) = (String::new(), None);
-    wish(ctx, Change::Promote { shard, to, expected, window_ms: 0, boot, lineage });
+    wish(ctx, vec![Change::Promote { shard, to, expected, window_ms: 0, boot, lineage }]);
 }
 
 /// `CLUSTER MIGRATESLOTS SLOTSRANGE first last [first last ...] NODE id`, sent to the primary that has the slots.
@@ -81,7 +83,7 @@ pub(super) fn migrate_slots(ctx: &mut Ctx<'_, '_>, view: &View) {
         return ctx.reply.error(&format!("ERR {id} is not a primary that this member knows"));
     };
     match primary_shard(view, &view.my_id) {
-        Some(from) => wish(ctx, Change::Move { slots, from, to }),
+        Some(from) => wish(ctx, vec![Change::Move { slots, from, to }]),
         None => ctx.reply.error("ERR Slot migration can only be used on primary nodes"),
     }
 }
@@ -89,22 +91,12 @@ pub(super) fn migrate_slots(ctx: &mut Ctx<'_, '_>, view: &View) {
 /// `CLUSTER CANCELSLOTMIGRATIONS`: of all moves away from this primary.
 pub(super) fn cancel_slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
     let mine = primary_shard(view, &view.my_id);
-    let moves: Vec<u64> =
-        view.topology.moves.iter().filter(|m| Some(m.from) == mine).map(|m| m.id).collect();
-    let Some(engine) = ctx.shared.managed.get().cloned().filter(|_| !moves.is_empty()) else {
+    let moves = view.topology.moves.iter().filter(|m| Some(m.from) == mine);
+    let changes: Vec<Change> = moves.map(|m| Change::CancelMove { id: m.id }).collect();
+    if changes.is_empty() {
         return ctx.reply.error("ERR No migrations ongoing");
-    };
-    let put = move || {
-        for id in moves {
-            if let Err(why) = engine.propose(Change::CancelMove { id }) {
-                tracing::warn!(id, why, "a move was not cancelled");
-            }
-        }
-    };
-    match std::thread::Builder::new().name("wish".into()).spawn(put) {
-        Ok(_) => ctx.reply.ok(),
-        Err(error) => ctx.reply.error(&format!("ERR cannot start a thread: {error}")),
     }
+    wish(ctx, changes);
 }
 
 /// `CLUSTER GETSLOTMIGRATIONS`: the moves under way that this member's shard takes part in.

@@ -103,7 +103,7 @@ fn about(ctx: &mut Ctx<'_, '_>, view: &View, word: &[u8], id: ShardId) {
             let others: Vec<_> = topology.members.values().filter(|m| m.id != view.my_id).collect();
             ctx.reply.array(others.len());
             for member in others {
-                let mut fields = address(member);
+                let mut fields = fields_of(place(member), member);
                 fields.push(("flags", "sentinel".into()));
                 fields.push(("voted-leader", "?".into()));
                 fields.push(("voted-leader-epoch", "0".into()));
@@ -147,9 +147,13 @@ fn found(ctx: &Ctx<'_, '_>, view: &View) -> Option<ShardId> {
 
 type Fields = Vec<(&'static str, String)>;
 
-fn address(member: &Member) -> Fields {
+fn place(member: &Member) -> String {
+    format!("{}:{}", member.host, member.port)
+}
+
+fn fields_of(name: String, member: &Member) -> Fields {
     vec![
-        ("name", format!("{}:{}", member.host, member.port)),
+        ("name", name),
         ("ip", member.host.clone()),
         ("port", member.port.to_string()),
         ("runid", member.id.clone()),
@@ -164,9 +168,11 @@ fn address(member: &Member) -> Fields {
 fn shard_fields(view: &View, id: ShardId, shard: &Shard) -> Fields {
     let topology = &view.topology;
     let primary = view.primary_of(id);
-    let mut fields = primary.map_or_else(Vec::new, address);
-    fields.retain(|(name, _)| *name != "name");
-    fields.insert(0, ("name", name_of(topology, id)));
+    let name = name_of(topology, id);
+    let mut fields = match primary {
+        Some(primary) => fields_of(name, primary),
+        None => vec![("name", name)],
+    };
     let replicas = topology.members_of(id).len().saturating_sub(usize::from(primary.is_some()));
     let flags = if primary.is_some() { "master" } else { "master,s_down,o_down" };
     fields.extend([
@@ -183,7 +189,7 @@ fn shard_fields(view: &View, id: ShardId, shard: &Shard) -> Fields {
 fn replica_fields(view: &View, id: ShardId, shard: &Shard, member: &Member) -> Fields {
     let primary = view.primary_of(id);
     let in_sync = shard.in_sync.contains_key(&member.id);
-    let mut fields = address(member);
+    let mut fields = fields_of(place(member), member);
     fields.extend([
         ("flags", if in_sync { "slave" } else { "slave,disconnected" }.to_string()),
         ("role-reported", "slave".into()),
