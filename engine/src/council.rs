@@ -55,12 +55,13 @@
 //! silent for `sync_lag_ms`.
 //!
 //! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `lead` (the leader's
-//! side), `detect`, `choose`, `handover`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
+//! side), `detect`, `choose`, `handover`, `departure`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
 //! `moves` (of slots), `log`, `record`, `disk`.
 
 mod apply;
 mod choose;
 mod consensus;
+mod departure;
 mod detect;
 pub mod disk;
 mod handover;

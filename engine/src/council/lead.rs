@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::choose::{Candidate, Choice, choose};
 use super::consensus::{Consensus, Proposal};
+use super::departure::Departure;
 use super::handover::Handover;
 use super::message::{Body, Renewal, Stamp};
 use super::{Council, detect::Suspicion};
@@ -31,8 +32,12 @@ pub(super) struct Tenure {
     losses: BTreeMap<ShardId, Loss>,
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
     pub(super) handovers: BTreeMap<ShardId, Handover>,
+    pub(super) departures: BTreeMap<MemberId, Departure>,
     /// Since when a member that is not in the in-sync set belongs there.
     pub(super) attached: BTreeMap<MemberId, u64>,
+    /// When silent members were called last, and which one was the last of those.
+    pub(super) called_ms: u64,
+    pub(super) called: Option<MemberId>,
     unanswered: BTreeMap<u64, (Option<MemberId>, u64)>,
 }
 
@@ -64,7 +69,10 @@ impl Tenure {
             losses: BTreeMap::new(),
             released: BTreeMap::new(),
             handovers: BTreeMap::new(),
+            departures: BTreeMap::new(),
             attached: BTreeMap::new(),
+            called_ms: since_ms,
+            called: None,
             unanswered: BTreeMap::new(),
         }
     }
@@ -84,12 +92,14 @@ impl Tenure {
         self.promoting.retain(|_, i| *i != index);
         self.syncing.retain(|_, i| *i != index);
         self.other = self.other.filter(|i| *i != index);
+        self.departed(index);
         self.unanswered.remove(&index)
     }
 
     pub(super) fn into_unanswered(self) -> Vec<(Option<MemberId>, u64)> {
         let handovers = self.handovers.into_values().map(|h| (h.from, h.token));
-        self.unanswered.into_values().chain(handovers).collect()
+        let departures = self.departures.into_values().filter_map(Departure::unanswered);
+        self.unanswered.into_values().chain(handovers).chain(departures).collect()
     }
 
     pub(super) fn reasons(&self) -> BTreeMap<ShardId, String> {
@@ -200,7 +210,9 @@ impl Council {
             self.look_after_handover(&topology, *id, shard);
             self.look_after(&topology, *id, shard);
         }
+        self.look_after_departures(&topology);
         self.look_after_voters(&topology);
+        self.call_the_silent(&topology);
         self.note_dropped(&topology);
         self.confirm();
     }
@@ -314,7 +326,6 @@ impl Council {
         }
         match change {
             Change::Join(_)
-            | Change::Leave { .. }
             | Change::Assign { .. }
             | Change::Move { .. }
             | Change::Moved { .. }
@@ -326,6 +337,7 @@ impl Council {
                 }
                 None => self.answer(from, token, Err("the log takes no entry now".to_owned())),
             },
+            Change::Leave { member } => self.start_departure(from, token, member, expected),
             Change::Promote { shard, to, expected, .. } => {
                 self.start_handover(from, token, shard, to, expected);
             }

@@ -64,7 +64,7 @@ impl Council {
         let Some(known) = self.known.clone() else { return };
         self.seen.note_attached(&known, from, self.now_ms);
         if beat.epoch < known.epoch {
-            self.send(from, Body::Topology(Box::new(Topology::clone(&known))));
+            self.tell_topology(&known, from);
         }
         if self.tenure.is_some() {
             self.note_released(from, beat.released, beat.echo.unwrap_or_default());
@@ -95,7 +95,7 @@ impl Council {
         }
         let known = self.known.clone();
         if let Some(known) = known.filter(|k| heard.epoch < k.epoch) {
-            self.send(from, Body::Topology(Box::new(Topology::clone(&known))));
+            self.tell_topology(&known, from);
         }
         if self.holder.is_released_before(heard.stamp.term) && self.holder.resume() {
             self.beat();
@@ -215,6 +215,7 @@ impl Council {
         for (to, bytes) in drained.messages {
             self.send(&to, Body::Raft(bytes));
         }
+        let before = self.known.clone();
         if self.machine_is_ahead()
             && let Some(consensus) = &self.consensus
         {
@@ -225,7 +226,7 @@ impl Council {
         }
         let progressed = !drained.applied.is_empty();
         for applied in drained.applied {
-            self.digest_applied(applied);
+            self.digest_applied(applied, before.as_deref());
         }
         for round in drained.confirmed {
             self.grant(round);
@@ -235,20 +236,22 @@ impl Council {
         }
     }
 
-    fn digest_applied(&mut self, applied: Applied) {
+    fn digest_applied(&mut self, applied: Applied, before: Option<&Topology>) {
         let Applied { index, change, outcome } = applied;
         let Some(tenure) = &mut self.tenure else { return };
         if let Some((from, token)) = tenure.applied(index) {
             self.answer(from, token, outcome.clone());
         }
-        // The members of the shard must act on this one: they are told before their next beat.
-        if let (Change::Promote { shard, .. }, Ok(_)) = (&change, &outcome)
+        if outcome.is_ok()
             && let Some(known) = self.known.clone()
         {
-            for member in known.members_of(*shard) {
-                self.send(&member.id, Body::Topology(Box::new(Topology::clone(&known))));
-            }
+            let concerned = concerned_by(&change, before, &known);
+            concerned.iter().for_each(|m| self.tell_topology(&known, m));
         }
+    }
+
+    pub(super) fn tell_topology(&mut self, known: &Topology, to: &MemberId) {
+        self.send(to, Body::Topology(Box::new(known.clone())));
     }
 
     pub(super) fn answer(
@@ -262,4 +265,21 @@ impl Council {
             None => self.answered(token, outcome),
         }
     }
+}
+
+/// Who must act on a change, and is told of it before the next beat; the others learn of it by theirs.
+fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) -> Vec<MemberId> {
+    let moves = before.into_iter().flat_map(|t| &t.moves);
+    let shards = match change {
+        Change::Join(member) => return vec![member.id.clone()],
+        Change::Promote { shard, .. } => vec![*shard],
+        Change::Move { from, to, .. } => vec![*from, *to],
+        // Clients of the slots wait meanwhile, at both ends.
+        Change::Moved { id, .. } | Change::CancelMove { id } => {
+            moves.filter(|m| m.id == *id).flat_map(|m| [m.from, m.to]).collect()
+        }
+        _ => vec![],
+    };
+    let members = shards.into_iter().flat_map(|shard| known.members_of(shard));
+    members.map(|m| m.id.clone()).collect()
 }

@@ -1,10 +1,15 @@
 //! What the leader keeps true while all is well: the in-sync sets, the voters, the accounts of losses.
 
+use std::ops::Bound;
+
 use raft::eraftpb::ConfChangeType;
 
 use super::Council;
-use super::voters::pick;
+use super::voters::{Presence, let_off, pick};
 use crate::topology::{Change, MemberId, Shard, ShardId, Topology};
+
+/// Silent members that are told the topology at a time.
+const CALLED_MAX: usize = 16;
 
 impl Council {
     /// This process is about to end: if it leads, another voter is to lead before an election has to find that
@@ -98,10 +103,17 @@ impl Council {
     /// Moves the council's seats, one change at a time: first a learner, then a voter, then one less.
     pub(super) fn look_after_voters(&mut self, topology: &Topology) {
         let Some(tenure) = &self.tenure else { return };
-        let since_ms = tenure.since_ms;
-        let wanted =
-            pick(topology, |id| self.seen.presence(id, self.now_ms, since_ms, &self.settings));
         let me = self.me.clone();
+        let presence = |id: &MemberId| {
+            if tenure.is_departing(id) {
+                return Presence::Departing;
+            }
+            self.seen.presence(id, self.now_ms, tenure.since_ms, &self.settings)
+        };
+        let wanted = pick(topology, presence);
+        let surplus = |v: &MemberId| *v != me && !wanted.contains(v);
+        let is_there = |v: &MemberId| *v == me || self.seen.is_live(v, self.now_ms, &self.settings);
+        let old = let_off(&topology.voters, surplus, is_there).cloned();
         let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
             return;
         };
@@ -115,16 +127,33 @@ impl Council {
         {
             consensus.change_voter(ConfChangeType::AddLearnerNode, new);
         } else if learners.is_empty() {
-            let surplus = |v: &&MemberId| !wanted.contains(*v);
-            let others = topology.voters.iter().filter(|v| **v != me);
-            if let Some(old) = others.clone().find(surplus) {
-                consensus.change_voter(ConfChangeType::RemoveNode, old);
+            let mut heirs = topology.voters.iter().filter(|v| wanted.contains(*v));
+            if let Some(old) = old {
+                consensus.change_voter(ConfChangeType::RemoveNode, &old);
             } else if !wanted.contains(&me)
-                && let Some(next) = others.clone().find(|v| consensus.has_caught_up(v))
+                && let Some(next) = heirs.find(|v| consensus.has_caught_up(v))
             {
                 consensus.hand_leadership_to(next);
             }
         }
+    }
+
+    /// Who is not heard may know only voters that are none any more, and have nobody to report to: once in a
+    /// failure timeout the leader tells some of those, one after the other, who is there now.
+    pub(super) fn call_the_silent(&mut self, topology: &Topology) {
+        let Some(tenure) = &mut self.tenure else { return };
+        if self.now_ms < tenure.called_ms + self.settings.failure_timeout_ms {
+            return;
+        }
+        tenure.called_ms = self.now_ms;
+        let last = tenure.called.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let after = topology.members.range((last, Bound::Unbounded)).map(|(id, _)| id);
+        let is_silent =
+            |id: &&MemberId| **id != self.me && !self.seen.is_live(id, self.now_ms, &self.settings);
+        let called: Vec<_> = after.filter(is_silent).take(CALLED_MAX).cloned().collect();
+        // Those who come first in the next round, when this one is over.
+        tenure.called = called.last().filter(|_| called.len() == CALLED_MAX).cloned();
+        called.iter().for_each(|m| self.tell_topology(topology, m));
     }
 
     /// What a former primary counted goes into the record of the failover that cost it.

@@ -15,6 +15,8 @@ pub(super) enum Presence {
     /// Silent, but not for long enough to lose a seat that it has.
     Quiet,
     Gone,
+    /// It is to leave, and its vote goes to another first. see: `super::departure`
+    Departing,
 }
 
 fn seats(members: usize) -> usize {
@@ -34,13 +36,14 @@ pub(super) fn pick(
     let may_sit = |m: &&Member| match presence(&m.id) {
         Presence::Present => true,
         Presence::Quiet => voters.contains(&m.id),
-        Presence::Gone => false,
+        Presence::Gone | Presence::Departing => false,
     };
     let able: Vec<&Member> = topology.members.values().filter(may_sit).collect();
-    let wanted = seats(topology.members.len());
-    let mut ideal = spread(&able, wanted, voters);
+    let stays = |id: &MemberId| presence(id) != Presence::Departing;
+    let wanted = seats(topology.members.keys().filter(|id| stays(id)).count());
+    let mut ideal = spread(&able, wanted, voters, |id| presence(id) == Presence::Present);
     // A seat goes empty only with its member: who is gone for long keeps it until another can sit.
-    for old in voters.iter().filter(|v| topology.members.contains_key(*v)) {
+    for old in voters.iter().filter(|v| topology.members.contains_key(*v) && stays(v)) {
         if ideal.len() < wanted {
             ideal.insert(old.clone());
         }
@@ -52,8 +55,28 @@ pub(super) fn pick(
     if is_right { voters.clone() } else { ideal }
 }
 
+/// The voter to be let off next, out of those that are not to vote (any more): the rest must be able to
+/// decide without it, or nobody could ever let the next one off.
+pub(super) fn let_off<'a>(
+    voters: &'a BTreeSet<MemberId>,
+    surplus: impl Fn(&MemberId) -> bool,
+    is_present: impl Fn(&MemberId) -> bool,
+) -> Option<&'a MemberId> {
+    let present = voters.iter().filter(|v| is_present(v)).count();
+    let decides = |old: &&MemberId| {
+        let (left, rest) = (present - usize::from(is_present(old)), voters.len() - 1);
+        left > rest / 2
+    };
+    voters.iter().filter(|v| surplus(v)).find(decides)
+}
+
 /// Fills the seats one by one, each with the member whose zone and node have the fewest so far.
-fn spread(able: &[&Member], seats: usize, voters: &BTreeSet<MemberId>) -> BTreeSet<MemberId> {
+fn spread(
+    able: &[&Member],
+    seats: usize,
+    voters: &BTreeSet<MemberId>,
+    is_present: impl Fn(&MemberId) -> bool,
+) -> BTreeSet<MemberId> {
     let mut chosen: BTreeSet<MemberId> = BTreeSet::new();
     let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
     let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -66,6 +89,7 @@ fn spread(able: &[&Member], seats: usize, voters: &BTreeSet<MemberId>) -> BTreeS
                 count(&zones, m.zone.as_ref()),
                 count(&nodes, m.node.as_ref()),
                 !voters.contains(&m.id),
+                !is_present(&m.id),
                 m.shard.is_some(),
                 &m.name,
             )
@@ -147,5 +171,32 @@ mod tests {
         let gone = |id: &MemberId| if *id == ids[1] { Presence::Gone } else { Presence::Present };
         assert!(!pick(&t, gone).contains(&ids[1]));
         assert_eq!(pick(&t, gone).len(), 3);
+    }
+
+    #[test]
+    fn who_departs_is_counted_out_and_keeps_no_seat() {
+        let mut t = topology(&[("", ""); 4]);
+        let ids: Vec<_> = t.members.keys().cloned().collect();
+        t.voters = ids[..3].iter().cloned().collect();
+        let departs = |gone: usize| {
+            let ids = ids.clone();
+            move |id: &MemberId| {
+                if ids[..gone].contains(id) { Presence::Departing } else { Presence::Present }
+            }
+        };
+        assert_eq!(pick(&t, departs(1)), ids[1..].iter().cloned().collect());
+        assert_eq!(pick(&t, departs(2)), BTreeSet::from([ids[2].clone()]));
+    }
+
+    #[test]
+    fn those_who_stay_can_decide_without_who_is_let_off() {
+        let voters: BTreeSet<MemberId> = ["a", "b", "c"].map(MemberId::from).into();
+        let next = |surplus: &[&str], absent: &[&str]| {
+            let (surplus, absent) = (surplus.to_vec(), absent.to_vec());
+            let_off(&voters, |v| surplus.contains(&v.as_str()), |v| !absent.contains(&v.as_str()))
+        };
+        assert_eq!(next(&["a", "b"], &[]).unwrap(), "a");
+        assert_eq!(next(&["a", "b"], &["b"]).unwrap(), "b", "who is absent goes first");
+        assert_eq!(next(&["a"], &["b"]), None, "c and b could not decide");
     }
 }

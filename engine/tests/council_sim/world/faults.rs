@@ -10,7 +10,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let n = self.rng.below(self.nodes.len() as u64) as usize;
         let now = self.now_us;
-        match self.rng.below(21) {
+        match self.rng.below(23) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -59,6 +59,11 @@ impl World {
             8 | 15 => self.hand_over(),
             16 => self.grab_slots(),
             17..=20 => self.move_slots(),
+            21 => self.let_go(1),
+            22 => {
+                let number = 1 + self.rng.below(self.nodes.len() as u64) as usize;
+                self.let_go(number);
+            }
             12 => self.lose_disk(n),
             9 => {
                 let until = now + 1_000_000 + self.rng.below(8_000_000);
@@ -189,6 +194,18 @@ impl World {
         let slots = vec![SlotRange { first: range.first, last: range.first + range.len() / 2 }];
         self.tally.count(What::MoveWished, 1);
         self.wish(via, Change::Move { slots, from: *from, to });
+    }
+
+    /// Somebody wishes that members leave, one right after the other; the operator will have them join again.
+    fn let_go(&mut self, number: usize) {
+        for _ in 0..number {
+            let via = self.rng.below(self.nodes.len() as u64) as usize;
+            let n = self.rng.below(self.nodes.len() as u64) as usize;
+            let member = self.nodes[n].member.id.clone();
+            self.tally.count(What::LeaveWished, 1);
+            self.note(|w| format!("{} is wished away", w.name(n)));
+            self.wish(via, Change::Leave { member });
+        }
     }
 
     fn wish(&mut self, via: usize, change: Change) {

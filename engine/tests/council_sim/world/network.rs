@@ -9,6 +9,9 @@ const LATE_US: u64 = 50_000;
 
 impl World {
     pub(super) fn transmit(&mut self, from: usize, to: usize, packet: Packet) {
+        if !self.knows(from, to) {
+            return;
+        }
         if self.nodes[to].council.is_none() {
             if self.weather.refusals && !self.is_blocked(from, to) {
                 let now = self.clock(from);
@@ -101,6 +104,12 @@ impl World {
         let max = if self.healthy { 2_000 } else { self.weather.delay_max_us };
         let slow = self.rng.chance(1, 50);
         100 + self.rng.below(if slow { max * 4 } else { max })
+    }
+
+    /// Who is not in the topology has no address: nobody can tell them anything.
+    fn knows(&self, from: usize, to: usize) -> bool {
+        let topology = self.nodes[from].council.as_ref().and_then(|c| c.topology());
+        topology.is_some_and(|t| t.members.contains_key(&self.nodes[to].member.id))
     }
 
     fn is_blocked(&self, from: usize, to: usize) -> bool {

@@ -1,0 +1,99 @@
+//! A member that votes leaves in two steps: its vote goes to another first, then it is forgotten.
+//!
+//! Who is in the topology no more has no address, and nobody can tell it anything: its vote is lost. Two
+//! that leave one right after the other could then be all that a majority lacks, for ever. So the leader
+//! keeps the wish, gives the vote away (`pick` counts the member out), and lets it go once it has no vote.
+//! What cannot come about within a few failure timeouts is refused, and the member stays.
+
+use super::Council;
+use super::lead::Tenure;
+use crate::topology::{Change, Epoch, MemberId, Topology};
+
+/// A wish is kept for this many failure timeouts: one less than who asked waits for an answer.
+const TIMEOUTS: u64 = 4;
+
+/// A member that is to leave, and who wished so.
+pub(super) struct Departure {
+    until_ms: u64,
+    from: Option<MemberId>,
+    token: u64,
+    /// Where its `Leave` stands in the log, once it does.
+    index: Option<u64>,
+}
+
+impl Departure {
+    /// Who is told by nobody else: from when its `Leave` is in the log, that one is answered.
+    pub(super) fn unanswered(self) -> Option<(Option<MemberId>, u64)> {
+        self.index.is_none().then_some((self.from, self.token))
+    }
+}
+
+impl Tenure {
+    pub(super) fn is_departing(&self, member: &MemberId) -> bool {
+        self.departures.contains_key(member)
+    }
+
+    pub(super) fn departed(&mut self, index: u64) {
+        self.departures.retain(|_, d| d.index != Some(index));
+    }
+}
+
+impl Council {
+    pub(super) fn start_departure(
+        &mut self,
+        from: Option<MemberId>,
+        token: u64,
+        member: MemberId,
+        expected: Option<Epoch>,
+    ) {
+        let Some(machine) = self.consensus.as_ref().map(|c| &c.machine) else { return };
+        let fits = match expected {
+            Some(epoch) if epoch != machine.epoch => {
+                Err(format!("the topology is at epoch {}", machine.epoch))
+            }
+            _ => machine.clone().apply(&Change::Leave { member: member.clone() }),
+        };
+        let is_asked = self.tenure.as_ref().is_none_or(|t| t.is_departing(&member));
+        let refusal = match fits {
+            Ok(()) if is_asked => Some("the member is about to leave already".to_owned()),
+            fits => fits.err(),
+        };
+        if let Some(why) = refusal {
+            self.answer(from, token, Err(why));
+            return;
+        }
+        if let Some(tenure) = &mut self.tenure {
+            let until_ms = self.now_ms + TIMEOUTS * self.settings.failure_timeout_ms;
+            tenure.departures.insert(member, Departure { until_ms, from, token, index: None });
+        }
+        self.lead();
+    }
+
+    /// Lets those go whose votes are others' by now.
+    pub(super) fn look_after_departures(&mut self, topology: &Topology) {
+        let Some(tenure) = &self.tenure else { return };
+        let waits = tenure.departures.iter().filter(|(_, d)| d.index.is_none());
+        let waits: Vec<MemberId> = waits.map(|(member, _)| member.clone()).collect();
+        for member in waits {
+            let is_changing = self.consensus.as_ref().is_none_or(|c| c.is_changing_voters());
+            if !is_changing && !topology.voters.contains(&member) {
+                let index = self.put(Change::Leave { member: member.clone() }, None);
+                let Some(tenure) = &mut self.tenure else { return };
+                let departure = tenure.departures.get_mut(&member);
+                if let (Some(departure), Some(index)) = (departure, index) {
+                    departure.index = Some(index);
+                    let (from, token) = (departure.from.clone(), departure.token);
+                    tenure.await_answer(index, from, token);
+                }
+            }
+        }
+        let now_ms = self.now_ms;
+        let Some(tenure) = &mut self.tenure else { return };
+        let is_over = |_: &MemberId, d: &mut Departure| d.index.is_none() && d.until_ms <= now_ms;
+        let over: Vec<_> = tenure.departures.extract_if(.., is_over).collect();
+        for (member, departure) in over {
+            let why = format!("{member} votes, and no other member can take its vote now");
+            self.answer(departure.from, departure.token, Err(why));
+        }
+    }
+}
