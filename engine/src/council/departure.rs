@@ -2,7 +2,8 @@
 //!
 //! Who is in the topology no more has no address, and nobody can tell it anything: its vote is lost. Two
 //! that leave one right after the other could then be all that a majority lacks, for ever. So the leader
-//! keeps the wish, gives the vote away (`pick` counts the member out), and lets it go once it has no vote.
+//! keeps the wish, gives the vote away (`pick` counts the member out), and lets it go once it has no vote,
+//! and a primary serves its shard.
 //! What cannot come about within a few failure timeouts is refused, and the member stays.
 
 use super::Council;
@@ -51,7 +52,10 @@ impl Council {
             Some(epoch) if epoch != machine.epoch => {
                 Err(format!("the topology is at epoch {}", machine.epoch))
             }
-            _ => machine.clone().apply(&Change::Leave { member: member.clone() }),
+            _ => machine
+                .clone()
+                .apply(&Change::Leave { member: member.clone() })
+                .and_then(|()| self.may_depart(machine, &member)),
         };
         let is_asked = self.tenure.as_ref().is_none_or(|t| t.is_departing(&member));
         let refusal = match fits {
@@ -69,6 +73,20 @@ impl Council {
         self.lead();
     }
 
+    /// While no primary serves a shard, any of its members may be what is left of its data.
+    fn may_depart(&self, topology: &Topology, member: &MemberId) -> Result<(), String> {
+        let Some(id) = topology.members.get(member).and_then(|m| m.shard) else { return Ok(()) };
+        let Some(shard) = topology.shards.get(&id) else { return Ok(()) };
+        let since_ms = self.tenure.as_ref().map_or(0, |t| t.since_ms);
+        let suspicion = self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings);
+        if shard.slots.is_empty() || suspicion.is_none() {
+            return Ok(());
+        }
+        Err(format!(
+            "no primary serves shard {id} now, and any member may be all that is left of it"
+        ))
+    }
+
     /// Lets those go whose votes are others' by now.
     pub(super) fn look_after_departures(&mut self, topology: &Topology) {
         let Some(tenure) = &self.tenure else { return };
@@ -76,7 +94,8 @@ impl Council {
         let waits: Vec<MemberId> = waits.map(|(member, _)| member.clone()).collect();
         for member in waits {
             let is_changing = self.consensus.as_ref().is_none_or(|c| c.is_changing_voters());
-            if !is_changing && !topology.voters.contains(&member) {
+            let votes = topology.voters.contains(&member);
+            if !is_changing && !votes && self.may_depart(topology, &member).is_ok() {
                 let index = self.put(Change::Leave { member: member.clone() }, None);
                 let Some(tenure) = &mut self.tenure else { return };
                 let departure = tenure.departures.get_mut(&member);
@@ -92,7 +111,8 @@ impl Council {
         let is_over = |_: &MemberId, d: &mut Departure| d.index.is_none() && d.until_ms <= now_ms;
         let over: Vec<_> = tenure.departures.extract_if(.., is_over).collect();
         for (member, departure) in over {
-            let why = format!("{member} votes, and no other member can take its vote now");
+            let vote = || format!("{member} votes, and no other member can take its vote now");
+            let why = self.may_depart(topology, &member).err().unwrap_or_else(vote);
             self.answer(departure.from, departure.token, Err(why));
         }
     }

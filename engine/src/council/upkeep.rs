@@ -117,6 +117,15 @@ impl Council {
         let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
             return;
         };
+        let mut heirs = topology.voters.iter().filter(|v| **v != me && wanted.contains(*v));
+        if !topology.voters.contains(&me) {
+            // The change that a former leader began was about this one. Who does not vote is told nothing, and
+            // is not to lead.
+            if let Some(next) = heirs.find(|v| consensus.has_caught_up(v)) {
+                consensus.hand_leadership_to(next);
+            }
+            return;
+        }
         let learners: Vec<MemberId> = consensus.learners().cloned().collect();
         if let Some(stray) = learners.iter().find(|l| !wanted.contains(*l)) {
             consensus.change_voter(ConfChangeType::RemoveNode, stray);
@@ -127,7 +136,6 @@ impl Council {
         {
             consensus.change_voter(ConfChangeType::AddLearnerNode, new);
         } else if learners.is_empty() {
-            let mut heirs = topology.voters.iter().filter(|v| wanted.contains(*v));
             if let Some(old) = old {
                 consensus.change_voter(ConfChangeType::RemoveNode, &old);
             } else if !wanted.contains(&me)

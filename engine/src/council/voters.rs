@@ -57,11 +57,11 @@ pub(super) fn pick(
 
 /// The voter to be let off next, out of those that are not to vote (any more): the rest must be able to
 /// decide without it, or nobody could ever let the next one off.
-pub(super) fn let_off<'a>(
-    voters: &'a BTreeSet<MemberId>,
+pub(super) fn let_off(
+    voters: &BTreeSet<MemberId>,
     surplus: impl Fn(&MemberId) -> bool,
     is_present: impl Fn(&MemberId) -> bool,
-) -> Option<&'a MemberId> {
+) -> Option<&MemberId> {
     let present = voters.iter().filter(|v| is_present(v)).count();
     let decides = |old: &&MemberId| {
         let (left, rest) = (present - usize::from(is_present(old)), voters.len() - 1);

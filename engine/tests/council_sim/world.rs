@@ -107,6 +107,8 @@ pub(crate) struct World {
     trace: Vec<String>,
     healthy: bool,
     has_lost_disk: bool,
+    /// When a member was wished away last.
+    let_go_us: Option<u64>,
     has_formed: bool,
 }
 
@@ -153,6 +155,7 @@ impl World {
             trace: vec![],
             healthy: false,
             has_lost_disk: false,
+            let_go_us: None,
             has_formed: false,
             rng,
         };

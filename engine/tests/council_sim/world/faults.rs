@@ -2,7 +2,7 @@
 
 use engine::council::Council;
 use engine::council::record::Saved;
-use engine::topology::{Change, SLOTS, SlotRange};
+use engine::topology::{Change, SLOTS, ShardId, SlotRange};
 
 use super::{Data, Disk, Node, What, World};
 
@@ -103,6 +103,14 @@ impl World {
         if self.has_lost_disk || others.count() < 2 || self.nodes[n].council.is_none() {
             return;
         }
+        // Votes are on their way: of two voters, which are three on their way to one, neither can be spared.
+        let window_us = 6_000 * self.settings.failure_timeout_ms;
+        if self.let_go_us.is_some_and(|at_us| self.now_us < at_us + window_us) {
+            return;
+        }
+        if self.weather.quorum && !self.is_whole(self.nodes[n].member.shard) {
+            return;
+        }
         self.has_lost_disk = true;
         self.tally.count(What::LostDisk, 1);
         let down = 50_000 + self.rng.below(3_000_000);
@@ -115,6 +123,14 @@ impl World {
         node.member.id.clone_from(&id);
         self.ids.insert(id, n);
         self.note(|w| format!("{} has lost its disk", w.name(n)));
+    }
+
+    /// All of the shard's members are in sync. While one is wished away, a majority may be a single member.
+    fn is_whole(&self, shard: Option<ShardId>) -> bool {
+        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
+        let in_sync = known.max_by_key(|t| t.epoch).zip(shard).map(|(t, s)| &t.shards[&s].in_sync);
+        let mut members = self.nodes.iter().map(|n| &n.member).filter(|m| m.shard == shard);
+        shard.is_none() || in_sync.is_some_and(|set| members.all(|m| set.contains_key(&m.id)))
     }
 
     /// Splits the world in two, in both directions or in one.
@@ -198,6 +214,7 @@ impl World {
 
     /// Somebody wishes that members leave, one right after the other; the operator will have them join again.
     fn let_go(&mut self, number: usize) {
+        self.let_go_us = Some(self.now_us);
         for _ in 0..number {
             let via = self.rng.below(self.nodes.len() as u64) as usize;
             let n = self.rng.below(self.nodes.len() as u64) as usize;

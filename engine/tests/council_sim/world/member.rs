@@ -238,6 +238,7 @@ impl World {
                 .nodes
                 .iter()
                 .filter(|o| o.member.shard == Some(*id))
+                .filter(|o| topology.members.contains_key(&o.member.id))
                 .map(|o| (o.member.id.clone(), &o.data))
                 .collect();
             let data = &self.nodes[to].data;
