@@ -92,22 +92,32 @@ impl FileDisk {
         Ok((Self { dir: dir.to_owned(), file, is_poisoned: false }, records))
     }
 
-    /// Writes a batch; on return it is durable if it asks for that.
+    /// Writes batches in their order, with one sync for all; on return they are durable if one asks for that.
     ///
     /// # Errors
     /// What the file system said; nothing more is taken after that.
-    pub fn write(&mut self, batch: &Batch) -> io::Result<()> {
+    pub fn write(&mut self, batches: &[Batch]) -> io::Result<()> {
         if self.is_poisoned {
             return Err(io::Error::other("an earlier write failed; the file must be read anew"));
         }
-        let done = if batch.rewrite { self.replace(batch) } else { self.append(batch) };
+        // A rewrite takes the place of what came before it.
+        let from = batches.iter().rposition(|b| b.rewrite).unwrap_or(0);
+        let done = self.write_all(&batches[from..]);
         self.is_poisoned = done.is_err();
         done
     }
 
-    fn append(&mut self, batch: &Batch) -> io::Result<()> {
-        self.file.write_all(&encode(&batch.records)?)?;
-        if batch.sync { self.file.sync_data() } else { Ok(()) }
+    fn write_all(&mut self, batches: &[Batch]) -> io::Result<()> {
+        let mut sync = false;
+        for batch in batches {
+            if batch.rewrite {
+                self.replace(batch)?;
+            } else {
+                self.file.write_all(&encode(&batch.records)?)?;
+                sync |= batch.sync;
+            }
+        }
+        if sync { self.file.sync_data() } else { Ok(()) }
     }
 
     fn replace(&mut self, batch: &Batch) -> io::Result<()> {
@@ -162,13 +172,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut disk, empty) = FileDisk::open(dir.path()).unwrap();
         assert!(empty.is_empty());
-        disk.write(&batch(1, false, vec![hard(1)])).unwrap();
-        disk.write(&batch(2, false, vec![Record::Known(Box::default())])).unwrap();
+        disk.write(&[batch(1, false, vec![hard(1)])]).unwrap();
+        disk.write(&[batch(2, false, vec![Record::Known(Box::default())])]).unwrap();
         let (mut disk, records) = FileDisk::open(dir.path()).unwrap();
         assert_eq!(records, vec![hard(1), Record::Known(Box::default())]);
-        disk.write(&batch(3, true, vec![hard(7)])).unwrap();
-        disk.write(&batch(4, false, vec![hard(8)])).unwrap();
+        disk.write(&[batch(3, true, vec![hard(7)])]).unwrap();
+        disk.write(&[batch(4, false, vec![hard(8)])]).unwrap();
         let (_, records) = FileDisk::open(dir.path()).unwrap();
         assert_eq!(records, vec![hard(7), hard(8)]);
+        let (mut disk, _) = FileDisk::open(dir.path()).unwrap();
+        let together = [
+            batch(5, false, vec![hard(9)]),
+            batch(6, true, vec![hard(10)]),
+            batch(7, false, vec![hard(11)]),
+        ];
+        disk.write(&together).unwrap();
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(10), hard(11)], "what came before the rewrite is gone");
     }
 }

@@ -115,6 +115,9 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     Ok(())
 }
 
+/// Batches that share one sync at most.
+const BATCHES_PER_SYNC: usize = 256;
+
 /// The disk has a thread of its own: a sync that hangs must not stop the heartbeats.
 fn start_disk(
     mut file: FileDisk,
@@ -122,9 +125,13 @@ fn start_disk(
 ) -> io::Result<std::sync::mpsc::Sender<Batch>> {
     let (sender, batches) = std::sync::mpsc::channel::<Batch>();
     let write = move || {
-        for batch in batches {
-            let said = match file.write(&batch) {
-                Ok(()) => DiskSaid::Durable(batch.number),
+        while let Ok(first) = batches.recv() {
+            // What came while the last sync was under way shares the next one.
+            let mut together = vec![first];
+            together.extend(batches.try_iter().take(BATCHES_PER_SYNC - 1));
+            let last = together.last().map_or(0, |b| b.number);
+            let said = match file.write(&together) {
+                Ok(()) => DiskSaid::Durable(last),
                 Err(error) => DiskSaid::Failed(format!("council.log: {error}")),
             };
             if says.send(said).is_err() {

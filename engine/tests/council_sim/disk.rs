@@ -9,11 +9,29 @@ use engine::council::rng::Rng;
 pub(crate) struct Disk {
     durable: Vec<Record>,
     pending: VecDeque<Batch>,
+    /// When the sync under way ends, and the one that follows it with all that was written meanwhile.
+    busy_until: u64,
+    next_until: u64,
 }
 
 impl Disk {
     pub(crate) fn write(&mut self, batch: Batch) {
         self.pending.push_back(batch);
+    }
+
+    /// When a batch that is written at `now` is durable; times in microseconds.
+    pub(crate) fn sync_ends(&mut self, now: u64, latency: u64) -> u64 {
+        if now >= self.busy_until {
+            self.busy_until = self.next_until.max(self.busy_until);
+        }
+        if now >= self.busy_until {
+            self.busy_until = now + latency;
+            return self.busy_until;
+        }
+        if self.next_until <= self.busy_until {
+            self.next_until = self.busy_until + latency;
+        }
+        self.next_until
     }
 
     /// A sync has ended: everything up to `number` is safe.
@@ -30,6 +48,7 @@ impl Disk {
         }
         let lost = self.pending.len();
         self.pending.clear();
+        (self.busy_until, self.next_until) = (0, 0);
         lost
     }
 

@@ -60,7 +60,6 @@ struct Node {
     /// `None`: crashed.
     council: Option<Council>,
     disk: Disk,
-    disk_busy_until: u64,
     data: Data,
     boot: u64,
     clock_offset: u64,
@@ -186,7 +185,6 @@ impl World {
             member,
             council: None,
             disk: Disk::default(),
-            disk_busy_until: 0,
             data: Data::default(),
             boot: 0,
             clock_offset: self.rng.below(1_000_000_000),

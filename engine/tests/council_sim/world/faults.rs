@@ -1,8 +1,10 @@
 //! What goes wrong in the world, and how it ends.
 
+use std::sync::Arc;
+
 use engine::council::Council;
 use engine::council::record::Saved;
-use engine::topology::{Change, SLOTS, ShardId, SlotRange};
+use engine::topology::{Change, SLOTS, ShardId, SlotRange, Topology};
 
 use super::{Data, Disk, Node, What, World};
 
@@ -125,6 +127,14 @@ impl World {
         self.note(|w| format!("{} has lost its disk", w.name(n)));
     }
 
+    /// The council knows everybody: who has lost their disk has been taken in again.
+    fn is_complete(&self) -> bool {
+        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
+        let all =
+            |t: &Arc<Topology>| self.nodes.iter().all(|n| t.members.contains_key(&n.member.id));
+        known.max_by_key(|t| t.epoch).is_some_and(all)
+    }
+
     /// All of the shard's members are in sync. While one is wished away, a majority may be a single member.
     fn is_whole(&self, shard: Option<ShardId>) -> bool {
         let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
@@ -214,6 +224,9 @@ impl World {
 
     /// Somebody wishes that members leave, one right after the other; the operator will have them join again.
     fn let_go(&mut self, number: usize) {
+        if self.has_lost_disk && !self.is_complete() {
+            return;
+        }
         self.let_go_us = Some(self.now_us);
         for _ in 0..number {
             let via = self.rng.below(self.nodes.len() as u64) as usize;

@@ -29,7 +29,6 @@ impl World {
             Err(e) => self.checker.violation(0, format!("cannot start: {e}")),
         }
         self.nodes[n].known_epoch = known;
-        self.nodes[n].disk_busy_until = 0;
         self.note(|w| format!("{} starts, boot {}", w.name(n), w.nodes[n].boot));
         self.drive(n);
     }
@@ -129,9 +128,8 @@ impl World {
                 let node = &mut self.nodes[n];
                 node.disk.write(batch);
                 if sync {
-                    node.disk_busy_until = node.disk_busy_until.max(self.now_us) + latency;
+                    let at = node.disk.sync_ends(self.now_us, latency);
                     let done = Action::DiskDone { node: n, boot: node.boot, batch: number };
-                    let at = node.disk_busy_until;
                     self.at(at, done);
                 }
             }
