@@ -14,6 +14,8 @@ pub trait DiskFile: Write + Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the file; what is written next goes behind the cut.
     fn cut(&mut self, len: u64) -> io::Result<()>;
+    /// Another handle of the same file.
+    fn twin(&self) -> io::Result<Box<dyn DiskFile>>;
 }
 
 pub trait Disk: Send + Sync {
@@ -80,6 +82,10 @@ impl DiskFile for RealFile {
     fn cut(&mut self, len: u64) -> io::Result<()> {
         // The file is in append mode: what is written next goes behind the new end.
         self.0.set_len(len)
+    }
+
+    fn twin(&self) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(self.0.try_clone()?)))
     }
 }
 

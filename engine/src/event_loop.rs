@@ -61,6 +61,8 @@ pub struct EventLoop {
     spare: Vec<Vec<u8>>,
     /// Connections with output to write at the end of this turn.
     dirty: Vec<usize>,
+    /// Journal offset behind the last write whose reply waits for the log.
+    wrote: u64,
     /// Connections with input left over from their turn.
     pending: VecDeque<usize>,
     /// Blocked connections by the time their wait ends.
@@ -106,6 +108,7 @@ impl EventLoop {
             buffer: vec![0; READ_BYTES],
             spare: Vec::new(),
             dirty: Vec::new(),
+            wrote: 0,
             pending: VecDeque::new(),
             deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -256,6 +259,7 @@ impl EventLoop {
     ) {
         let limit = self.hot.pubsub_output_bytes_max;
         let shared = self.shared.clone();
+        let waits = unblocks && shared.state.acks_wait();
         let Some(conn) = self.conn_of(token, client) else { return };
         conn.out.extend_from_slice(bytes);
         if unblocks {
@@ -265,7 +269,7 @@ impl EventLoop {
             if shared.quorum.is_on() {
                 conn.quorum_gate = end;
             }
-            if shared.state.acks_wait_for_disk.load(Ordering::Acquire) {
+            if waits {
                 conn.gate = end;
             }
         }
@@ -273,6 +277,9 @@ impl EventLoop {
             // It does not read what it subscribed to: cut off, so that others are not slowed.
             self.close(token);
             return;
+        }
+        if waits {
+            self.wrote = shared.journal.end();
         }
         self.mark_dirty(token);
         if unblocks {

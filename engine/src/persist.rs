@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Modules in reading order: `manifest`, `position` (remarks in the log), `aof` (the files, step by step),
-//! `writer` (the thread), `rewrite`, `save`, `load`, `start` (loading, timers, the way down).
+//! `running` (who writes), `writer` (the thread), `rewrite`, `save`, `load`, `start` (loading, timers, the way down).
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -17,6 +17,7 @@ pub mod load;
 pub mod manifest;
 pub mod position;
 pub mod rewrite;
+pub mod running;
 pub mod save;
 pub mod start;
 pub mod writer;
@@ -25,7 +26,8 @@ pub use crate::topology::Lineage;
 
 use crate::disk;
 use crate::server::Shared;
-use writer::{Policy, Running};
+use running::Running;
+use writer::Policy;
 
 const LINEAGE_FILE: &str = "lineage.json";
 
@@ -232,18 +234,24 @@ pub fn info(shared: &Shared) -> Info {
     }
 }
 
-/// Replies to writes wait for the disk: set when the policy says so and the log counts.
+/// Replies to writes wait for the log, or with `appendfsync always` for the disk, while the log counts.
 fn apply_policy(shared: &Shared) {
     let always = Policy::of(shared) == Policy::Always;
-    let counts =
-        shared.persist.aof().is_some_and(|r| r.failure().is_some() || lock(&r.log).counts());
-    let waits = &shared.state.acks_wait_for_disk;
+    let running = shared.persist.aof();
+    let counts = running
+        .as_ref()
+        .is_some_and(|r| r.failure().is_some() || !r.is_suspended() && lock(&r.log).counts());
+    let state = &shared.state;
     if always && counts {
-        if !waits.swap(true, Ordering::AcqRel) {
+        if !state.acks_wait_for_disk.swap(true, Ordering::AcqRel) {
             shared.journal.wake();
         }
-    } else if waits.swap(false, Ordering::AcqRel) {
-        shared.state.durable_offset.store(u64::MAX, Ordering::Release);
+    } else if state.acks_wait_for_disk.swap(false, Ordering::AcqRel) {
+        state.durable_offset.store(u64::MAX, Ordering::Release);
+        shared.wake_loops();
+    }
+    let waits = counts && !always;
+    if state.acks_wait_for_log.swap(waits, Ordering::AcqRel) && !waits {
         shared.wake_loops();
     }
 }

@@ -72,7 +72,13 @@ pub struct State {
     pub acks_wait_for_disk: AtomicBool,
     /// Journal offset up to which the log is synced to disk.
     pub durable_offset: AtomicU64,
-    /// The log cannot be synced: clients that wait for `durable_offset` are closed, not answered.
+    /// Any other appendfsync: replies to writes wait until `written_offset` has come up to them.
+    pub acks_wait_for_log: AtomicBool,
+    /// Journal offset up to which the log is written: the end of the process costs nothing before it.
+    pub written_offset: AtomicU64,
+    /// A loop could not write the log itself, and waits until its thread has done so.
+    pub log_is_awaited: AtomicBool,
+    /// The log cannot be written: clients that wait for it are closed, not answered.
     pub disk_failed: AtomicBool,
     /// Changes since the last save.
     pub dirty: AtomicU64,
@@ -93,6 +99,9 @@ impl Default for State {
             shutdown: AtomicBool::new(false),
             acks_wait_for_disk: AtomicBool::new(false),
             durable_offset: AtomicU64::new(0),
+            acks_wait_for_log: AtomicBool::new(false),
+            written_offset: AtomicU64::new(0),
+            log_is_awaited: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
             dirty: AtomicU64::new(0),
             clients_paused_until_ms: AtomicI64::new(0),
@@ -103,6 +112,23 @@ impl Default for State {
 }
 
 impl State {
+    /// Replies to writes have to wait for the log or the disk.
+    #[inline]
+    pub fn acks_wait(&self) -> bool {
+        self.acks_wait_for_log.load(Ordering::Acquire)
+            || self.acks_wait_for_disk.load(Ordering::Acquire)
+    }
+
+    /// What ends before `offset` in the journal may be acknowledged, as far as the log has a say.
+    #[inline]
+    pub fn may_acknowledge(&self, offset: u64) -> bool {
+        if self.acks_wait_for_disk.load(Ordering::Acquire) {
+            return offset <= self.durable_offset.load(Ordering::Acquire);
+        }
+        !self.acks_wait_for_log.load(Ordering::Acquire)
+            || offset <= self.written_offset.load(Ordering::SeqCst)
+    }
+
     /// Refuses writes with an error line (or allows them again, with an empty one), for the council.
     pub fn block_writes(&self, reason: &str) {
         self.block_writes_for("council", reason);

@@ -43,6 +43,10 @@ impl DiskFile for FailingFile {
     fn cut(&mut self, len: u64) -> io::Result<()> {
         self.file.cut(len)
     }
+
+    fn twin(&self) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FailingFile { file: self.file.twin()?, fails: self.fails.clone() }))
+    }
 }
 
 impl FailingDisk {

@@ -267,7 +267,11 @@ impl Council {
     }
 }
 
-/// Who must act on a change, and is told of it before the next beat; the others learn of it by theirs.
+/// Clusters of up to so many members are told at once of what clients ask any of them about.
+const TOLD_AT_ONCE_MAX: usize = 64;
+
+/// Who is told of a change before the next beat: those who must act on it, and in a small cluster everybody
+/// whom clients may ask where a slot is. The others learn of it by their beats.
 fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) -> Vec<MemberId> {
     let moves = before.into_iter().flat_map(|t| &t.moves);
     let shards = match change {
@@ -278,8 +282,11 @@ fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) ->
         Change::Moved { id, .. } | Change::CancelMove { id } => {
             moves.filter(|m| m.id == *id).flat_map(|m| [m.from, m.to]).collect()
         }
-        _ => vec![],
+        _ => return vec![],
     };
+    if known.members.len() <= TOLD_AT_ONCE_MAX {
+        return known.members.keys().cloned().collect();
+    }
     let members = shards.into_iter().flat_map(|shard| known.members_of(shard));
     members.map(|m| m.id.clone()).collect()
 }

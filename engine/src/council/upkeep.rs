@@ -1,5 +1,6 @@
 //! What the leader keeps true while all is well: the in-sync sets, the voters, the accounts of losses.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use raft::eraftpb::ConfChangeType;
@@ -100,7 +101,7 @@ impl Council {
         })
     }
 
-    /// Moves the council's seats, one change at a time: first a learner, then a voter, then one less.
+    /// Moves the council's seats, one change at a time: first all learners, then voters, then fewer.
     pub(super) fn look_after_voters(&mut self, topology: &Topology) {
         let Some(tenure) = &self.tenure else { return };
         let me = self.me.clone();
@@ -127,14 +128,15 @@ impl Council {
             return;
         }
         let learners: Vec<MemberId> = consensus.learners().cloned().collect();
+        let is_new = |w: &&MemberId| !topology.voters.contains(*w) && !learners.contains(w);
         if let Some(stray) = learners.iter().find(|l| !wanted.contains(*l)) {
             consensus.change_voter(ConfChangeType::RemoveNode, stray);
-        } else if let Some(learner) = learners.iter().find(|l| consensus.has_caught_up(l)) {
-            consensus.change_voter(ConfChangeType::AddNode, learner);
-        } else if let Some(new) =
-            wanted.iter().find(|w| !topology.voters.contains(*w) && !learners.contains(w))
-        {
+        } else if let Some(new) = wanted.iter().find(is_new) {
             consensus.change_voter(ConfChangeType::AddLearnerNode, new);
+        } else if let Some(learner) =
+            next_voter(&topology.voters, &learners, |l| consensus.has_caught_up(l))
+        {
+            consensus.change_voter(ConfChangeType::AddNode, learner);
         } else if learners.is_empty() {
             if let Some(old) = old {
                 consensus.change_voter(ConfChangeType::RemoveNode, &old);
@@ -180,5 +182,36 @@ impl Council {
                 tenure.other = index;
             }
         }
+    }
+}
+
+/// The learner that votes next. Of an even number of voters half can stop the rest, so that a second learner
+/// is to be ready before a first one makes their number even; unless it is the only one.
+fn next_voter<'a>(
+    voters: &BTreeSet<MemberId>,
+    learners: &'a [MemberId],
+    has_caught_up: impl Fn(&MemberId) -> bool,
+) -> Option<&'a MemberId> {
+    let ready: Vec<_> = learners.iter().filter(|l| has_caught_up(l)).collect();
+    let at_least = if voters.len().is_multiple_of(2) { 1 } else { learners.len().min(2) };
+    ready.first().copied().filter(|_| ready.len() >= at_least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_voter_becomes_three_in_one_go() {
+        let ids = |names: &[&str]| names.iter().map(|n| MemberId::from(*n)).collect::<Vec<_>>();
+        let next = |voters: &[&str], learners: &[&str], ready: &[&str]| {
+            let (voters, learners) = (ids(voters).into_iter().collect(), ids(learners));
+            next_voter(&voters, &learners, |l| ready.contains(&l.as_str())).cloned()
+        };
+        assert_eq!(next(&["a"], &["b", "c"], &["b"]), None, "two voters are worse than one");
+        assert_eq!(next(&["a"], &["b", "c"], &["b", "c"]).unwrap(), "b");
+        assert_eq!(next(&["a", "b"], &["c"], &["c"]).unwrap(), "c");
+        assert_eq!(next(&["a", "b"], &["c", "d"], &["d"]).unwrap(), "d");
+        assert_eq!(next(&["a", "b", "c"], &["d"], &["d"]).unwrap(), "d", "in place of another");
     }
 }

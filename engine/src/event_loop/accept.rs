@@ -101,6 +101,7 @@ impl EventLoop {
             pending: false,
             stalled: false,
             gate: 0,
+            seen_write: 0,
             quorum_gate: 0,
             quorum_since_ms: 0,
             leased: false,

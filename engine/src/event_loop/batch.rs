@@ -156,10 +156,12 @@ impl EventLoop {
         conn.out = reply.out;
         conn.leased |= std::mem::take(&mut conn.session.leased);
         conn.quorum_gate = conn.quorum_gate.max(std::mem::take(&mut conn.session.quorum_gate));
-        if conn.session.last_write != 0
-            && self.shared.state.acks_wait_for_disk.load(std::sync::atomic::Ordering::Acquire)
-        {
-            conn.gate = conn.session.last_write;
+        if conn.session.last_write != conn.seen_write {
+            conn.seen_write = conn.session.last_write;
+            if self.shared.state.acks_wait() {
+                conn.gate = conn.seen_write;
+                self.wrote = self.wrote.max(conn.gate);
+            }
         }
         start
     }

@@ -27,8 +27,10 @@ pub(super) struct Conn {
     pub(super) pending: bool,
     /// Waits until its client has read: requests are left where they are meanwhile.
     pub(super) stalled: bool,
-    /// Replies wait until the journal is durable up to here.
+    /// Replies wait until the log has the journal up to here; 0: they do not wait.
     pub(super) gate: u64,
+    /// The client's last write that `gate` was set for.
+    pub(super) seen_write: u64,
     /// The same for a majority of the shard's members, and since when they wait, monotonic milliseconds.
     pub(super) quorum_gate: u64,
     pub(super) quorum_since_ms: u64,

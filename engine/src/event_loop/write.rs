@@ -24,6 +24,7 @@ impl EventLoop {
     }
 
     pub(super) fn flush_all(&mut self, executor: &mut Executor<'_>) {
+        self.write_log();
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
             if let Some(Some(conn)) = self.conns.get_mut(token) {
@@ -36,10 +37,32 @@ impl EventLoop {
         }
     }
 
+    /// What clients are about to see acknowledged goes to the kernel first, all of this turn in one write.
+    fn write_log(&mut self) {
+        let wrote = std::mem::take(&mut self.wrote);
+        let state = &self.shared.state;
+        if wrote > state.written_offset.load(Ordering::Acquire)
+            && state.acks_wait_for_log.load(Ordering::Acquire)
+            && let Some(running) = self.shared.persist.aof()
+        {
+            running.write_through(&self.shared, wrote);
+        }
+    }
+
+    /// It may be acknowledged, or the log's thread will wake this loop when it may be.
+    fn is_logged(&self, gate: u64) -> bool {
+        let state = &self.shared.state;
+        state.may_acknowledge(gate) || {
+            state.log_is_awaited.store(true, Ordering::SeqCst);
+            // It may have come about between the question and the request.
+            state.may_acknowledge(gate)
+        }
+    }
+
     /// Writes what a connection's client may see by now.
     pub(super) fn flush(&mut self, token: usize, executor: &mut Executor<'_>) {
-        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
-        if conn.gate > self.shared.state.durable_offset.load(Ordering::Acquire) {
+        let Some(Some(conn)) = self.conns.get(token) else { return };
+        if conn.gate > 0 && !self.is_logged(conn.gate) {
             if self.shared.state.disk_failed.load(Ordering::Acquire) {
                 // What it wrote may never be on disk: no reply is better than a false one.
                 self.close(token);
@@ -48,6 +71,8 @@ impl EventLoop {
             self.waiting.insert(token);
             return;
         }
+        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
+        conn.gate = 0;
         if conn.quorum_gate > 0 {
             let quorum = &self.shared.quorum;
             if quorum.is_on() && conn.quorum_gate > quorum.offset() {

@@ -26,6 +26,13 @@ pub struct Log {
     next_seq: u64,
 }
 
+/// How far a log is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    seq: u64,
+    len: u64,
+}
+
 impl Log {
     /// The log of a folder, with what its manifest says; nothing is opened for writing yet.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, name: &str) -> io::Result<Log> {
@@ -100,6 +107,20 @@ impl Log {
 
     pub fn is_unsynced(&self) -> bool {
         self.unsynced
+    }
+
+    /// The file by another handle, to be synced while it is written, and how far it is; `None`: it is synced.
+    pub fn to_sync(&self) -> io::Result<Option<(Box<dyn DiskFile>, Mark)>> {
+        let file = self.file.as_ref().filter(|_| self.unsynced);
+        let mark = Mark { seq: self.next_seq, len: self.len };
+        Ok(file.map(|file| file.twin()).transpose()?.map(|twin| (twin, mark)))
+    }
+
+    /// What was written up to the mark is synced.
+    pub fn synced(&mut self, mark: Mark) {
+        if mark == (Mark { seq: self.next_seq, len: self.len }) {
+            self.unsynced = false;
+        }
     }
 
     pub fn sync(&mut self) -> io::Result<()> {

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::running::Running;
 use super::save::Sink;
-use super::writer::{self, Running};
 use super::{lock, position, store_lineage};
 use crate::clock;
 use crate::server::Shared;
@@ -84,7 +84,7 @@ fn rewrite_once(shared: &Shared, running: &Running, anew: bool) -> io::Result<()
     }
     if anew {
         store_lineage(shared)?;
-        writer::recovered(shared, running);
+        running.recovered(shared);
     }
     shared.journal.wake();
     Ok(())

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::aof::Log;
 use super::load::{self, Origin};
-use super::writer::{self, Running};
+use super::running::Running;
+use super::writer;
 use super::{LINEAGE_FILE, apply_policy, lock, position, rewrite, save};
 use crate::clock;
 use crate::disk;
@@ -127,21 +128,19 @@ fn spawn_writer(
     waits: bool,
 ) -> io::Result<Arc<Running>> {
     let (base, incr) = log.sizes();
-    let running = Arc::new(Running::new(log, offset));
+    let pin = shared
+        .journal
+        .pin(offset, u64::MAX)
+        .ok_or_else(|| io::Error::other("the journal does not hold its own end"))?;
+    let running = Arc::new(Running::new(log, pin));
     if waits {
         running.suspend();
     }
     running.base_bytes.store(base, Ordering::Relaxed);
     running.bytes.store(base + incr, Ordering::Relaxed);
-    let pin = shared
-        .journal
-        .pin(offset, u64::MAX)
-        .ok_or_else(|| io::Error::other("the journal does not hold its own end"))?;
     shared.persist.set_aof(Some(running.clone()));
     let (with, write) = (shared.clone(), running.clone());
-    std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || writer::run(&with, &write, pin))?;
+    std::thread::Builder::new().name("log".into()).spawn(move || writer::run(&with, &write))?;
     Ok(running)
 }
 

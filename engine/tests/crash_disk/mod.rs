@@ -223,6 +223,10 @@ impl DiskFile for CrashFile {
             Ok(())
         })
     }
+
+    fn twin(&self) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(CrashFile { disk: self.disk.clone(), file: self.file }))
+    }
 }
 
 impl Disk for CrashDisk {
