@@ -128,6 +128,13 @@ fn replicaof(ctx: &mut Ctx<'_, '_>) {
         ctx.reply.error("ERR Invalid master port");
         return;
     }
+    // CONFIG GET and REWRITE tell whom the server follows, as Sentinel relies on.
+    let primary = if alone { String::new() } else { format!("{host} {}", port.unwrap_or(0)) };
+    let note = |shared: &Shared| {
+        if let Err(e) = shared.config.set("replicaof", &primary) {
+            tracing::error!(error = e, "CONFIG does not tell the new role");
+        }
+    };
     let change = move |shared: &Arc<Shared>| match port {
         Some(port) if !alone => {
             replication::follow(shared, &host, port);
@@ -137,6 +144,7 @@ fn replicaof(ctx: &mut Ctx<'_, '_>) {
     };
     if ctx.in_exec {
         // Roles change under all locks, and the transaction may hold some: right behind it then.
+        note(ctx.shared);
         let spawned = std::thread::Builder::new().name("role".into()).spawn(move || {
             if let Err(e) = change(&shared) {
                 tracing::error!(error = e, "the role was not changed");
@@ -149,7 +157,10 @@ fn replicaof(ctx: &mut Ctx<'_, '_>) {
         return;
     }
     match change(&shared) {
-        Ok(()) => ctx.reply.ok(),
+        Ok(()) => {
+            note(&shared);
+            ctx.reply.ok();
+        }
         Err(e) => ctx.reply.error(&e),
     }
 }

@@ -81,6 +81,10 @@ fn lines_of(out: &mut String, name: &str, kind: Kind, value: &str) {
             return;
         }
     };
+    // Without words there is nothing to say: a server that follows nobody has no line for it.
+    if value.is_empty() && directives::find(name).is_some_and(|d| d.default.is_empty()) {
+        return;
+    }
     for one in words.chunks(chunk.max(1)) {
         out.push_str(&format!("{name} {}\n", one.join(" ")));
     }

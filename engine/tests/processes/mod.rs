@@ -30,6 +30,14 @@ impl Server {
         server
     }
 
+    /// As `on`, with nothing but a configuration file.
+    pub(crate) fn configured(port: u16, dir: &Path, file: &Path) -> Server {
+        let program = env!("CARGO_BIN_EXE_larder-server");
+        let mut server = Server::run(program, port, dir, &[file.to_str().unwrap()]);
+        server.await_ready();
+        server
+    }
+
     /// A real redis-server, where there is one.
     pub(crate) fn redis(dir: &Path, args: &[&str]) -> Option<Server> {
         if !Path::new(REDIS).exists() {
@@ -48,13 +56,18 @@ impl Server {
             all.extend(["--save", ""]);
         }
         all.extend(args);
+        Server::run(program, port, dir, &all)
+    }
+
+    /// A program with exactly these arguments; `port` is where it will listen.
+    pub(crate) fn run(program: &str, port: u16, dir: &Path, args: &[&str]) -> Server {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(dir.join(format!("{port}.log")))
             .unwrap();
         let child = Command::new(program)
-            .args(&all)
+            .args(args)
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .spawn()
