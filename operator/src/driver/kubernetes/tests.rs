@@ -169,4 +169,5 @@ fn unseen_primary_keeps_its_label_until_another_is_appointed() {
 mod crash;
 mod fake;
 mod grants;
+mod neighbours;
 mod spec;

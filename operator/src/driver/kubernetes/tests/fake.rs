@@ -55,6 +55,11 @@ struct State {
     asked: BTreeSet<Grant>,
     /// Writes of this resource are forbidden.
     forbidden: Option<&'static str>,
+    /// What is asked for in these namespaces is never answered, or forbidden.
+    hung: Option<&'static str>,
+    closed: Option<&'static str>,
+    hung_requests: u64,
+    closed_requests: u64,
 }
 
 /// The body of a watch in which nothing ever happens.
@@ -100,15 +105,36 @@ impl Fake {
         self.state.lock().unwrap().forbidden = Some(plural);
     }
 
+    /// Requests for what is in this namespace are never answered from now on.
+    pub(super) fn hang(&self, namespace: &'static str) {
+        self.state.lock().unwrap().hung = Some(namespace);
+    }
+
+    /// The operator may do nothing in this namespace from now on.
+    pub(super) fn close(&self, namespace: &'static str) {
+        self.state.lock().unwrap().closed = Some(namespace);
+    }
+
+    /// Requests that were not answered, and that were forbidden, in the namespaces of `hang` and `close`.
+    pub(super) fn suffered(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        state.hung_requests + state.closed_requests
+    }
+
+    /// Waits until it holds; it is looked at after every request.
+    pub(super) async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        while !holds(self) {
+            self.asked.notified().await;
+        }
+    }
+
     pub(super) fn asked(&self) -> BTreeSet<Grant> {
         self.state.lock().unwrap().asked.clone()
     }
 
     /// Waits until it was asked for something.
     pub(super) async fn until_asked(&self, what: impl Fn(&BTreeSet<Grant>) -> bool) {
-        while !what(&self.asked()) {
-            self.asked.notified().await;
-        }
+        self.until(|fake| what(&fake.asked())).await;
     }
 
     pub(super) fn put(&self, path: &str, mut object: Value) {
@@ -146,6 +172,11 @@ impl Fake {
                 let body = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+                let is_hung = state.lock().unwrap().is_hung(path);
+                if is_hung {
+                    asked.notify_one();
+                    std::future::pending::<()>().await;
+                }
                 let (status, answer) =
                     state.lock().unwrap().answer(&head.method, path, query, body);
                 asked.notify_one();
@@ -223,7 +254,17 @@ impl Fake {
     }
 }
 
+fn is_in(path: &str, namespace: Option<&str>) -> bool {
+    namespace.is_some_and(|namespace| path.contains(&format!("/namespaces/{namespace}/")))
+}
+
 impl State {
+    fn is_hung(&mut self, path: &str) -> bool {
+        let is_hung = is_in(path, self.hung);
+        self.hung_requests += u64::from(is_hung);
+        is_hung
+    }
+
     fn answer(
         &mut self,
         method: &Method,
@@ -233,6 +274,10 @@ impl State {
     ) -> (StatusCode, Value) {
         let target = Target::of(path);
         self.note(method, path, query, &target);
+        if is_in(path, self.closed) {
+            self.closed_requests += 1;
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         if target.name.is_none() && method == Method::GET {
             return (StatusCode::OK, self.list(path, &target));
         }
