@@ -34,6 +34,7 @@ pub mod sort;
 pub mod strings;
 pub mod table;
 pub mod transactions;
+pub mod wait;
 pub mod zsets;
 
 pub use context::{Ctx, Effects};
@@ -226,6 +227,7 @@ const FAMILIES: &[&[Command]] = &[
     pubsub::COMMANDS,
     cluster::COMMANDS,
     persistence::COMMANDS,
+    wait::COMMANDS,
     managed::COMMANDS,
 ];
 

@@ -247,7 +247,6 @@ fn apply_policy(shared: &Shared) {
             shared.journal.wake();
         }
     } else if state.acks_wait_for_disk.swap(false, Ordering::AcqRel) {
-        state.durable_offset.store(u64::MAX, Ordering::Release);
         shared.wake_loops();
     }
     let waits = counts && !always;

@@ -180,8 +180,17 @@ impl Replication {
 impl Shared {
     /// How many replicas have acknowledged the journal up to an offset.
     pub fn replicas_at(&self, offset: u64) -> u32 {
-        lock(&self.replication.peers).iter().filter(|p| p.is_online() && p.ack() >= offset).count()
-            as u32
+        self.count_replicas(|peer| peer.ack() >= offset)
+    }
+
+    /// How many replicas have it on disk.
+    pub fn replicas_synced_at(&self, offset: u64) -> u32 {
+        self.count_replicas(|peer| peer.durable_ack() >= offset)
+    }
+
+    fn count_replicas(&self, has: impl Fn(&Peer) -> bool) -> u32 {
+        let peers = lock(&self.replication.peers);
+        peers.iter().filter(|peer| peer.is_online() && has(peer)).count() as u32
     }
 
     /// Asks the replicas for their offsets now, for WAIT.

@@ -142,8 +142,8 @@ pub struct Session {
     pub move_wanted: Option<crate::moves::source::Wanted>,
     /// Blocked on keys.
     pub waiter: Option<Arc<Waiter>>,
-    /// Blocked in WAIT: replicas wanted, offset, and when it ends (unix ms, 0: never).
-    pub wait: Option<(u32, u64, i64)>,
+    /// Blocked in WAIT or WAITAOF.
+    pub wait: Option<crate::command::wait::Wait>,
     pub after: After,
     /// Journal offset after this client's last write, for WAIT and for fsync always.
     pub last_write: u64,

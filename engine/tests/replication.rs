@@ -147,3 +147,51 @@ fn redis_follows_us_and_we_follow_redis() {
     o.until(&["LRANGE", "list", "0", "-1"], "a b c d");
     assert_eq!(r.call(&["WAIT", "1", "10000"]), "1");
 }
+
+#[test]
+fn waitaof_tells_when_writes_are_on_disks() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &["--appendonly", "yes"]);
+    let replica = Server::start(dirs[1].path(), &[]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    for (args, expected) in [
+        (["2", "0", "0"], "-ERR value is out of range, value must between 0 and 1"),
+        (["x", "0", "0"], "-ERR value is not an integer or out of range"),
+        (["0", "-1", "0"], "-ERR value is out of range, must be positive"),
+        (["0", "0", "x"], "-ERR timeout is not an integer or out of range"),
+        (["0", "0", "-1"], "-ERR timeout is negative"),
+    ] {
+        assert_eq!(p.call(&["WAITAOF", args[0], args[1], args[2]]), expected, "{args:?}");
+    }
+    p.ok(&["SET", "a", "1"]);
+    assert_eq!(p.call(&["WAITAOF", "1", "0", "0"]), "1 0", "synced within a second");
+    follow(&mut r, &primary);
+    p.ok(&["SET", "a", "2"]);
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(
+        p.call(&["WAITAOF", "0", "1", "50"]).split(' ').next_back(),
+        Some("0"),
+        "no log there"
+    );
+    r.ok(&["CONFIG", "SET", "appendonly", "yes"]);
+    p.ok(&["SET", "a", "3"]);
+    assert_eq!(p.call(&["WAITAOF", "1", "1", "0"]), "1 1");
+    p.ok(&["CONFIG", "SET", "appendfsync", "always"]);
+    p.ok(&["SET", "a", "4"]);
+    assert_eq!(p.call(&["WAITAOF", "1", "0", "0"]), "1 0", "on disk before SET was answered");
+    assert!(
+        r.call(&["WAITAOF", "0", "0", "0"]).starts_with("-ERR WAITAOF cannot be used with replica")
+    );
+    p.ok(&["CONFIG", "SET", "appendfsync", "no"]);
+    p.ok(&["SET", "a", "5"]);
+    p.send(&["WAITAOF", "1", "0", "0"]).unwrap();
+    let mut other = primary.client();
+    other.until_info("blocked_clients", "1");
+    other.ok(&["CONFIG", "SET", "appendonly", "no"]);
+    assert!(p.reply().unwrap().contains("when numlocal is set but appendonly is disabled"));
+    assert!(
+        p.call(&["WAITAOF", "1", "0", "0"])
+            .starts_with("-ERR WAITAOF cannot be used when numlocal")
+    );
+    assert_eq!(p.call(&["WAITAOF", "0", "0", "0"]), "0 0");
+}

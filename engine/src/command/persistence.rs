@@ -1,4 +1,4 @@
-//! SAVE, BGSAVE, LASTSAVE, BGREWRITEAOF, SHUTDOWN, REPLICAOF, ROLE, WAIT, and what replicas say: PSYNC, SYNC, REPLCONF.
+//! SAVE, BGSAVE, LASTSAVE, BGREWRITEAOF, SHUTDOWN, REPLICAOF, ROLE, and what replicas say: PSYNC, SYNC, REPLCONF.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,6 @@ pub const COMMANDS: &[Command] = &[
     Command::new("replicaof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "5.0.0", "Follows a primary, or becomes one.", replicaof),
     Command::new("slaveof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "1.0.0", "The old name of REPLICAOF.", replicaof),
     Command::new("role", 1, flag::LOADING | flag::STALE | flag::FAST | flag::NOSCRIPT, Keys::None, Group::Server, "2.8.12", "Returns the role in replication.", role),
-    Command::new("wait", 3, flag::NOSCRIPT, Keys::None, Group::Generic, "3.0.0", "Waits until replicas have acknowledged the client's writes.", wait),
     Command::new("psync", -3, ADMIN | flag::NO_MULTI, Keys::None, Group::Server, "2.8.0", "Begins replication, from a place in a history.", psync),
     Command::new("sync", 1, ADMIN | flag::NO_MULTI, Keys::None, Group::Server, "1.0.0", "Begins replication with a full sync.", sync),
     Command::new("replconf", -1, ADMIN | flag::LOADING | flag::STALE, Keys::None, Group::Server, "3.0.0", "What a replica tells of itself.", replconf),
@@ -187,37 +186,6 @@ fn role(ctx: &mut Ctx<'_, '_>) {
         ctx.reply.bulk(peer.port.to_string().as_bytes());
         ctx.reply.bulk(peer.offset.to_string().as_bytes());
     }
-}
-
-fn wait(ctx: &mut Ctx<'_, '_>) {
-    // One after the other: two bad numbers are still one error reply.
-    let Some(wanted) = ctx.int_arg(1) else { return };
-    let Some(timeout) = crate::number::parse_i64(ctx.args[2]) else {
-        ctx.reply.error("ERR timeout is not an integer or out of range");
-        return;
-    };
-    if timeout < 0 {
-        ctx.reply.error("ERR timeout is negative");
-        return;
-    }
-    if ctx.shared.state.is_replica.load(Ordering::Acquire) {
-        ctx.reply.error(
-            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a \
-             replica is configured to be writable (which is not the default) writes to replicas are just \
-             local and are not propagated.",
-        );
-        return;
-    }
-    let offset = ctx.session.last_write;
-    let have = ctx.shared.replicas_at(offset);
-    let wanted = wanted.clamp(0, i64::from(u32::MAX)) as u32;
-    if have >= wanted || ctx.in_exec || ctx.session.from_primary {
-        ctx.reply.int(i64::from(have));
-        return;
-    }
-    let deadline = if timeout == 0 { 0 } else { ctx.db.now_ms().saturating_add(timeout) };
-    ctx.session.wait = Some((wanted, offset, deadline));
-    ctx.shared.ask_for_acks();
 }
 
 /// A member feeds others only what is surely the shard's data: as primary while its lease holds, as

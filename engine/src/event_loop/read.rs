@@ -26,10 +26,10 @@ impl EventLoop {
         {
             self.deadlines.insert((waiter.deadline_ms, token));
         }
-        if let (Some((_, _, at)), true) = (conn.session.wait, alive)
-            && at > 0
+        if let (Some(wait), true) = (conn.session.wait, alive)
+            && wait.deadline_ms > 0
         {
-            self.deadlines.insert((at, token));
+            self.deadlines.insert((wait.deadline_ms, token));
         }
         self.conns[token] = Some(conn);
         if !alive {
@@ -41,6 +41,9 @@ impl EventLoop {
         }
         if waits {
             self.waiting.insert(token);
+            if let Some(Some(conn)) = self.conns.get(token) {
+                conn.session.info.blocked.store(true, Ordering::Relaxed);
+            }
         }
         match leaves {
             After::Continue => {}

@@ -12,18 +12,17 @@ impl EventLoop {
     /// Looks whether what a client waits for has come: the disk, or replicas.
     pub(super) fn look(&mut self, token: usize, executor: &mut Executor<'_>) {
         let Some(Some(conn)) = self.conns.get_mut(token) else { return };
-        if let Some((wanted, offset, deadline)) = conn.session.wait {
-            let have = self.shared.replicas_at(offset);
-            let over = deadline > 0 && executor.env.now_ms >= deadline;
-            if have < wanted && !over {
+        if let Some(wait) = conn.session.wait {
+            let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+            let is_done = wait.reply(&self.shared, executor.env.now_ms, &mut reply);
+            conn.out = reply.out;
+            if !is_done {
                 self.waiting.insert(token);
                 return;
             }
             conn.session.wait = None;
-            self.deadlines.remove(&(deadline, token));
-            let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
-            reply.int(i64::from(have));
-            conn.out = reply.out;
+            conn.session.info.blocked.store(false, Ordering::Relaxed);
+            self.deadlines.remove(&(wait.deadline_ms, token));
             self.mark_dirty(token);
             self.read(token, executor);
             return;

@@ -137,6 +137,8 @@ impl Writer<'_> {
         if let (Ok(_), What::Restart(pin)) = (&result, order.what) {
             (place.at, place.pin) = (order.offset, pin);
             running.note_written(shared, place.at);
+            // The journal may have begun anew, further down.
+            shared.state.durable_offset.fetch_min(place.at, Ordering::AcqRel);
             running.suspended.store(false, Ordering::Release);
             running.must_restart.store(false, Ordering::Release);
         }
