@@ -254,8 +254,12 @@ impl Running {
         shared.state.written_offset.store(at, Ordering::SeqCst);
     }
 
-    /// Puts on disk what is written, and tells that it is there. The log is not locked meanwhile.
+    /// Puts on disk what is written, and tells that it is there. The log is not locked meanwhile. A file whose
+    /// sync has failed is not synced again: the kernel says once that what it had is lost, and then no more.
     pub(super) fn sync(&self, shared: &Shared) {
+        if self.must_restart.load(Ordering::Acquire) {
+            return;
+        }
         let at = self.written();
         let (file, counts) = {
             let log = lock(&self.log);
@@ -284,7 +288,8 @@ impl Running {
     pub(super) fn fail(&self, shared: &Shared, why: &str, restart: bool) {
         tracing::error!(error = why, "cannot write the append-only file");
         *lock(&self.failure) = Some(why.to_string());
-        self.must_restart.store(restart, Ordering::Release);
+        // A write that fails while a sync does must not make up for it: only a restart does.
+        self.must_restart.fetch_or(restart, Ordering::AcqRel);
         self.retry_ms.store(clock::monotonic_ms() + RETRY_MS, Ordering::Release);
         let state = &shared.state;
         state.block_writes_for("aof", &format!("MISCONF Errors writing to the AOF file: {why}"));

@@ -106,8 +106,10 @@ impl Writer<'_> {
         if !next(running.written()) {
             return false;
         }
-        // What is to be synced before a new file is begun, while nobody waits for it.
-        running.sync(shared);
+        // What is to be synced before the log goes on in a new file, while nobody waits for it.
+        if matches!(lock(&running.orders).front(), Some(Order { what: What::Switch, .. })) {
+            running.sync(shared);
+        }
         running.is_switching.store(true, Ordering::Release);
         let mut place = lock(&running.place);
         let order = if next(place.at) { lock(&running.orders).pop_front() } else { None };
