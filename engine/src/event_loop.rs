@@ -234,6 +234,9 @@ impl EventLoop {
                         self.close(token);
                     }
                 }
+                Mail::CutWait { token, client, with_error } => {
+                    self.cut_wait(token, client, with_error, executor);
+                }
                 Mail::Look => {
                     for token in std::mem::take(&mut self.waiting) {
                         self.look(token, executor);

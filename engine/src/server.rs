@@ -178,6 +178,8 @@ pub enum Mail {
     Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
     /// Close a client.
     Kill { token: usize, client: u64 },
+    /// End a client's WAIT, with what has come about so far or with an error.
+    CutWait { token: usize, client: u64, with_error: bool },
     /// Look again: what some client waits for (durability, replicas, a pause) may have come.
     Look,
 }
@@ -220,6 +222,10 @@ impl Clients {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    pub fn get(&self, id: u64) -> Option<Arc<ClientInfo>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// In the order of their IDs.
@@ -359,6 +365,16 @@ impl Shared {
         if let Some(to) = self.loops.get(client.thread) {
             to.send(Mail::Kill { token: client.token, client: client.id });
         }
+    }
+
+    /// Ends the wait of a client in WAIT; `false`: it is in none (any more).
+    pub fn cut_wait(&self, client: &ClientInfo, with_error: bool) -> bool {
+        let is_waiting = client.in_wait.swap(false, Ordering::AcqRel);
+        if let Some(to) = self.loops.get(client.thread).filter(|_| is_waiting) {
+            let (token, client) = (client.token, client.id);
+            to.send(Mail::CutWait { token, client, with_error });
+        }
+        is_waiting
     }
 
     /// Publishes to the subscribers of this member.

@@ -25,6 +25,8 @@ pub struct ClientInfo {
     pub patterns: AtomicU32,
     pub in_multi: AtomicBool,
     pub blocked: AtomicBool,
+    /// Blocked in WAIT or WAITAOF; taken by whoever ends the wait.
+    pub in_wait: AtomicBool,
     pub is_replica: AtomicBool,
     pub is_primary: AtomicBool,
     pub commands: AtomicU64,
@@ -71,6 +73,7 @@ impl ClientInfo {
             patterns: AtomicU32::new(0),
             in_multi: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            in_wait: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             is_primary: AtomicBool::new(false),
             commands: AtomicU64::new(0),

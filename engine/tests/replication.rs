@@ -195,3 +195,25 @@ fn waitaof_tells_when_writes_are_on_disks() {
     );
     assert_eq!(p.call(&["WAITAOF", "0", "0", "0"]), "0 0");
 }
+
+#[test]
+fn a_client_in_wait_can_be_unblocked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let (mut waiting, mut other) = (server.client(), server.client());
+    let id = waiting.call(&["CLIENT", "ID"]);
+    assert_eq!(other.call(&["CLIENT", "UNBLOCK", &id]), "0", "it is not blocked");
+    waiting.ok(&["SET", "a", "1"]);
+    for (how, command, reply) in [
+        ("TIMEOUT", &["WAIT", "1", "0"][..], "0"),
+        ("TIMEOUT", &["WAITAOF", "0", "1", "0"], "0 0"),
+        ("ERROR", &["WAIT", "1", "0"], "-UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+    ] {
+        waiting.send(command).unwrap();
+        other.until_info("blocked_clients", "1");
+        assert_eq!(other.call(&["CLIENT", "UNBLOCK", &id, how]), "1");
+        assert_eq!(waiting.reply().unwrap(), reply, "{command:?}");
+        assert_eq!(other.info("blocked_clients"), "0");
+    }
+    assert_eq!(waiting.call(&["GET", "a"]), "1");
+}

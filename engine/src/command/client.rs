@@ -331,6 +331,8 @@ fn switch(ctx: &mut Ctx<'_, '_>, set: impl FnOnce(&mut Ctx<'_, '_>, bool)) {
     ctx.reply.ok();
 }
 
+pub const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+
 fn unblock(ctx: &mut Ctx<'_, '_>) {
     let Some(id) = ctx.int_arg(2) else { return };
     let with_error = match ctx.args.get(3) {
@@ -343,11 +345,15 @@ fn unblock(ctx: &mut Ctx<'_, '_>) {
     };
     let waiting = ctx.shared.waiters.all_waiting();
     let found = waiting.into_iter().find(|w| w.client.id as i64 == id);
-    let Some(waiter) = found.filter(|w| w.cancel()) else { return ctx.reply.int(0) };
+    let Some(waiter) = found.filter(|w| w.cancel()) else {
+        let client = u64::try_from(id).ok().and_then(|id| ctx.shared.clients.get(id));
+        let cut = client.is_some_and(|client| ctx.shared.cut_wait(&client, with_error));
+        return ctx.reply.int(i64::from(cut));
+    };
     ctx.shared.waiters.unblock(&waiter);
     let mut reply = Reply::new(Vec::new(), waiter.resp3);
     match waiter.on_timeout {
-        _ if with_error => reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+        _ if with_error => reply.error(UNBLOCKED),
         OnTimeout::NullArray => reply.null_array(),
         OnTimeout::Null => reply.null(),
     }

@@ -41,6 +41,11 @@ impl Wait {
         self.reply_if(shared, is_over, reply)
     }
 
+    /// Writes the reply with what has come about so far.
+    pub fn cut(&self, shared: &Shared, reply: &mut Reply) {
+        self.reply_if(shared, true, reply);
+    }
+
     fn reply_if(&self, shared: &Shared, is_over: bool, reply: &mut Reply) -> bool {
         match self.what {
             What::Memory => {

@@ -43,6 +43,7 @@ impl EventLoop {
             self.waiting.insert(token);
             if let Some(Some(conn)) = self.conns.get(token) {
                 conn.session.info.blocked.store(true, Ordering::Relaxed);
+                conn.session.info.in_wait.store(true, Ordering::Release);
             }
         }
         match leaves {

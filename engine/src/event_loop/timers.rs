@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{EventLoop, TICK_MS};
 use crate::clock;
+use crate::command::client::UNBLOCKED;
 use crate::command::exec::Executor;
 use crate::resp::Reply;
 use crate::waiters::OnTimeout;
@@ -16,18 +17,47 @@ impl EventLoop {
             let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
             let is_done = wait.reply(&self.shared, executor.env.now_ms, &mut reply);
             conn.out = reply.out;
-            if !is_done {
+            if is_done {
+                self.end_wait(token, executor);
+            } else {
                 self.waiting.insert(token);
-                return;
             }
-            conn.session.wait = None;
-            conn.session.info.blocked.store(false, Ordering::Relaxed);
-            self.deadlines.remove(&(wait.deadline_ms, token));
-            self.mark_dirty(token);
-            self.read(token, executor);
             return;
         }
         self.mark_dirty(token);
+    }
+
+    /// The client's WAIT is replied to: it goes on.
+    fn end_wait(&mut self, token: usize, executor: &mut Executor<'_>) {
+        let Some(Some(conn)) = self.conns.get_mut(token) else { return };
+        let Some(wait) = conn.session.wait.take() else { return };
+        conn.session.info.in_wait.store(false, Ordering::Release);
+        conn.session.info.blocked.store(false, Ordering::Relaxed);
+        self.deadlines.remove(&(wait.deadline_ms, token));
+        self.waiting.remove(&token);
+        self.mark_dirty(token);
+        self.read(token, executor);
+    }
+
+    /// CLIENT UNBLOCK of a client in WAIT.
+    pub(super) fn cut_wait(
+        &mut self,
+        token: usize,
+        client: u64,
+        with_error: bool,
+        executor: &mut Executor<'_>,
+    ) {
+        let shared = self.shared.clone();
+        let Some(conn) = self.conn_of(token, client) else { return };
+        let Some(wait) = conn.session.wait else { return };
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+        if with_error {
+            reply.error(UNBLOCKED);
+        } else {
+            wait.cut(&shared, &mut reply);
+        }
+        conn.out = reply.out;
+        self.end_wait(token, executor);
     }
 
     /// Timers: waits that are over, idle clients, expiry.
