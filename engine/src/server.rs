@@ -59,6 +59,8 @@ pub struct Shared {
 pub struct State {
     /// The data set is being loaded.
     pub loading: AtomicBool,
+    /// What was on disk at the start is loaded: before that nothing is taken from a primary.
+    pub started: AtomicBool,
     /// This member follows a primary: writes are refused, expired keys hidden.
     pub is_replica: AtomicBool,
     /// Why writes are refused although this is a primary (a lost disk, a lost lease), and who says so.
@@ -92,6 +94,7 @@ impl Default for State {
     fn default() -> State {
         State {
             loading: AtomicBool::new(false),
+            started: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             write_blocks: RwLock::default(),
             write_blocked: AtomicBool::new(false),

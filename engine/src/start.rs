@@ -99,6 +99,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         return Err(io::Error::other(error));
     }
     shared.state.loading.store(false, Ordering::Release);
+    shared.state.started.store(true, Ordering::Release);
     end_on_signals(&shared)?;
     replication::start(&shared);
     if managed {

@@ -22,6 +22,8 @@ use crate::session::Session;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time before the next try, milliseconds: doubled up to the most.
+/// How often a link looks whether the server has loaded its data.
+const START_MS: u64 = 2;
 const RETRY_MS: u64 = 10;
 const RETRY_MS_MAX: u64 = 2000;
 /// Longest wait for the disk before an acknowledgement says how far it is, milliseconds.
@@ -177,6 +179,12 @@ pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
 
 fn run(shared: &Arc<Shared>, link: &Link) {
     let mut pause = RETRY_MS;
+    let ends = || link.is_stopped() || shared.state.shutdown.load(Ordering::Acquire);
+    // A member knows its primary before its own data is loaded. What is on disk must not come on top of what
+    // the primary sends. see: `a_replica_that_restarts_loads_its_data_before_it_follows`
+    while !shared.state.started.load(Ordering::Acquire) && !ends() {
+        std::thread::sleep(Duration::from_millis(START_MS));
+    }
     while !link.is_stopped() && !shared.state.shutdown.load(Ordering::Acquire) {
         link.state.store(CONNECTING, Ordering::Release);
         let result = (Attempt { shared, link }).run();
