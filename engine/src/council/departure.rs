@@ -78,8 +78,7 @@ impl Council {
         let Some(id) = topology.members.get(member).and_then(|m| m.shard) else { return Ok(()) };
         let Some(shard) = topology.shards.get(&id) else { return Ok(()) };
         let since_ms = self.tenure.as_ref().map_or(0, |t| t.since_ms);
-        let suspicion = self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings);
-        if shard.slots.is_empty() || suspicion.is_none() {
+        if shard.slots.is_empty() || self.suspicion(shard, since_ms).is_none() {
             return Ok(());
         }
         Err(format!(

@@ -186,7 +186,7 @@ impl Council {
             && self.is_set_true(id, shard)
     }
 
-    fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {
+    pub(super) fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {
         self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings)
     }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::aof::Log;
+use super::lock;
 use crate::clock;
 use crate::journal::Pin;
 use crate::server::Shared;
@@ -81,10 +82,6 @@ pub struct Running {
     failure: Mutex<Option<String>>,
     /// Only a new base can help.
     pub must_restart: AtomicBool,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Running {
@@ -162,13 +159,18 @@ impl Running {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(io::Error::other("the log was closed"));
             }
-            let timeout = Duration::from_millis(100);
-            switched = self
-                .switch_done
-                .wait_timeout(switched, timeout)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            switched = self.await_thread(switched, Duration::from_millis(100));
         }
+    }
+
+    /// Until the thread has done something, or the time is over.
+    fn await_thread<'m>(
+        &self,
+        switched: MutexGuard<'m, Switched>,
+        timeout: Duration,
+    ) -> MutexGuard<'m, Switched> {
+        let woken = self.switch_done.wait_timeout(switched, timeout);
+        woken.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Writes and syncs what the journal holds, and ends the thread. `false`: it could not be written.
@@ -177,12 +179,7 @@ impl Running {
         shared.journal.wake();
         let mut switched = lock(&self.switched);
         while !self.stopped.load(Ordering::Acquire) {
-            let timeout = Duration::from_millis(20);
-            switched = self
-                .switch_done
-                .wait_timeout(switched, timeout)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            switched = self.await_thread(switched, Duration::from_millis(20));
         }
         self.failure().is_none()
     }
@@ -212,9 +209,7 @@ impl Running {
 
     /// Writes what the journal holds, up to the next order; gives the number of bytes.
     pub(super) fn write_some(&self, shared: &Shared, place: &mut Place) -> usize {
-        let most = self.readable(place.at).min(READ_BYTES as u64) as usize;
-        place.bytes.clear();
-        let kept = shared.journal.read(place.at, most, &mut place.bytes);
+        let kept = self.fetch(shared, place);
         // Asked after the reading: what was read may be of a journal that has begun anew.
         if self.is_suspended() {
             return 0;
@@ -234,10 +229,13 @@ impl Running {
         self.advance(shared, place)
     }
 
-    /// Bytes from an offset on that may be written before the next order is carried out.
-    fn readable(&self, at: u64) -> u64 {
+    /// Takes from the journal what may be written before the next order is carried out; `false`: it is not
+    /// kept any more.
+    fn fetch(&self, shared: &Shared, place: &mut Place) -> bool {
         let next = lock(&self.orders).front().map_or(u64::MAX, |o| o.offset);
-        next.saturating_sub(at)
+        let most = next.saturating_sub(place.at).min(READ_BYTES as u64) as usize;
+        place.bytes.clear();
+        shared.journal.read(place.at, most, &mut place.bytes)
     }
 
     fn advance(&self, shared: &Shared, place: &mut Place) -> usize {
@@ -305,11 +303,8 @@ impl Running {
         }
         self.retry_ms.store(clock::monotonic_ms() + RETRY_MS, Ordering::Release);
         let mut place = lock(&self.place);
-        place.bytes.clear();
         // What was not written is still in the journal: it is the trial.
-        let most = self.readable(place.at).min(READ_BYTES as u64) as usize;
-        let at = place.at;
-        shared.journal.read(at, most, &mut place.bytes);
+        self.fetch(shared, &mut place);
         let mut log = lock(&self.log);
         if log.mend().and_then(|()| log.write(&place.bytes)).is_err() {
             return false;

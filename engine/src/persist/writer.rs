@@ -7,7 +7,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::running::{Order, Place, Running, What, lock};
+use super::lock;
+use super::running::{Order, Place, Running, What};
 use crate::clock;
 use crate::server::Shared;
 

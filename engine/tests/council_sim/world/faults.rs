@@ -1,10 +1,8 @@
 //! What goes wrong in the world, and how it ends.
 
-use std::sync::Arc;
-
 use engine::council::Council;
 use engine::council::record::Saved;
-use engine::topology::{Change, SLOTS, ShardId, SlotRange, Topology};
+use engine::topology::{Change, SLOTS, ShardId, SlotRange};
 
 use super::{Data, Disk, Node, What, World};
 
@@ -129,16 +127,13 @@ impl World {
 
     /// The council knows everybody: who has lost their disk has been taken in again.
     fn is_complete(&self) -> bool {
-        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
-        let all =
-            |t: &Arc<Topology>| self.nodes.iter().all(|n| t.members.contains_key(&n.member.id));
-        known.max_by_key(|t| t.epoch).is_some_and(all)
+        let mut ids = self.nodes.iter().map(|n| &n.member.id);
+        self.newest().is_some_and(|t| ids.all(|id| t.members.contains_key(id)))
     }
 
     /// All of the shard's members are in sync. While one is wished away, a majority may be a single member.
     fn is_whole(&self, shard: Option<ShardId>) -> bool {
-        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
-        let in_sync = known.max_by_key(|t| t.epoch).zip(shard).map(|(t, s)| &t.shards[&s].in_sync);
+        let in_sync = self.newest().zip(shard).map(|(t, s)| &t.shards[&s].in_sync);
         let mut members = self.nodes.iter().map(|n| &n.member).filter(|m| m.shard == shard);
         shard.is_none() || in_sync.is_some_and(|set| members.all(|m| set.contains_key(&m.id)))
     }

@@ -1,5 +1,7 @@
 //! The operator, as far as the council needs one, and what it would still have to complain about.
 
+use std::sync::Arc;
+
 use engine::topology::{Change, Topology, even_slots};
 
 use super::{Action, World};
@@ -8,8 +10,7 @@ impl World {
     /// The operator: forms the cluster, tells members of it, wishes them to join.
     pub(super) fn operate(&mut self) {
         self.after(150_000, Action::Operate);
-        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology().cloned());
-        let Some(topology) = known.max_by_key(|t| t.epoch) else {
+        let Some(topology) = self.newest().cloned() else {
             // Nobody who is there knows anything; those who do will be back.
             if self.has_formed {
                 return;
@@ -46,6 +47,12 @@ impl World {
         }
     }
 
+    /// The newest topology that somebody who is there knows.
+    pub(super) fn newest(&self) -> Option<&Arc<Topology>> {
+        let known = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology());
+        known.max_by_key(|t| t.epoch)
+    }
+
     /// What is still not as it should be.
     pub(super) fn unwell(&self) -> Vec<String> {
         let mut missing = vec![];
@@ -61,8 +68,7 @@ impl World {
                 missing.push(format!("shard {shard} is not served: {reasons:?}"));
             }
         }
-        let topology = self.nodes.iter().filter_map(|n| n.council.as_ref()?.topology().cloned());
-        let Some(topology) = topology.max_by_key(|t| t.epoch) else { return missing };
+        let Some(topology) = self.newest() else { return missing };
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
             if !topology.members.contains_key(&node.member.id) {

@@ -58,8 +58,8 @@ struct State {
     /// What is asked for in these namespaces is never answered, or forbidden.
     hung: Option<&'static str>,
     closed: Option<&'static str>,
-    hung_requests: u64,
-    closed_requests: u64,
+    /// Requests that were not answered, or forbidden, on account of these two.
+    suffered: u64,
 }
 
 /// The body of a watch in which nothing ever happens.
@@ -117,8 +117,7 @@ impl Fake {
 
     /// Requests that were not answered, and that were forbidden, in the namespaces of `hang` and `close`.
     pub(super) fn suffered(&self) -> u64 {
-        let state = self.state.lock().unwrap();
-        state.hung_requests + state.closed_requests
+        self.state.lock().unwrap().suffered
     }
 
     /// Waits until it holds; it is looked at after every request.
@@ -261,7 +260,7 @@ fn is_in(path: &str, namespace: Option<&str>) -> bool {
 impl State {
     fn is_hung(&mut self, path: &str) -> bool {
         let is_hung = is_in(path, self.hung);
-        self.hung_requests += u64::from(is_hung);
+        self.suffered += u64::from(is_hung);
         is_hung
     }
 
@@ -275,7 +274,7 @@ impl State {
         let target = Target::of(path);
         self.note(method, path, query, &target);
         if is_in(path, self.closed) {
-            self.closed_requests += 1;
+            self.suffered += 1;
             return failure(StatusCode::FORBIDDEN, "Forbidden");
         }
         if target.name.is_none() && method == Method::GET {
