@@ -4,6 +4,7 @@ use crate::client::AddressBook;
 use crate::clock::{self, eventually, seconds};
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
+use crate::probes::Probes;
 use crate::tests::Tally;
 use crate::tools;
 use crate::wire::Connection;
@@ -34,6 +35,7 @@ pub const TESTS: &[Test] = &[
     test!(local_primary_ended_hands_over),
     test!(local_shards_added_and_taken_away),
     test!(local_all_killed_at_once_come_back),
+    test!(local_quorum_is_linearizable),
 ];
 
 pub async fn run(tests: &[&Test]) -> Tally {
@@ -274,6 +276,42 @@ async fn local_all_killed_at_once_come_back() -> Result {
         loss.lost.len(),
         loss.acknowledged
     );
+    local.stop().await
+}
+
+/// With `durability: Quorum` a shard is one register for each key, whatever befalls its primaries: killed, ended, or stopped for
+/// longer than their lease and then going on as if nothing had been.
+async fn local_quorum_is_linearizable() -> Result {
+    let folder = tempfile::tempdir()?;
+    let spec =
+        json!({"shards": 2, "replicasPerShard": 2, "memory": "64Mi", "durability": "Quorum"});
+    let local =
+        Local::start(&manifest(folder.path(), &spec)?, &folder.path().join("state")).await?;
+    let probes = Probes::start(&local.book, local.password.as_deref()).await?;
+    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    for (round, signal) in ["-KILL", "-STOP", "-TERM", "-STOP", "-KILL", "-STOP"].iter().enumerate()
+    {
+        whole(&local).await?;
+        client.refresh().await?;
+        let range = client.ranges().get(round % 2).context("a shard")?;
+        let primary = *range.members.first().context("a primary")?;
+        let pid = local.pid_of(primary).await?;
+        crate::sh!("kill", signal, &pid)?;
+        let tag = &probes.tags()[round % 2];
+        let goal = probes.ended(tag) + 500;
+        let served = eventually("the shard serves", Duration::from_secs(30), || async {
+            let ended = probes.ended(tag);
+            crate::ensure!(ended >= goal, "{ended} of {goal} operations");
+            Ok(())
+        })
+        .await;
+        if *signal == "-STOP" {
+            crate::sh!("kill", "-CONT", &pid)?;
+        }
+        served.context(format!("after {signal} to {primary}"))?;
+    }
+    whole(&local).await?;
+    probes.check(Vec::new()).await?;
     local.stop().await
 }
 
