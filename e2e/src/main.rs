@@ -45,9 +45,9 @@ enum Subcommands {
     /// Write keys with the cluster client, for a test
     #[command(hide = true)]
     Fill { address: String, prefix: String, count: usize },
-    /// Write to one member and print each acknowledgement's time, for a test
+    /// Write to one member, read from it and print what it says, for a test
     #[command(hide = true)]
-    Captive { address: String, tag: String },
+    Captive { address: String, key: String },
 }
 
 fn main() -> ExitCode {
@@ -84,8 +84,8 @@ fn run(command: Subcommands) -> Result<ExitCode> {
         Subcommands::Fill { address, prefix, count } => {
             tests::form::fill(&address, &prefix, count)?
         }
-        Subcommands::Captive { address, tag } => {
-            parts::runtime()?.block_on(tests::cut::captive(&address, &tag))?
+        Subcommands::Captive { address, key } => {
+            parts::runtime()?.block_on(tests::captive::captive(&address, &key))?
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,11 @@
 //! it awaits the condition. What it needs and the provider does not have makes it skipped, by name and with the reason.
 
 mod all;
+pub mod captive;
 mod change;
 mod chart;
 mod control;
-pub mod cut;
+mod cut;
 pub mod form;
 mod kill;
 mod nodes;
@@ -63,6 +64,7 @@ pub const TESTS: &[Test] = &[
     test!(cut::node_with_one_primary_is_cut_off, Need::Pods, CUT),
     test!(cut::node_with_two_primaries_is_cut_off, Need::Pods, CUT, KILL),
     test!(cut::node_with_the_operator_is_cut_off, Need::Pods, CUT),
+    test!(cut::quorum_is_linearizable_across_a_cut, Need::Pods, CUT),
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),
     test!(all::all_nodes_restarted, Need::Pods, POWER),

@@ -1,18 +1,18 @@
 //! Scenario 3: a node is cut off with its pods alive. The rest fails over; the isolated primary had stopped before.
 
+use super::captive::Captive;
 use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::{Cluster, shard_of};
 use crate::failure::{Context, Failure, Result};
 use crate::install;
 use crate::ledger;
-use crate::tools;
+use crate::probes::Probes;
 use crate::world::Room;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,46 @@ pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result
     let node = node_of_the_operator(&room).await?;
     move_a_primary_to(&cluster, &node).await?;
     cut_and_heal(&cluster, &node).await
+}
+
+/// Clients on both sides of the cut write and read the same keys. With `durability: Quorum` what all of them saw is a history
+/// of one register for each key, and the majority's side goes on.
+pub(super) async fn quorum_is_linearizable_across_a_cut(room: Arc<Room>) -> Result {
+    let mut spec = spec();
+    spec["shards"] = json!(2);
+    spec["replicasPerShard"] = json!(2);
+    spec["durability"] = json!("Quorum");
+    let cluster = Cluster::create(&room, "demo", spec).await?;
+    let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
+    let primary = cluster.member(&cluster.primaries().await?[0]).await?;
+    let address = primary.address.context("address of a primary")?.to_string();
+    let tag = probes.tags()[0].clone();
+    let captive = Captive::start(&cluster, &primary.node, &address, &format!("{tag}0"))?;
+    eventually("the captive client writes", Duration::from_secs(10), || async {
+        crate::ensure!(captive.last_ack() > 0, "{}", captive.last_line());
+        Ok(())
+    })
+    .await?;
+    cluster.world.fault(|provider| provider.node_cut(&primary.node))?;
+    let cut = clock::now();
+    let goal: Vec<_> = probes.tags().iter().map(|tag| (tag, probes.ended(tag) + 1000)).collect();
+    let serves = eventually("both shards serve", Duration::from_secs(30), || async {
+        for (tag, goal) in &goal {
+            crate::ensure!(probes.ended(tag) >= *goal, "{tag}: {} of {goal}", probes.ended(tag));
+        }
+        Ok(())
+    })
+    .await;
+    println!(
+        "      a thousand operations on each shard {} after the cut",
+        clock::seconds(cut.elapsed())
+    );
+    cluster.world.fault(|provider| provider.node_heal(&primary.node))?;
+    serves?;
+    cluster.whole(Duration::from_secs(120)).await?;
+    let seen = captive.operations();
+    crate::ensure!(seen.iter().any(|one| one.end.is_some()), "the captive client saw nothing");
+    probes.check(seen).await
 }
 
 /// The node of the operator that leads, by its Lease.
@@ -71,8 +111,11 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
     let mut captives = Vec::new();
     for member in &isolated {
         let address = member.address.context("address of a primary")?.to_string();
-        let range = writers.tags().get(member.shard).context("tag of a shard")?.clone();
-        captives.push((member.shard, Captive::start(cluster, node, &address, &range)?));
+        let tag = writers.tags().get(member.shard).context("tag of a shard")?;
+        captives.push((
+            member.shard,
+            Captive::start(cluster, node, &address, &format!("{tag}captive"))?,
+        ));
     }
     clock::eventually("captive clients write", Duration::from_secs(10), || async {
         for (shard, captive) in &captives {
@@ -143,82 +186,6 @@ fn first_acks_after_silence(ledgers: &[ledger::Ledger], cut_at: u64) -> Vec<Opti
         Some(longest[1].at)
     };
     ledgers.iter().map(first).collect()
-}
-
-/// A writer in the network of a node. It prints the time of each acknowledged write.
-struct Captive {
-    child: Child,
-    last: Arc<std::sync::Mutex<(u64, String)>>,
-}
-
-impl Captive {
-    fn start(cluster: &Cluster, node: &str, address: &str, tag: &str) -> Result<Self> {
-        let program = tools::this_program();
-        let mut command =
-            cluster.world.fault(|provider| provider.command_on_node(node, program.as_os_str()))?;
-        let mut child = command
-            .args(["captive", address, tag])
-            .env("LARDER_E2E_PASSWORD", cluster.password.as_deref().unwrap_or_default())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().context("output of the captive")?;
-        let last = Arc::new(std::sync::Mutex::new((0, String::new())));
-        let seen = last.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-                let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if let Some(at) = line.strip_prefix("ack ").and_then(|at| at.parse().ok()) {
-                    seen.0 = at;
-                }
-                seen.1 = line;
-            }
-        });
-        Ok(Self { child, last })
-    }
-
-    fn last_ack(&self) -> u64 {
-        self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
-    }
-
-    fn last_line(&self) -> String {
-        self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone()
-    }
-}
-
-impl Drop for Captive {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// What the captive process does: writes to one member, follows nobody, prints each acknowledgement's time.
-pub async fn captive(address: &str, tag: &str) -> Result {
-    let password = std::env::var("LARDER_E2E_PASSWORD").ok();
-    let address = address.parse()?;
-    let patience = Duration::from_millis(300);
-    let mut connection = None;
-    loop {
-        let result = async {
-            if connection.is_none() {
-                connection = Some(
-                    crate::wire::Connection::open(address, password.as_deref(), patience).await?,
-                );
-            }
-            let open = connection.as_mut().context("connection")?;
-            open.call(&["SET", &format!("{tag}captive"), "1"]).await?.ok()
-        }
-        .await;
-        match result {
-            Ok(_) => println!("ack {}", clock::wall_micros()),
-            Err(failure) => {
-                println!("refused: {failure}");
-                connection = None;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// Makes primaries fail over until some node has two of them; returns the node.
