@@ -4,16 +4,19 @@
 //! noise. So every server is started first, each round visits all of them, ratios are taken within
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
-//! Reading order: `options`, `speed` (and `memory`, `failover`), which use `load` over `wire`
+//! Reading order: `options`, `speed` and `memory` of single servers, `failover`, `durability` and `scale` of a `cluster`; they use `load` over `wire`
 //! against a `server` described by `peers`; `floor` is the bare epoll loop; `table` prints.
 
 mod clock;
+mod cluster;
+mod durability;
 mod failover;
 mod floor;
 mod load;
 mod memory;
 mod options;
 mod peers;
+mod scale;
 mod server;
 mod speed;
 mod table;
@@ -44,6 +47,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         What::Speed => speed::run(options),
         What::Memory => memory::run(options),
         What::Failover => failover::run(options),
+        What::Durability => durability::run(options),
+        What::Scale => scale::run(options),
         What::Floor => floor::run(options.floor_port, options.threads),
     }
 }

@@ -69,6 +69,9 @@ pub struct Options {
     /// The manifest that `failover` runs.
     #[arg(long, default_value = "examples/minimal.yaml")]
     pub manifest: PathBuf,
+    /// Shards that `scale` begins with, goes to, and goes back to.
+    #[arg(long, value_delimiter = ',', default_value = "3,6,3")]
+    pub shards: Vec<usize>,
     #[arg(long, hide = true, default_value_t = 0)]
     pub floor_port: u16,
 }
@@ -81,6 +84,10 @@ pub enum What {
     Memory,
     /// Time from the kill of a primary to the first accepted write.
     Failover,
+    /// What `durability: Quorum` costs: a shard with two replicas each way.
+    Durability,
+    /// Shards added and taken away under load: how long, and how long clients wait.
+    Scale,
     /// Serves fixed replies: the loop that `speed` measures as the floor.
     #[value(hide = true)]
     Floor,
