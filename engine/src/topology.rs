@@ -340,6 +340,18 @@ impl Topology {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
     }
+
+    /// The same for all shards that have members.
+    pub fn members_by_shard(&self) -> BTreeMap<ShardId, Vec<&Member>> {
+        let mut found: BTreeMap<ShardId, Vec<&Member>> = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some(shard) = member.shard {
+                found.entry(shard).or_default().push(member);
+            }
+        }
+        found.values_mut().for_each(|members| members.sort_by(|a, b| a.name.cmp(&b.name)));
+        found
+    }
 }
 
 #[cfg(test)]

@@ -82,9 +82,9 @@ impl Tenure {
         self.collected.push((from, renewal));
     }
 
-    /// A beat may be what a shard waits for.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.losses.is_empty() || !self.handovers.is_empty()
+    /// A beat of a member of that shard may be what it waits for.
+    pub(super) fn is_waiting(&self, shard: ShardId) -> bool {
+        self.losses.contains_key(&shard) || self.handovers.contains_key(&shard)
     }
 
     /// The entry at `index` is applied: who asked for it.
@@ -197,18 +197,12 @@ impl Council {
 
     /// Looks after every shard, the voters and the accounts.
     pub(super) fn lead(&mut self) {
-        let Some(consensus) = &self.consensus else { return };
-        if self.tenure.is_none() || !consensus.is_caught_up() {
-            return;
-        }
-        let machine = &consensus.machine;
-        let topology = match &self.known {
-            Some(known) if known.epoch == machine.epoch => known.clone(),
-            _ => Arc::new(machine.clone()),
-        };
+        let Some(topology) = self.topology_led() else { return };
+        let mut by_shard = topology.members_by_shard();
         for (id, shard) in &topology.shards {
+            let members = by_shard.remove(id).unwrap_or_default();
             self.look_after_handover(&topology, *id, shard);
-            self.look_after(&topology, *id, shard);
+            self.look_after(&topology, *id, shard, &members);
         }
         self.look_after_departures(&topology);
         self.look_after_voters(&topology);
@@ -217,7 +211,33 @@ impl Council {
         self.confirm();
     }
 
-    fn look_after(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
+    /// A member has spoken: its shard may have waited for that.
+    pub(super) fn look_after_shard_of(&mut self, member: &MemberId) {
+        let Some(topology) = self.topology_led() else { return };
+        let id = topology.members.get(member).and_then(|m| m.shard);
+        let Some(id) = id.filter(|id| self.tenure.as_ref().is_some_and(|t| t.is_waiting(*id)))
+        else {
+            return;
+        };
+        let Some(shard) = topology.shards.get(&id) else { return };
+        self.look_after_handover(&topology, id, shard);
+        self.look_after(&topology, id, shard, &topology.members_of(id));
+    }
+
+    /// What this leader's log has come to; `None` while it may not lead (yet).
+    fn topology_led(&self) -> Option<Arc<Topology>> {
+        let consensus = self.consensus.as_ref()?;
+        if self.tenure.is_none() || !consensus.is_caught_up() {
+            return None;
+        }
+        let machine = &consensus.machine;
+        Some(match &self.known {
+            Some(known) if known.epoch == machine.epoch => known.clone(),
+            _ => Arc::new(machine.clone()),
+        })
+    }
+
+    fn look_after(&mut self, topology: &Topology, id: ShardId, shard: &Shard, members: &[&Member]) {
         let Some(tenure) = &mut self.tenure else { return };
         if tenure.promoting.contains_key(&id) || tenure.handovers.contains_key(&id) {
             return;
@@ -226,7 +246,7 @@ impl Council {
         let Some(suspicion) = self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings)
         else {
             tenure.losses.remove(&id);
-            self.look_after_sync(topology, id, shard);
+            self.look_after_sync(topology, id, shard, members);
             return;
         };
         let fresh = Loss {
@@ -239,9 +259,8 @@ impl Council {
         if self.now_ms < fence_ms {
             return;
         }
-        let members = topology.members_of(id);
         let patience_ms = fence_ms.max(lost_ms) + 3 * self.settings.beat_ms;
-        if shard.epoch > 0 && self.poll(&members, id, fence_ms) && self.now_ms < patience_ms {
+        if shard.epoch > 0 && self.poll(members, id, fence_ms) && self.now_ms < patience_ms {
             return;
         }
         let patience_over = self.now_ms >= lost_ms.max(since_ms) + self.settings.grace_ms;

@@ -72,9 +72,7 @@ impl Council {
                 tenure.collect(from.clone(), renewal);
             }
             self.send_heard(from, false);
-            if self.tenure.as_ref().is_some_and(Tenure::is_waiting) {
-                self.lead();
-            }
+            self.look_after_shard_of(from);
             self.confirm();
         }
     }

@@ -7,7 +7,7 @@ use raft::eraftpb::ConfChangeType;
 
 use super::Council;
 use super::voters::{Presence, let_off, pick};
-use crate::topology::{Change, MemberId, Shard, ShardId, Topology};
+use crate::topology::{Change, Member, MemberId, Shard, ShardId, Topology};
 
 /// Silent members that are told the topology at a time.
 const CALLED_MAX: usize = 16;
@@ -33,7 +33,13 @@ impl Council {
     }
 
     /// Keeps the in-sync set true: who lags or is silent for long leaves it, who has caught up joins.
-    pub(super) fn look_after_sync(&mut self, topology: &Topology, id: ShardId, shard: &Shard) {
+    pub(super) fn look_after_sync(
+        &mut self,
+        topology: &Topology,
+        id: ShardId,
+        shard: &Shard,
+        members: &[&Member],
+    ) {
         let Some(primary) = &shard.primary else { return };
         if self.seen.get(primary).is_none() {
             return;
@@ -41,7 +47,7 @@ impl Council {
         let mut wanted = shard.in_sync.clone();
         wanted.retain(|m, _| topology.members.contains_key(m));
         let mut waits = vec![];
-        for member in topology.members_of(id).into_iter().filter(|m| m.id != *primary) {
+        for member in members.iter().filter(|m| m.id != *primary) {
             let is_live = self.seen.is_live(&member.id, self.now_ms, &self.settings);
             let attached = self.seen.attached_boot(topology, id, shard, &member.id);
             let attached = attached.filter(|_| is_live).cloned();
@@ -63,7 +69,7 @@ impl Council {
         }
         let now_ms = self.now_ms;
         let Some(tenure) = &mut self.tenure else { return };
-        for member in topology.members_of(id) {
+        for member in members {
             if waits.contains(&member.id) {
                 tenure.attached.entry(member.id.clone()).or_insert(now_ms);
             } else {

@@ -84,3 +84,12 @@ fn a_seed_repeats_itself() {
         assert_eq!(a.trace, b.trace, "seed {seed}");
     }
 }
+
+/// The whole crowd is a thousand members with `LARDER_CROWD=1000`; fewer, for the sake of time, without.
+#[test]
+fn half_of_the_primaries_of_a_crowd_die_and_every_shard_is_served_again() {
+    let members = number("LARDER_CROWD").unwrap_or(100);
+    let took = World::crowd(7, u16::try_from(members / 2).unwrap()).half_of_the_primaries_die();
+    println!("{members} members, half of the primaries killed: served again after {took:?} ms");
+    assert!(took.unwrap() <= 5_000);
+}

@@ -1,5 +1,6 @@
 //! The world of the simulation: members, clocks, network, faults, and the loop that runs them.
 
+mod crowd;
 mod faults;
 mod member;
 mod network;
@@ -109,6 +110,8 @@ pub(crate) struct World {
     /// When a member was wished away last.
     let_go_us: Option<u64>,
     has_formed: bool,
+    /// Members that the operator wishes to join in one round.
+    joins_at_once: usize,
 }
 
 impl World {
@@ -127,6 +130,17 @@ impl World {
             persistent: quorum || rng.chance(2, 3),
         };
         let failure_timeout_ms = [500, 1000, 1000, 3000][rng.below(4) as usize];
+        Self::of(seed, rng, weather, failure_timeout_ms, (shards, replicas), tracing)
+    }
+
+    fn of(
+        seed: u64,
+        rng: Rng,
+        weather: Weather,
+        failure_timeout_ms: u64,
+        (shards, replicas): (u16, u16),
+        tracing: bool,
+    ) -> Self {
         let mut places = vec![];
         for shard in 0..shards {
             places
@@ -156,6 +170,7 @@ impl World {
             has_lost_disk: false,
             let_go_us: None,
             has_formed: false,
+            joins_at_once: 1,
             rng,
         };
         for (name, shard) in places {

@@ -1,5 +1,6 @@
 //! The operator, as far as the council needs one, and what it would still have to complain about.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use engine::topology::{Change, Topology, even_slots};
@@ -34,12 +35,12 @@ impl World {
                 self.drive(n);
             }
         }
-        let missing = (0..self.nodes.len())
-            .find(|n| !topology.members.contains_key(&self.nodes[*n].member.id));
-        if let Some(missing) = missing {
+        let known = |n: &usize| topology.members.contains_key(&self.nodes[*n].member.id);
+        let missing: Vec<usize> = (0..self.nodes.len()).filter(|n| !known(n)).collect();
+        for n in missing.into_iter().take(self.joins_at_once) {
             let via = self.rng.below(self.nodes.len() as u64) as usize;
             let now = self.clock(via);
-            let member = self.nodes[missing].member.clone();
+            let member = self.nodes[n].member.clone();
             if let Some(council) = &mut self.nodes[via].council {
                 council.propose(now, Change::Join(member), None);
             }
@@ -56,17 +57,14 @@ impl World {
     /// What is still not as it should be.
     pub(super) fn unwell(&self) -> Vec<String> {
         let mut missing = vec![];
-        for shard in 0..self.shards {
-            let of_shard: Vec<usize> = (0..self.nodes.len())
-                .filter(|n| self.nodes[*n].member.shard == Some(shard))
-                .collect();
-            if !of_shard.iter().any(|n| self.holds_lease(*n)) {
-                let reasons: Vec<_> =
-                    self.nodes.iter().filter_map(|n| n.council.as_ref()).collect();
-                let reasons: Vec<_> =
-                    reasons.iter().filter(|c| c.leads()).map(|c| c.waiting_for()).collect();
-                missing.push(format!("shard {shard} is not served: {reasons:?}"));
-            }
+        let served: BTreeSet<_> = (0..self.nodes.len())
+            .filter(|n| self.holds_lease(*n))
+            .filter_map(|n| self.nodes[n].member.shard)
+            .collect();
+        let leader = self.nodes.iter().filter_map(|n| n.council.as_ref()).find(|c| c.leads());
+        let reasons = leader.map(|c| c.waiting_for()).unwrap_or_default();
+        for shard in (0..self.shards).filter(|shard| !served.contains(shard)) {
+            missing.push(format!("shard {shard} is not served: {:?}", reasons.get(&shard)));
         }
         let Some(topology) = self.newest() else { return missing };
         for n in 0..self.nodes.len() {
