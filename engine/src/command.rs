@@ -31,6 +31,7 @@ pub mod server;
 pub mod sets;
 pub mod slowlog;
 pub mod sort;
+pub mod streams;
 pub mod strings;
 pub mod table;
 pub mod transactions;
@@ -85,6 +86,7 @@ pub enum Group {
     List,
     Set,
     SortedSet,
+    Stream,
     PubSub,
     Transactions,
     Connection,
@@ -223,6 +225,7 @@ const FAMILIES: &[&[Command]] = &[
     lists::COMMANDS,
     sets::COMMANDS,
     zsets::COMMANDS,
+    streams::COMMANDS,
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,

@@ -411,6 +411,8 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
             set_max_listpack_value: size("set-max-listpack-value")?,
             zset_max_listpack_entries: size("zset-max-listpack-entries")?,
             zset_max_listpack_value: size("zset-max-listpack-value")?,
+            stream_node_max_bytes: size("stream-node-max-bytes")?,
+            stream_node_max_entries: size("stream-node-max-entries")?,
             seed: hash_seed(),
         },
         reply_bytes_max: reply_bytes_max(output_limits[0], int("maxmemory")?),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use crate::keyspace::{Entry, MemoryCounters, Table};
 use crate::types::Collection;
 
-/// Elements of a collection up to which it is freed on the spot.
+/// Parts of a collection up to which it is freed on the spot.
 const SMALL: usize = 64;
 
 /// Things to be freed. Memory of tables is still counted as used until they are.
@@ -36,7 +36,7 @@ fn sender() -> Option<&'static Sender<Garbage>> {
 /// Frees an entry that was taken out of its table.
 #[inline]
 pub fn free(entry: Entry) {
-    if entry.as_collection().is_some_and(|c| c.len() > SMALL) {
+    if entry.as_collection().is_some_and(|c| c.parts() > SMALL) {
         free_aside(entry);
     }
 }

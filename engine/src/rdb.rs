@@ -8,19 +8,21 @@
 //! as their small forms (one string that is a listpack or an intset) or element by element.
 //!
 //! **Written** is the oldest version that holds what we have, 10 by default, so that Redis 7.0 and every Valkey read it;
-//! 11 adds small sets as listpacks, 9 spells every collection out for Redis 5. **Read** is all that Redis (to 14) and
-//! Valkey (80, 81) write, without streams, modules and what is theirs alone: those are refused by name.
+//! 11 adds small sets as listpacks and when consumers of streams were active, 9 spells every collection out for Redis 5.
+//! **Read** is all that Redis (to 14) and Valkey (80, 81) write, without modules and what is theirs alone: those are
+//! refused by name.
 //!
 //! What is read is never trusted. Memory is set aside as bytes arrive, not because a length says so; a compressed string
 //! may only claim what its format can expand to; every listpack, ziplist and intset is walked before it is used; and
 //! each error says at which offset. Nothing here panics on any input (see: `tests::hostile`).
 //!
-//! Modules in reading order: `lzf`, `input` (bytes to lengths and strings), `ziplist` (old small forms), `value`, `reader`,
-//! `writer`, `payload`.
+//! Modules in reading order: `lzf`, `input` (bytes to lengths and strings), `ziplist` (old small forms), `value`,
+//! `stream`, `reader`, `writer`, `payload`.
 mod input;
 mod lzf;
 mod payload;
 mod reader;
+mod stream;
 mod value;
 mod writer;
 mod ziplist;
@@ -173,13 +175,16 @@ mod types {
     pub(super) const HASH_LISTPACK: u8 = 16;
     pub(super) const ZSET_LISTPACK: u8 = 17;
     pub(super) const LIST_QUICKLIST_2: u8 = 18;
+    pub(super) const STREAM: u8 = 15;
+    pub(super) const STREAM_2: u8 = 19;
     pub(super) const SET_LISTPACK: u8 = 20;
+    pub(super) const STREAM_3: u8 = 21;
 
     /// What an unsupported type is called.
     pub(super) fn name(kind: u8) -> &'static str {
         match kind {
             6 | 7 => "a module's value (type 6 or 7)",
-            15 | 19 | 21 | 26 | 27 => "a stream (type 15, 19, 21, 26 or 27)",
+            26 | 27 => "a stream of a later version of Redis (type 26 or 27)",
             22..=25 => "a hash with expiring fields (type 22 to 25)",
             _ => "a value of an unknown type",
         }

@@ -1,4 +1,4 @@
-//! Values that hold other values: lists, hashes, sets and sorted sets, as pure data structures.
+//! Values that hold other values: lists, hashes, sets, sorted sets and streams, as pure data structures.
 //!
 //! ```text
 //! Collection -+- List   one listpack ("listpack"), then a deque of listpacks ("quicklist")
@@ -23,9 +23,10 @@
 //! | [`Hash`] | `len get contains iter scan random` | `set remove` |
 //! | [`Set`] | `len contains iter scan random random_distinct` | `add remove pop_random` |
 //! | [`ZSet`] | `len score rank iter_ranks rank_range_by_score rank_range_by_lex scan random` | `insert incr remove pop_min pop_max remove_ranks` |
+//! | [`Stream`] | `log len range get lag group groups` | `append delete trim add_group remove_group change_group` |
 //!
-//! A type that becomes empty is the caller's to delete. Modules in reading order: `item`, `listpack`, `intset`, `list`,
-//! `dict` (the table), `hash`, `set`, `zset`.
+//! A type that becomes empty is the caller's to delete, but for streams. Modules in reading order: `item`, `listpack`,
+//! `intset`, `list`, `dict` (the table), `hash`, `set`, `zset`, `stream`.
 mod collection;
 mod dict;
 pub mod hash;
@@ -34,6 +35,7 @@ mod item;
 pub mod list;
 pub mod listpack;
 pub mod set;
+pub mod stream;
 mod text;
 pub mod zset;
 
@@ -45,6 +47,7 @@ pub use item::{Digits, Item};
 pub use list::List;
 pub use listpack::Listpack;
 pub use set::Set;
+pub use stream::{Stream, StreamId};
 pub use zset::{LexBound, ScoreBound, ZSet};
 
 /// A source of random 64-bit numbers.

@@ -87,6 +87,20 @@ impl<'a> Ctx<'a, '_> {
     /// Blocks the client until one of the keys has something, or the time is up. The caller found
     /// nothing and has replied nothing; it holds the keys' locks.
     pub fn block(&mut self, keys: &[&[u8]], deadline_ms: i64, on_timeout: OnTimeout) {
+        if !self.retry {
+            let args = self.args.iter().map(|a| a.to_vec()).collect();
+            self.block_as(args, keys, deadline_ms, on_timeout);
+        }
+    }
+
+    /// The same with other arguments than those that came, to be tried again with.
+    pub fn block_as(
+        &mut self,
+        args: Vec<Vec<u8>>,
+        keys: &[&[u8]],
+        deadline_ms: i64,
+        on_timeout: OnTimeout,
+    ) {
         if self.retry {
             return;
         }
@@ -100,7 +114,7 @@ impl<'a> Ctx<'a, '_> {
         let waiter = Arc::new(Waiter::new(
             self.session.info.clone(),
             self.command,
-            self.args.iter().map(|a| a.to_vec()).collect(),
+            args,
             self.db.index,
             self.session.resp3,
             keys.iter().map(|k| k.to_vec()).collect(),
@@ -151,6 +165,15 @@ impl<'a> Ctx<'a, '_> {
         let name = String::from_utf8_lossy(self.args[1]).chars().take(128).collect::<String>();
         self.reply.error(&format!(
             "ERR unknown subcommand '{name}'. Try {} HELP.",
+            self.command.name.to_ascii_uppercase()
+        ));
+    }
+
+    /// The subcommand is known, its arguments make no sense.
+    pub fn bad_subcommand(&mut self) {
+        let sub = super::exec::printable(self.args[1]);
+        self.reply.error(&format!(
+            "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {} HELP.",
             self.command.name.to_ascii_uppercase()
         ));
     }

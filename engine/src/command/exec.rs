@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{Command, Ctx, Effects, Keys, flag, slowlog};
+use super::{Command, Ctx, Effects, Group, Keys, flag, slowlog};
 use crate::clock;
 use crate::keyspace::{Db, Env, Locked};
 use crate::resp::Reply;
@@ -484,7 +484,7 @@ impl<'s> Executor<'s> {
         // Serving one may make another key ready (BLMOVE): until nothing more happens.
         while let Some((db, key)) = ready.pop() {
             // A command that found nothing finds nothing for the next client either, but another
-            // one may: BLPOP behind a BZPOPMIN.
+            // one may: BLPOP behind a BZPOPMIN. Readers of streams differ in where they are.
             let mut unserved: SmallVec<[usize; 4]> = SmallVec::new();
             for waiter in shared.waiters.waiting(db, &key) {
                 if unserved.contains(&waiter.command.id()) || !waiter.claim() {
@@ -499,7 +499,9 @@ impl<'s> Executor<'s> {
                     }
                     None => {
                         waiter.unclaim();
-                        unserved.push(waiter.command.id());
+                        if waiter.command.group != Group::Stream {
+                            unserved.push(waiter.command.id());
+                        }
                     }
                 }
             }

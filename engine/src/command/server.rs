@@ -42,6 +42,8 @@ fn empty(ctx: &mut Ctx<'_, '_>, db: u16) {
     let tables = ctx.db.take_database(db);
     if !tables.is_empty() {
         ctx.shared.waiters.database_changed(db);
+        // A group that somebody reads from is gone with its stream.
+        note_waiting(ctx, &[db]);
     }
     lazy::free_databases(ctx.shared.keyspace.memory_counters(), tables);
 }
@@ -67,6 +69,16 @@ fn flushall(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
+/// Whoever waits for a key in these databases is tried again.
+fn note_waiting(ctx: &mut Ctx<'_, '_>, dbs: &[u16]) {
+    for waiter in ctx.shared.waiters.all_waiting() {
+        if dbs.contains(&waiter.db) {
+            let keys = waiter.keys.iter().map(|key| (waiter.db, key.clone()));
+            ctx.db.changed.extend(keys);
+        }
+    }
+}
+
 fn swapdb(ctx: &mut Ctx<'_, '_>) {
     if ctx.shared.cluster.is_enabled() {
         return ctx.reply.error("ERR SWAPDB is not allowed in cluster mode");
@@ -86,12 +98,7 @@ fn swapdb(ctx: &mut Ctx<'_, '_>) {
         ctx.db.swap_databases(found[0], found[1]);
         found.iter().for_each(|db| ctx.shared.waiters.database_changed(*db));
         // Whoever waits in either database may find its key there now.
-        for waiter in ctx.shared.waiters.all_waiting() {
-            if found.contains(&waiter.db) {
-                let keys = waiter.keys.iter().map(|key| (waiter.db, key.clone()));
-                ctx.db.changed.extend(keys);
-            }
-        }
+        note_waiting(ctx, &found);
     }
     ctx.dirty += 1;
     ctx.reply.ok();

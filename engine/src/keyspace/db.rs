@@ -7,7 +7,7 @@ use super::{Entry, Locked, Table, hash_key};
 use crate::lazy;
 use crate::snapshot::Preimages;
 use crate::topology::{SLOTS, slot_of};
-use crate::types::{Collection, Hash, Limits, List, Set, ZSet};
+use crate::types::{Collection, Hash, Limits, List, Set, Stream, ZSet};
 
 /// A key holds a value of another type than the command wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Ttl {
     At(i64),
 }
 
-/// The four collections, so that `Db::read` and `Db::update` know which one is meant.
+/// The collections, so that `Db::read` and `Db::update` know which one is meant.
 pub trait Typed: Sized {
     fn of(value: &Collection) -> Option<&Self>;
     fn of_mut(value: &mut Collection) -> Option<&mut Self>;
@@ -44,7 +44,7 @@ macro_rules! typed {
         }
     )*};
 }
-typed!(List, Hash, Set, ZSet);
+typed!(List, Hash, Set, ZSet, Stream);
 
 /// What a thread knows when it executes a batch: the time, and settings that hold for all its commands.
 #[derive(Clone)]

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Hash, Item, Limits, List, Set, ZSet};
+use crate::types::stream::Group;
+use crate::types::{Hash, Item, Limits, List, Set, Stream, StreamId, ZSet};
 
 mod against_redis;
 mod hostile;
@@ -21,6 +22,7 @@ fn describe(value: &Value) -> Vec<String> {
                 members.sort();
                 members
             }
+            Collection::Stream(stream) => describe_stream(stream),
             Collection::Hash(hash) => {
                 let pair = |(field, value)| format!("{}={}", text(field), text(value));
                 let mut pairs: Vec<_> = hash.iter().map(pair).collect();
@@ -29,6 +31,93 @@ fn describe(value: &Value) -> Vec<String> {
             }
         },
     }
+}
+
+/// A stream as XINFO STREAM FULL of Redis 7.0 shows it, without what is its own or computed.
+fn describe_stream(stream: &Stream) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let log = stream.log();
+    let mut out = Vec::new();
+    let mut field = |name: &str, value: String| out.extend([name.to_owned(), value]);
+    field("length", log.len().to_string());
+    field("radix-tree-keys", log.nodes().len().to_string());
+    field("last-generated-id", log.last_id.to_string());
+    field("max-deleted-entry-id", log.max_deleted_id.to_string());
+    field("entries-added", log.entries_added.to_string());
+    field("recorded-first-entry-id", log.first_id().to_string());
+    out.push("entries".into());
+    for entry in log.range(StreamId::MIN, StreamId::MAX, false) {
+        out.push(entry.id.to_string());
+        out.extend(entry.fields().flat_map(|(f, v)| [text(&f.to_vec()), text(&v.to_vec())]));
+    }
+    out.push("groups".into());
+    for (name, group) in stream.groups() {
+        let read = group.entries_read.map_or(-1, |read| read as i64);
+        out.extend([
+            "name".into(),
+            text(name),
+            "last-delivered-id".into(),
+            group.last_id.to_string(),
+        ]);
+        out.extend(["entries-read".into(), read.to_string()]);
+        out.extend(["pel-count".into(), group.pending_len().to_string(), "pending".into()]);
+        for (id, pending) in group.pending_from(StreamId::MIN) {
+            let consumer = text(group.consumer(pending.consumer).name());
+            let (at, count) = (pending.delivered_ms.to_string(), pending.count.to_string());
+            out.extend([id.to_string(), consumer, at, count]);
+        }
+        out.push("consumers".into());
+        for consumer in group.consumers() {
+            out.extend(["name".into(), text(consumer.name())]);
+            out.extend(["seen-time".into(), consumer.seen_ms.to_string()]);
+            out.extend(["pel-count".into(), consumer.pending_len().to_string(), "pending".into()]);
+            for id in consumer.pending_from(StreamId::MIN) {
+                let pending = group.pending(id).unwrap();
+                let (at, count) = (pending.delivered_ms.to_string(), pending.count.to_string());
+                out.extend([id.to_string(), at, count]);
+            }
+        }
+    }
+    out
+}
+
+/// A stream of so many entries, read by two groups; with gaps where entries are deleted.
+fn sample_stream(count: usize, with_gaps: bool) -> Stream {
+    let limits = Limits::default();
+    let mut stream = Stream::new();
+    for n in 0..count as u64 {
+        let id = StreamId { ms: 1000 + n / 3, seq: n % 3 };
+        let value = n.to_string();
+        let pairs: &[&[u8]] = match n % 5 {
+            0 => &[b"field", value.as_bytes(), b"other", b"text"],
+            _ => &[b"field", value.as_bytes()],
+        };
+        stream.log_mut().append(id, pairs, &limits);
+    }
+    stream.add_group(b"idle", Group::new(StreamId::MIN, Some(0)));
+    stream.add_group(b"group", Group::new(StreamId::MIN, Some(0)));
+    stream.change_group(b"group", |log, group| {
+        let (first, _) = group.find_or_add(b"first", 1_700_000_000_000);
+        let (second, _) = group.find_or_add(b"second", 1_700_000_000_001);
+        group.find_or_add(b"idle", 1_700_000_000_002);
+        // Before it is kept apart, having asked is being active.
+        group.consumer_mut(first).active_ms = 1_700_000_000_000;
+        group.consumer_mut(second).active_ms = 1_700_000_000_001;
+        for (n, entry) in log.range(StreamId::MIN, StreamId::MAX, false).enumerate() {
+            group.advance(log, entry.id);
+            let consumer = if n % 3 == 0 { second } else { first };
+            group.assign(entry.id, 1_700_000_000_000 + n as i64, 1 + n as u64 % 4, consumer);
+            if n % 4 == 0 {
+                group.acknowledge(entry.id);
+            }
+        }
+    });
+    if with_gaps {
+        (0..count as u64).step_by(7).for_each(|n| {
+            stream.log_mut().delete(StreamId { ms: 1000 + n / 3, seq: n % 3 });
+        });
+    }
+    stream
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -63,6 +152,8 @@ fn samples(count: usize) -> Vec<(String, Value)> {
         (format!("ints:{count}"), boxed(ints.into())),
         (format!("hash:{count}"), boxed(hash.into())),
         (format!("zset:{count}"), boxed(zset.into())),
+        (format!("stream:{count}"), boxed(sample_stream(count, false).into())),
+        (format!("gaps:{count}"), boxed(sample_stream(count, true).into())),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Error, ErrorKind, Value, input::Input, types, ziplist};
+use super::{Error, ErrorKind, Value, input::Input, stream, types, ziplist};
 use crate::{
     number,
     types::{Collection, Digits, Hash, Intset, Limits, List, Listpack, Set, ZSet},
@@ -45,6 +45,7 @@ pub(super) fn read<R: Read>(
             let pack = listpack(input)?;
             checked(input, ZSet::from_listpack(pack, limits), BAD_ZSET)?.into()
         }
+        types::STREAM | types::STREAM_2 | types::STREAM_3 => stream::read(input, kind)?.into(),
         other => return Err(input.error(ErrorKind::Unsupported(types::name(other)))),
     };
     Ok((!collection.is_empty()).then(|| Value::Collection(Box::new(collection))))
@@ -59,7 +60,7 @@ fn checked<R: Read, T>(input: &Input<R>, value: Option<T>, what: &'static str) -
     value.ok_or_else(|| input.error(ErrorKind::Corrupt(what)))
 }
 
-fn listpack<R: Read>(input: &mut Input<R>) -> Result<Listpack, Error> {
+pub(super) fn listpack<R: Read>(input: &mut Input<R>) -> Result<Listpack, Error> {
     let bytes = input.string()?;
     checked(input, Listpack::from_bytes(&bytes), "a listpack that is not well formed")
 }

@@ -198,6 +198,9 @@ pub(super) fn type_of(value: ValueRef<'_>, version: u32) -> u8 {
         Collection::Hash(_) => types::HASH,
         Collection::ZSet(zset) if zset.as_listpack().is_some() && packed => types::ZSET_LISTPACK,
         Collection::ZSet(_) => types::ZSET_2,
+        Collection::Stream(_) if version >= 11 => types::STREAM_3,
+        Collection::Stream(_) if packed => types::STREAM_2,
+        Collection::Stream(_) => types::STREAM,
     }
 }
 
@@ -220,18 +223,19 @@ pub(super) fn write_value(
             (Collection::Hash(hash), _) => sink.block(hash.as_listpack().map(|p| p.as_bytes())),
             (Collection::ZSet(zset), types::ZSET_2) => sink.zset(zset),
             (Collection::ZSet(zset), _) => sink.block(zset.as_listpack().map(|p| p.as_bytes())),
+            (Collection::Stream(stream), kind) => sink.stream(stream, kind),
         },
     }
 }
 
-struct Sink<'a> {
+pub(super) struct Sink<'a> {
     buffer: &'a mut Vec<u8>,
     compress: bool,
     drain: &'a mut dyn FnMut(&mut Vec<u8>) -> io::Result<()>,
 }
 
 impl Sink<'_> {
-    fn string(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn string(&mut self, bytes: &[u8]) -> io::Result<()> {
         write_string(self.buffer, bytes, self.compress);
         self.drain_if_full()
     }
@@ -245,8 +249,18 @@ impl Sink<'_> {
         bytes.map_or(Ok(()), |bytes| self.string(bytes))
     }
 
-    fn length(&mut self, len: usize) {
-        write_length(self.buffer, len as u64);
+    /// Bytes whose number the format knows.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.drain_if_full()
+    }
+
+    pub(super) fn length(&mut self, len: usize) {
+        self.number(len as u64);
+    }
+
+    pub(super) fn number(&mut self, number: u64) {
+        write_length(self.buffer, number);
     }
 
     fn drain_if_full(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Any collection, and the limits of the small encodings.
 
-use super::{Hash, List, Set, ZSet};
+use super::{Hash, List, Set, Stream, ZSet};
 
 /// Where the small encodings end, and the seed of the tables behind them. The names are those of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct Limits {
     pub zset_max_listpack_entries: usize,
     /// Bytes of a member.
     pub zset_max_listpack_value: usize,
+    /// Bytes of a stream's node; 0: no limit but the format's.
+    pub stream_node_max_bytes: usize,
+    /// Entries of a stream's node; 0: no limit.
+    pub stream_node_max_entries: usize,
     /// What tables are hashed under; random per process, so that clients cannot choose colliding keys.
     pub seed: u64,
 }
@@ -36,6 +40,8 @@ impl Default for Limits {
             set_max_listpack_value: 64,
             zset_max_listpack_entries: 128,
             zset_max_listpack_value: 64,
+            stream_node_max_bytes: 4096,
+            stream_node_max_entries: 100,
             seed: 0,
         }
     }
@@ -52,6 +58,8 @@ pub enum Collection {
     Set(Set),
     /// A sorted set.
     ZSet(ZSet),
+    /// A stream.
+    Stream(Stream),
 }
 
 impl Collection {
@@ -62,6 +70,7 @@ impl Collection {
             Collection::Hash(_) => "hash",
             Collection::Set(_) => "set",
             Collection::ZSet(_) => "zset",
+            Collection::Stream(_) => "stream",
         }
     }
 
@@ -72,6 +81,7 @@ impl Collection {
             Collection::Hash(hash) => hash.encoding(),
             Collection::Set(set) => set.encoding(),
             Collection::ZSet(zset) => zset.encoding(),
+            Collection::Stream(stream) => stream.encoding(),
         }
     }
 
@@ -82,12 +92,21 @@ impl Collection {
             Collection::Hash(hash) => hash.len(),
             Collection::Set(set) => set.len(),
             Collection::ZSet(zset) => zset.len(),
+            Collection::Stream(stream) => stream.len(),
         }
     }
 
-    /// Whether it holds nothing; such a key is deleted.
+    /// Whether it holds nothing and its key is deleted. A stream's is kept, for what the stream knows of the past.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !matches!(self, Collection::Stream(_))
+    }
+
+    /// How many parts freeing it has to walk, about.
+    pub fn parts(&self) -> usize {
+        match self {
+            Collection::Stream(stream) => stream.parts(),
+            other => other.len(),
+        }
     }
 
     /// What a boxed collection takes from the allocator, its box included. Takes constant time.
@@ -98,6 +117,7 @@ impl Collection {
                 Collection::Hash(hash) => hash.memory_usage(),
                 Collection::Set(set) => set.memory_usage(),
                 Collection::ZSet(zset) => zset.memory_usage(),
+                Collection::Stream(stream) => stream.memory_usage(),
             }
     }
 }
@@ -123,5 +143,11 @@ impl From<Set> for Collection {
 impl From<ZSet> for Collection {
     fn from(zset: ZSet) -> Self {
         Collection::ZSet(zset)
+    }
+}
+
+impl From<Stream> for Collection {
+    fn from(stream: Stream) -> Self {
+        Collection::Stream(stream)
     }
 }

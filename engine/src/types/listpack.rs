@@ -255,8 +255,10 @@ impl Listpack {
             self.grow(new - old);
             self.bytes.resize(len + new - old, 0);
         }
-        self.bytes.copy_within(at + old..len, at + new);
-        self.bytes.truncate(len + new - old);
+        if new != old {
+            self.bytes.copy_within(at + old..len, at + new);
+            self.bytes.truncate(len + new - old);
+        }
         entry.write(&mut self.bytes[at..at + new]);
         self.write_len();
     }

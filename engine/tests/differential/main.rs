@@ -25,6 +25,9 @@ const TOLERATED: &[(&str, &str)] = &[
         "beyond a double, which is what every other processor computes with",
     ),
     ("RANK -9223372036854775808", "later versions refuse the number without an opposite"),
+    ("XSETID k", "later versions know what was deleted"),
+    ("XSETID t 49", "later versions know what was deleted"),
+    ("XREAD BLOCK 9223372036854775807", "later versions refuse a time that overflows"),
     ("ZRANK a a a", "later versions take WITHSCORE"),
     ("ZREVRANK a a a", "later versions take WITHSCORE"),
     ("PEXPIRE s 1", "over before the next command, or not"),
@@ -41,6 +44,31 @@ const SAME: &[(&str, &str, &str)] = &[
         "ERR timeout is negative",
         "ERR timeout is out of range",
         "a sum that overflows; later versions say so too",
+    ),
+    (
+        "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+        "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified.",
+        "the text of later versions",
+    ),
+    (
+        "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+        "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be specified.",
+        "the text of later versions",
+    ),
+    (
+        "UNBLOCKED the stream key no longer exists",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "later versions ask again what the client had asked",
+    ),
+    (
+        "UNBLOCKED the stream key no longer exists",
+        "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
+        "later versions ask again what the client had asked",
+    ),
+    (
+        "NOGROUP the consumer group this client was blocked on no longer exists",
+        "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
+        "later versions ask again what the client had asked",
     ),
     (
         "ERR wrong number of arguments for 'command|getkeys' command",
@@ -79,6 +107,8 @@ scripts! {
     blocked_clients_are_served_as_by_redis: "blocking";
     subscribers_hear_as_from_redis: "pubsub";
     server_commands_reply_as_redis: "server";
+    streams_reply_as_redis: "streams";
+    groups_of_consumers_reply_as_redis: "groups";
     encodings_are_named_as_by_redis: "encodings";
 }
 
@@ -115,6 +145,11 @@ fn random_sets_reply_as_redis() {
 #[test]
 fn random_sorted_sets_reply_as_redis() {
     random::run("sorted sets", random::zsets);
+}
+
+#[test]
+fn random_streams_reply_as_redis() {
+    random::run("streams", random::streams);
 }
 
 #[test]

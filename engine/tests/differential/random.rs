@@ -35,11 +35,11 @@ fn words(line: &str) -> Command {
 }
 
 /// A seeded source of choices.
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(u64, usize);
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15), 0)
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -75,6 +75,19 @@ impl Dice {
         self.below(24) as i64 - 8
     }
 
+    /// IDs of streams, mostly rising with time, so that most of them can be added.
+    fn id(&mut self) -> String {
+        self.1 += 1;
+        let recent = self.1 / 6;
+        match self.below(8) {
+            0 => format!("{}-*", recent),
+            1 => self.below(recent + 2).to_string(),
+            2 => format!("{}-{}", self.below(recent + 2), self.below(3)),
+            3 => format!("{}", recent),
+            _ => format!("{recent}-{}", 1 + self.below(4)),
+        }
+    }
+
     fn score(&mut self) -> String {
         match self.below(3) {
             0 => self.index().to_string(),
@@ -84,7 +97,8 @@ impl Dice {
     }
 }
 
-/// Replaces the capital placeholders of a template: K key, M member, MS members, I index, S score.
+/// Replaces the capital placeholders of a template: K key, M member, MS members, I index, S score, C count,
+/// T stream ID, F field, G group, P consumer.
 fn fill(dice: &mut Dice, template: &str) -> String {
     let words: Vec<String> = template
         .split(' ')
@@ -95,6 +109,11 @@ fn fill(dice: &mut Dice, template: &str) -> String {
             "I" => dice.index().to_string(),
             "C" => dice.below(8).to_string(),
             "S" => dice.score(),
+            "T" => dice.id(),
+            "(T" => format!("({}", dice.id()),
+            "F" => dice.pick(&["a", "b", "long-field", "7"]).to_owned(),
+            "G" => dice.pick(&["g1", "g2"]).to_owned(),
+            "P" => dice.pick(&["c1", "c2", "other"]).to_owned(),
             "(S" => format!("({}", dice.score()),
             "[M" => format!("[{}", dice.below(9)),
             other => other.to_owned(),
@@ -262,6 +281,61 @@ const ZSETS: &[&str] = &[
     "ZRANGE K 0 -1 WITHSCORES",
 ];
 
+const STREAMS: &[&str] = &[
+    "XADD K T F M",
+    "XADD K T F M F M",
+    "XADD K T a M b M",
+    "XADD K T a M b M",
+    "XADD K NOMKSTREAM T F M",
+    "XADD K MAXLEN 5 T F M",
+    "XADD K MAXLEN ~ C T F M",
+    "XADD K MINID T T F M",
+    "XADD K MINID ~ T LIMIT C T F M",
+    "XLEN K",
+    "XRANGE K - +",
+    "XRANGE K T T",
+    "XRANGE K (T (T COUNT C",
+    "XREVRANGE K + -",
+    "XREVRANGE K T T COUNT C",
+    "XREVRANGE K (T -",
+    "XDEL K T T T",
+    "XDEL K T",
+    "XTRIM K MAXLEN C",
+    "XTRIM K MAXLEN ~ C LIMIT C",
+    "XTRIM K MINID T",
+    "XTRIM K MINID ~ T",
+    "XREAD COUNT C STREAMS K K T T",
+    "XREAD STREAMS K $",
+    "XSETID K T",
+    "XSETID K T ENTRIESADDED C MAXDELETEDID T",
+    "XGROUP CREATE K G T",
+    "XGROUP CREATE K G $ MKSTREAM",
+    "XGROUP CREATE K G 0 ENTRIESREAD C",
+    "XGROUP SETID K G T",
+    "XGROUP SETID K G $ ENTRIESREAD C",
+    "XGROUP DESTROY K G",
+    "XGROUP DELCONSUMER K G P",
+    "XREADGROUP GROUP G P COUNT C STREAMS K >",
+    "XREADGROUP GROUP G P STREAMS K >",
+    "XREADGROUP GROUP G P NOACK STREAMS K >",
+    "XREADGROUP GROUP G P COUNT C STREAMS K T",
+    "XREADGROUP GROUP G P STREAMS K 0",
+    "XREADGROUP GROUP G P STREAMS K K > 0",
+    "XACK K G T T",
+    "XPENDING K G",
+    "XPENDING K G - + 10",
+    "XPENDING K G (T + C P",
+    "XCLAIM K G P 0 T T",
+    "XCLAIM K G P 0 T JUSTID",
+    "XCLAIM K G P 0 T T FORCE RETRYCOUNT C LASTID T",
+    "XAUTOCLAIM K G P 0 T",
+    "XAUTOCLAIM K G P 0 0 COUNT 3 JUSTID",
+    "XINFO STREAM K",
+    "XINFO STREAM K FULL",
+    "XINFO STREAM K FULL COUNT 2",
+    "XINFO GROUPS none",
+];
+
 fn one_type(dice: &mut Dice, own: &[&str]) -> String {
     if dice.below(12) == 0 { generate(dice, GENERIC) } else { generate(dice, own) }
 }
@@ -284,6 +358,10 @@ pub(crate) fn sets(dice: &mut Dice) -> String {
 
 pub(crate) fn zsets(dice: &mut Dice) -> String {
     one_type(dice, ZSETS)
+}
+
+pub(crate) fn streams(dice: &mut Dice) -> String {
+    one_type(dice, STREAMS)
 }
 
 /// All types over the same keys: wrong types, overwritten keys, transactions left open.

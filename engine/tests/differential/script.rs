@@ -40,7 +40,7 @@ fn run_line(pair: &mut Pair, line: &str) {
             pair.compare(number, line, b"", By::Default);
         } else if let Some(rest) = rest.strip_prefix("> ") {
             pair.send(number, &parse(rest));
-            pair.await_blocked();
+            pair.await_blocked(number);
         } else {
             pair.run(number, line, &parse(rest), By::Default);
         }

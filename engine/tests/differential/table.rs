@@ -33,6 +33,8 @@ const TOLERATED: &[(&str, &str)] = &[
     ("object", "its flags and its key are those of its subcommands there"),
     ("pubsub", "its flags are those of its subcommands there"),
     ("slowlog", "its flags are those of its subcommands there"),
+    ("xgroup", "its flags and its key are those of its subcommands there"),
+    ("xinfo", "its flags and its key are those of its subcommands there"),
     ("debug", "its subcommands with a key say so here"),
     ("dbsize", "not fast here: the counts of all slots are summed up"),
     ("zrank", "later versions take WITHSCORE"),

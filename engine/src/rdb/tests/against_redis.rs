@@ -8,6 +8,8 @@ use std::{
 };
 
 use super::*;
+use crate::rdb::writer::write_value;
+use crate::types::stream::{Trim, TrimTo};
 
 struct Server {
     process: Child,
@@ -112,6 +114,18 @@ impl Server {
                 sorted = true;
                 pairs(self.text(&format!("HGETALL {key}")))
             }
+            "stream" => {
+                let mut lines = Vec::new();
+                let mut words = self.text(&format!("XINFO STREAM {key} FULL COUNT 0")).into_iter();
+                while let Some(word) = words.next() {
+                    if word == "radix-tree-nodes" || word == "lag" {
+                        words.next();
+                    } else {
+                        lines.push(word);
+                    }
+                }
+                lines
+            }
             _ => pairs(self.text(&format!("ZRANGE {key} 0 -1 WITHSCORES"))),
         };
         if sorted {
@@ -137,7 +151,10 @@ fn a_stock_server_loads_what_we_write() {
         let Some(mut server) = Server::start(dir.path()) else { return };
         assert_eq!(server.text("DBSIZE"), [entries.len().to_string()]);
         for (key, value) in &entries {
-            assert_eq!(server.describe(key), describe(value), "{key} in version {version}");
+            // The oldest form of streams knows nothing of what was deleted.
+            if version > 9 || !key.starts_with("gaps:") {
+                assert_eq!(server.describe(key), describe(value), "{key} in version {version}");
+            }
         }
         assert_eq!(server.text("PEXPIRETIME string:1"), ["4000000000000"]);
         // Version 9 spells small collections out; what the stock server makes of them is the same form again.
@@ -163,6 +180,9 @@ fn we_load_what_a_stock_server_writes() {
         let payload = dump_payload(value.as_ref(), 10);
         assert_eq!(server.call(&[b"RESTORE", key.as_bytes(), b"0", &payload]), [b"OK"]);
     }
+    server.text("XGROUP CREATE empty group $ MKSTREAM");
+    server.text("XREADGROUP GROUP idle reader COUNT 7 STREAMS gaps:1000 >");
+    server.text("XADD gaps:1000 MAXLEN 900 5000-* a 1");
     server.text("SETEX soon 1000 value");
     for n in 0..3000 {
         server.text(&format!("RPUSH long {}", "x".repeat(n % 50)));
@@ -188,4 +208,45 @@ fn we_load_what_a_stock_server_writes() {
     }
     found.sort();
     assert_eq!(found, keys);
+}
+
+#[test]
+fn streams_are_the_same_bytes_as_those_of_a_stock_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut server) = Server::start(dir.path()) else { return };
+    server.text("CONFIG SET rdbcompression no");
+    let limits = Limits { stream_node_max_entries: 7, ..Limits::default() };
+    server.text("CONFIG SET stream-node-max-entries 7");
+    let mut stream = Stream::new();
+    let big = "x".repeat(1000);
+    for n in 1..200u64 {
+        let id = StreamId { ms: n / 2, seq: n };
+        let value = (n * 77).to_string();
+        let mut pairs: Vec<&[u8]> = vec![b"field", value.as_bytes()];
+        if n % 4 == 0 {
+            pairs.extend([b"second".as_slice(), big.as_bytes()]);
+        }
+        stream.log_mut().append(id, &pairs, &limits);
+        let id = id.to_string();
+        let mut request: Vec<&[u8]> = vec![b"XADD", b"s", id.as_bytes()];
+        request.extend(&pairs);
+        assert_eq!(server.call(&request), [id.as_bytes()]);
+        if n % 9 == 0 {
+            let gone = StreamId { ms: (n - 3) / 2, seq: n - 3 };
+            assert!(stream.log_mut().delete(gone));
+            server.text(&format!("XDEL s {gone}"));
+        }
+        if n % 50 == 0 {
+            let trim = Trim { to: TrimTo::Len(40), approximate: n % 100 == 0, limit: 0 };
+            let sign = if trim.approximate { '~' } else { '=' };
+            let gone = stream.log_mut().trim(trim);
+            assert_eq!(server.text(&format!("XTRIM s MAXLEN {sign} 40")), [gone.to_string()]);
+        }
+        let options = WriteOptions { compress: false, ..WriteOptions::default() };
+        let mut body = vec![19];
+        let value = Collection::from(stream.clone());
+        write_value(&mut body, ValueRef::Collection(&value), &options, &mut |_| Ok(())).unwrap();
+        let theirs = server.call(&[b"DUMP", b"s"]).remove(0);
+        assert_eq!(body, theirs[..theirs.len() - 10], "after {n}");
+    }
 }
