@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::clock;
 use crate::managed::{Engine, hold_back};
-use crate::member::{Local, Managed, Options};
+use crate::member::{Address, Local, Managed, Options, Transport};
 use crate::server::Shared;
 use crate::topology::Role;
 
@@ -33,7 +33,7 @@ const CONNECTIONS_MAX: usize = 32;
 /// When a port is taken, or the member's directory cannot be used.
 pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let metrics_port = shared.config.int("larder-metrics-port", 0) as u16;
-    let is_managed = shared.config.get("larder-managed").is_some_and(|v| v == "yes");
+    let is_managed = shared.has_council();
     if metrics_port == 0 && !is_managed {
         return Ok(());
     }
@@ -78,19 +78,57 @@ fn options(shared: &Shared) -> Options {
     let config = &shared.config;
     let dir = PathBuf::from(config.get("dir").unwrap_or_else(|| ".".into()));
     let port = config.int("port", 6379) as u16;
-    let bus_port = match config.int("larder-bus-port", 0) as u16 {
-        0 => port.saturating_add(10_000),
+    let is_unmanaged = shared.is_unmanaged();
+    let given = ["larder-bus-port", "cluster-port"].map(|name| config.int(name, 0) as u16);
+    let bus_port = match given.into_iter().find(|p| *p != 0) {
+        None => port.saturating_add(10_000),
+        Some(port) => port,
+    };
+    let mut timeout = config.int("larder-failure-timeout-ms", 1000).max(100);
+    if is_unmanaged && config.is_given("cluster-node-timeout") {
+        timeout = config.int("cluster-node-timeout", timeout).max(100);
+    }
+    let tls_dir = config.get("larder-tls-dir").filter(|d| !d.is_empty());
+    let over = match tls_dir {
+        Some(folder) => Transport::Tls(PathBuf::from(folder)),
+        None if is_unmanaged => Transport::Plain,
+        None => Transport::Tls(dir.join("tls")),
+    };
+    let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let host = if is_unmanaged { bound_to(shared).unwrap_or(everywhere) } else { everywhere };
+    Options {
+        over,
+        dir,
+        bus_addr: SocketAddr::new(host, bus_port),
+        failure_timeout_ms: timeout as u64,
+        unmanaged: is_unmanaged.then(|| address(shared, port, bus_port)),
+    }
+}
+
+/// The one address that clients are served at, if it is only one: the bus listens there, too.
+fn bound_to(shared: &Shared) -> Option<IpAddr> {
+    let bind = shared.config.get("bind")?;
+    let mut words = bind.split_ascii_whitespace();
+    let only = words.next()?.parse().ok()?;
+    words.next().is_none().then_some(only)
+}
+
+/// What an unmanaged member says of where it is. Its host is the one at which others reach it, unless one is given.
+fn address(shared: &Shared, port: u16, bus_port: u16) -> Address {
+    let config = &shared.config;
+    let given = |name: &str| config.get(name).filter(|text| !text.is_empty());
+    let announced = |name: &str, port: u16| match config.int(name, 0) as u16 {
+        0 => port,
         port => port,
     };
-    let timeout = config.int("larder-failure-timeout-ms", 1000).max(100);
-    Options {
-        tls_dir: config
-            .get("larder-tls-dir")
-            .filter(|d| !d.is_empty())
-            .map_or_else(|| dir.join("tls"), PathBuf::from),
-        dir,
-        bus_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), bus_port),
-        failure_timeout_ms: timeout as u64,
+    let by_name = config.get("cluster-preferred-endpoint-type").is_some_and(|t| t == "hostname");
+    let name = given("cluster-announce-hostname").filter(|_| by_name);
+    Address {
+        host: name.or_else(|| given("cluster-announce-ip")).unwrap_or_default(),
+        port: announced("cluster-announce-port", port),
+        bus_port: announced("cluster-announce-bus-port", bus_port),
+        node: given("larder-node"),
+        zone: given("larder-zone"),
     }
 }
 

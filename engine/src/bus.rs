@@ -1,6 +1,7 @@
 //! The bus: the mutually authenticated channel among members, and between operator and members.
 //!
-//! TCP with TLS 1.3, both sides show a certificate of the cluster's own CA. A frame is a big-endian
+//! TCP with TLS 1.3, both sides show a certificate of the cluster's own CA (`transport`: what an unmanaged cluster
+//! may have in its place). A frame is a big-endian
 //! `u32` length (at most `FRAME_BYTES_MAX`) and that many bytes of JSON, one `Envelope` each.
 //! Unknown fields are ignored, so that two adjacent versions understand each other.
 
@@ -9,10 +10,11 @@ pub mod frame;
 pub mod link;
 pub mod server;
 pub mod tls;
+pub mod transport;
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Change, Member, Report, SlotRange, Topology};
+use crate::topology::{Change, Member, MemberId, Report, SlotRange, Topology};
 
 /// Largest frame on the bus, bytes: a topology of a thousand members is some 300 KB.
 pub const FRAME_BYTES_MAX: u32 = 8 << 20;
@@ -48,5 +50,31 @@ pub enum Ask {
 pub enum Answer {
     Report { report: Box<Report>, topology: Option<Box<Topology>>, leader: Option<String> },
     Done { epoch: u64 },
+    Refused { reason: String },
+}
+
+/// What a member says to one that it meets (CLUSTER MEET).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Meeting {
+    /// Tell where you belong.
+    Hello,
+    /// I am alone, and would be one of yours: with that boot and those slots. `known_as`: the host at which I
+    /// have found you.
+    Join { member: Member, boot: String, slots: Vec<SlotRange>, known_as: String },
+    /// You are alone: meet me there.
+    Come { host: String, bus_port: u16 },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Met {
+    /// Who answers, and the cluster and the number of members that it knows.
+    Here { id: MemberId, cluster: String, incarnation: u64, members: usize },
+    /// The topology in which the new member stands.
+    Joined { topology: Box<Topology> },
+    /// It will be tried.
+    Coming,
+    /// Not now: try again.
+    Busy { reason: String },
+    /// Never.
     Refused { reason: String },
 }

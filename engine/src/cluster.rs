@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::command::{Command, flag};
+use crate::keyspace::Db;
 use crate::server::Shared;
 use crate::session::Session;
 use crate::topology::{Member, MemberId, SLOTS, ShardId, Topology, slot_of};
@@ -22,6 +23,10 @@ pub struct ClusterState {
     owners: Box<[AtomicU16]>,
     my_shard: AtomicU16,
     is_primary: AtomicBool,
+    /// No operator: slots may be moved key by key.
+    unmanaged: bool,
+    /// Some slot is on its way key by key.
+    any_open: AtomicBool,
 }
 
 /// A topology as one member sees it.
@@ -44,7 +49,7 @@ impl View {
 }
 
 impl ClusterState {
-    pub fn new(enabled: bool, my_id: MemberId) -> ClusterState {
+    pub fn new(enabled: bool, managed: bool, my_id: MemberId) -> ClusterState {
         let view = View { my_id, ..View::default() };
         ClusterState {
             enabled,
@@ -52,7 +57,33 @@ impl ClusterState {
             owners: (0..if enabled { SLOTS } else { 0 }).map(|_| AtomicU16::new(NOBODY)).collect(),
             my_shard: AtomicU16::new(NOBODY),
             is_primary: AtomicBool::new(false),
+            unmanaged: enabled && !managed,
+            any_open: AtomicBool::new(false),
         }
+    }
+
+    /// The members that met are a cluster by themselves.
+    #[inline]
+    pub fn is_unmanaged(&self) -> bool {
+        self.unmanaged
+    }
+
+    /// This member is the primary of a shard that takes the slot in key by key.
+    pub fn imports(&self, slot: u16) -> bool {
+        if !self.any_open.load(Ordering::Acquire) || !self.is_primary.load(Ordering::Acquire) {
+            return false;
+        }
+        let mine = self.my_shard.load(Ordering::Acquire);
+        self.view().topology.unmanaged.importing.get(&slot).is_some_and(|i| i.into == mine)
+    }
+
+    /// Where the slot goes key by key, when this member is the primary that gives it away.
+    fn migrates_to(&self, slot: u16) -> Option<ShardId> {
+        if !self.any_open.load(Ordering::Acquire) || !self.is_primary.load(Ordering::Acquire) {
+            return None;
+        }
+        let to = self.view().topology.unmanaged.migrating.get(&slot).copied();
+        to.filter(|_| self.owns(slot))
     }
 
     #[inline]
@@ -95,6 +126,13 @@ impl ClusterState {
         mine != NOBODY && self.owner(slot) == mine
     }
 
+    fn ask(&self, slot: u16, to: ShardId) -> String {
+        match self.view().primary_of(to) {
+            Some(member) => format!("ASK {slot} {}:{}", member.host, member.port),
+            None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
+        }
+    }
+
     fn moved(&self, slot: u16, to: u16) -> String {
         match self.view().primary_of(to) {
             Some(member) => format!("MOVED {slot} {}:{}", member.host, member.port),
@@ -123,6 +161,9 @@ impl Shared {
                 }
             }
         }
+        let own = &topology.unmanaged;
+        let any_open = !own.migrating.is_empty() || !own.importing.is_empty();
+        cluster.any_open.store(any_open, Ordering::Release);
         for (cell, owner) in cluster.owners.iter().zip(owners) {
             cell.store(owner, Ordering::Release);
         }
@@ -156,13 +197,23 @@ impl Shared {
                 slot
             }
         };
-        self.route_slot(session, command.is(flag::WRITE), slot)
+        let asks = session.asking || command.name == "restore-asking";
+        self.route_slot(session, command.is(flag::WRITE), slot, asks)
     }
 
     /// Refuses a slot that this member may not serve to this client.
-    pub fn route_slot(&self, session: &Session, writes: bool, slot: u16) -> Result<(), String> {
+    fn route_slot(
+        &self,
+        session: &Session,
+        writes: bool,
+        slot: u16,
+        asks: bool,
+    ) -> Result<(), String> {
         let cluster = &self.cluster;
         let owner = cluster.owner(slot);
+        if asks && cluster.imports(slot) {
+            return Ok(());
+        }
         if owner == NOBODY {
             return Err("CLUSTERDOWN Hash slot not served".into());
         }
@@ -177,5 +228,36 @@ impl Shared {
             return Ok(());
         }
         Err(cluster.moved(slot, owner))
+    }
+
+    /// What `route` has allowed, looked at again under the locks of the keys: slots may have been handed on since,
+    /// and of one that is on its way only those keys are answered for that are here.
+    pub fn route_locked(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        db: &mut Db<'_>,
+    ) -> Result<(), String> {
+        let cluster = &self.cluster;
+        let keys = command.key_positions(args);
+        let Some(first) = keys.first() else { return Ok(()) };
+        let slot = slot_of(args[*first]);
+        let asks = session.asking || command.name == "restore-asking";
+        self.route_slot(session, command.is(flag::WRITE), slot, asks)?;
+        if command.name == "migrate" || !cluster.any_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
+        if to.is_none() && !imported {
+            return Ok(());
+        }
+        let missing = keys.iter().filter(|at| db.peek(args[**at]).is_none()).count();
+        match to {
+            Some(_) if missing == 0 => Ok(()),
+            Some(to) if missing == keys.len() => Err(cluster.ask(slot, to)),
+            None if missing == 0 || keys.len() == 1 => Ok(()),
+            _ => Err("TRYAGAIN Multiple keys request during rehashing of slot".into()),
+        }
     }
 }

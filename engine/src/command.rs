@@ -12,9 +12,12 @@ pub mod bits;
 pub mod client;
 pub mod cluster;
 mod cluster_change;
+mod cluster_own;
+mod cluster_slots;
 mod collections;
 pub mod config;
 pub mod connection;
+mod deferred;
 pub mod dump;
 pub mod hashes;
 pub mod info;
@@ -23,6 +26,7 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod managed;
+pub mod migrate;
 pub mod persistence;
 pub mod pubsub;
 pub mod scan;
@@ -232,6 +236,7 @@ const FAMILIES: &[&[Command]] = &[
     persistence::COMMANDS,
     wait::COMMANDS,
     managed::COMMANDS,
+    migrate::COMMANDS,
 ];
 
 const COUNT: usize = {

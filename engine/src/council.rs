@@ -56,7 +56,7 @@
 //!
 //! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `lead` (the leader's
 //! side), `detect`, `choose`, `handover`, `departure`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
-//! `moves` (of slots), `log`, `record`, `disk`.
+//! `moves` (of slots), `own` (what unmanaged clusters add), `log`, `record`, `disk`.
 
 mod apply;
 mod choose;
@@ -71,6 +71,7 @@ mod lease;
 mod log;
 pub mod message;
 mod moves;
+mod own;
 pub mod record;
 pub mod rng;
 pub mod settings;
@@ -169,6 +170,12 @@ impl Council {
         now_ms: u64,
     ) -> Result<Self, String> {
         let known = saved.known.clone().map(Arc::new);
+        let settings = match &known {
+            Some(known) if known.members.len() > 1 && known.unmanaged.failure_timeout_ms > 0 => {
+                Settings::new(known.unmanaged.failure_timeout_ms)
+            }
+            _ => settings,
+        };
         let mut council = Self {
             consensus: None,
             seed: Rng::new(seed).draw(),
@@ -305,7 +312,7 @@ impl Council {
             std::mem::take(&mut self.wishes).into_iter().partition(|(_, end)| *end <= now_ms);
         self.wishes = open;
         for token in over.into_keys() {
-            let outcome = Err("no answer from the council's leader".to_owned());
+            let outcome = Err(refusal::NO_ANSWER.to_owned());
             self.events.push(Event::Answered { token, outcome });
         }
         self.turn();
@@ -350,7 +357,7 @@ impl Council {
             self.messages
                 .push((leader, Body::Propose { token, change: Box::new(change), expected }));
         } else {
-            self.answered(token, Err("the council has no leader that this member knows of".into()));
+            self.answered(token, Err(refusal::NO_LEADER.into()));
         }
         self.turn();
         token
@@ -375,6 +382,11 @@ impl Council {
             messages: messages.into_iter().map(address).collect(),
             events: std::mem::take(&mut self.events),
         }
+    }
+
+    /// The times that this member counts with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// This member's last report, with its ID and boot.
@@ -457,6 +469,22 @@ impl Council {
             self.receive_beat(&me, beat);
         }
     }
+}
+
+/// Why a wish was not granted, where that says nothing against the wish itself: it may be put again.
+mod refusal {
+    pub(super) const NO_ANSWER: &str = "no answer from the council's leader";
+    pub(super) const NO_LEADER: &str = "the council has no leader that this member knows of";
+    pub(super) const NOT_LEADING: &str = "this member does not lead the council";
+    pub(super) const LEADER_CHANGED: &str =
+        "the council's leader changed; whether the wish came true is not known";
+    pub(super) const LOG_BUSY: &str = "the log takes no entry now";
+}
+
+/// The wish may be put again, for nobody has decided on it as far as is known.
+pub fn is_transient(why: &str) -> bool {
+    use refusal::{LEADER_CHANGED, LOG_BUSY, NO_ANSWER, NO_LEADER, NOT_LEADING};
+    [LEADER_CHANGED, LOG_BUSY, NO_ANSWER, NO_LEADER, NOT_LEADING].contains(&why)
 }
 
 fn is_same_cluster(a: &Topology, b: &Topology) -> bool {

@@ -228,6 +228,13 @@ impl EventLoop {
                 Mail::Deliver { token, client, bytes, unblocks } => {
                     self.deliver(token, client, &bytes, unblocks, executor);
                 }
+                Mail::Answer { token, client, bytes } => {
+                    if let Some(conn) = self.conn_of(token, client) {
+                        conn.out.extend_from_slice(&bytes);
+                        self.mark_dirty(token);
+                        self.unblocked(token, executor);
+                    }
+                }
                 Mail::Kill { token, client } => {
                     if self.conn_of(token, client).is_some() {
                         self.flush(token, executor);

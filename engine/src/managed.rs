@@ -48,6 +48,8 @@ enum Part {
         epoch: Epoch,
     },
     Idle,
+    /// The data set goes: it belonged to a cluster that this member has left.
+    Anew,
     /// As primary of that epoch: say when nothing more is executed.
     Hold {
         epoch: Epoch,
@@ -58,6 +60,7 @@ enum Part {
 /// What the roles thread and the council's driver both look at.
 #[derive(Default)]
 struct Now {
+    me: MemberId,
     role: Role,
     /// Shard epoch of the role that was taken last.
     epoch: Epoch,
@@ -84,7 +87,6 @@ struct Now {
 /// A member's data engine, as its council sees it.
 pub struct Engine {
     shared: Arc<Shared>,
-    me: MemberId,
     is_witness: bool,
     now: Arc<Mutex<Now>>,
     parts: Mutex<Sender<Part>>,
@@ -108,22 +110,17 @@ impl Engine {
     /// When the thread that takes the roles cannot be started.
     pub fn start(shared: Arc<Shared>, me: MemberId) -> std::io::Result<Arc<Engine>> {
         let now = Arc::new(Mutex::new(Now {
+            me,
             config_hash: shared.config.get("larder-config-hash").unwrap_or_default(),
             ..Now::default()
         }));
         let (parts, taken) = channel();
         let driver = Arc::<OnceLock<Handle>>::default();
-        let roles = Roles {
-            shared: shared.clone(),
-            me: me.clone(),
-            now: now.clone(),
-            driver: driver.clone(),
-        };
+        let roles = Roles { shared: shared.clone(), now: now.clone(), driver: driver.clone() };
         std::thread::Builder::new().name("roles".into()).spawn(move || roles.run(&taken))?;
         let is_witness = shared.config.get("larder-witness").is_some_and(|v| v == "yes");
         let engine = Arc::new(Engine {
             shared: shared.clone(),
-            me,
             is_witness,
             now,
             parts: Mutex::new(parts),
@@ -142,7 +139,7 @@ impl Engine {
         if now.role != Role::Primary || clock::monotonic_ms() >= lease {
             return None;
         }
-        let shard = now.topology.as_ref()?.members.get(&self.me)?.shard?;
+        let shard = now.topology.as_ref()?.members.get(&now.me)?.shard?;
         Some((shard, now.epoch))
     }
 
@@ -150,9 +147,16 @@ impl Engine {
     ///
     /// # Errors
     /// The reason why it was refused, or why that is not known.
-    pub fn propose(&self, change: Change) -> Result<(), String> {
-        let driver = self.driver.get().ok_or("the council's driver has not begun")?;
-        driver.propose(change)
+    pub fn propose(&self, change: Change) -> Result<Epoch, String> {
+        self.driver()?.propose(change)
+    }
+
+    /// The way to the council's driver.
+    ///
+    /// # Errors
+    /// While it has not begun.
+    pub fn driver(&self) -> Result<&Handle, String> {
+        self.driver.get().ok_or_else(|| "the council's driver has not begun".to_owned())
     }
 
     /// The mark of that shard epoch has come from the primary: it acts, and held clients can be sent to it.
@@ -197,7 +201,7 @@ impl Local for Engine {
         let dropped = &shared.replication.dropped_writes;
         let is_follower = now.role == Role::Replica && in_sync;
         Report {
-            id: self.me.clone(),
+            id: now.me.clone(),
             name: shared.config.get("larder-name").unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").into(),
             lineage: persist::lineage(shared),
@@ -220,24 +224,33 @@ impl Local for Engine {
     }
 
     fn topology_changed(&self, topology: &Arc<Topology>) {
-        let before = {
+        let (before, me) = {
             let mut now = lock(&self.now);
             let before = now.topology.replace(topology.clone());
-            let shard = topology.members.get(&self.me).and_then(|m| m.shard);
+            let is_other = before.as_ref().is_some_and(|b| b.cluster != topology.cluster);
+            if is_other {
+                // Epochs of another cluster say nothing in this one.
+                now.expects = 0;
+            }
+            let shard = topology.members.get(&now.me).and_then(|m| m.shard);
             let shard = shard.and_then(|s| topology.shards.get(&s));
             if let Some(shard) = shard
-                && shard.primary.as_ref() == Some(&self.me)
+                && shard.primary.as_ref() == Some(&now.me)
                 && shard.epoch > now.expects
             {
                 // From here on clients are sent to us, and the lease is a moment away.
                 now.expects = shard.epoch;
                 self.shared.begin_hold(HOLD_MS);
             }
-            before
+            (before, now.me.clone())
         };
-        self.shared.set_topology(topology, &self.me);
+        self.shared.set_topology(topology, &me);
         if let Some(before) = before {
             sentinel::announce(&self.shared, &before, topology);
+            if self.shared.is_unmanaged() {
+                // Slots change their owner here without a move that looks after those who wait for their keys.
+                self.shared.redirect_blocked(None);
+            }
         }
         self.shared.moves.look();
     }
@@ -281,6 +294,14 @@ impl Local for Engine {
 
     fn become_idle(&self) {
         self.take(Part::Idle);
+    }
+
+    fn begin_anew(&self) {
+        self.take(Part::Anew);
+    }
+
+    fn renamed(&self, me: &MemberId) {
+        lock(&self.now).me.clone_from(me);
     }
 
     fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)> {
@@ -350,7 +371,7 @@ fn hand_over(shared: &Shared, driver: &Handle) {
     // Its replicas may be ending, too: then there is nobody to wait for.
     while shared.replication.peers().iter().any(|p| p.is_online()) && !is_over() {
         match answer.recv_timeout(Duration::from_millis(20)) {
-            Ok(Ok(())) => {
+            Ok(Ok(_)) => {
                 await_successor(shared, is_over);
                 return;
             }
@@ -378,7 +399,6 @@ fn await_successor(shared: &Shared, is_over: impl Fn() -> bool) {
 /// Takes the roles, one after the other.
 struct Roles {
     shared: Arc<Shared>,
-    me: MemberId,
     now: Arc<Mutex<Now>>,
     driver: Arc<OnceLock<Handle>>,
 }
@@ -387,8 +407,8 @@ impl Roles {
     fn run(&self, taken: &Receiver<Part>) {
         while let Ok(mut part) = taken.recv() {
             // Of several decisions only the last one still holds.
-            // (A hold follows the role that it is about.)
-            while !matches!(part, Part::Hold { .. })
+            // (A hold follows the role that it is about, and a data set that goes is gone whatever comes next.)
+            while !matches!(part, Part::Hold { .. } | Part::Anew)
                 && let Ok(newer) = taken.try_recv()
             {
                 if let Part::Hold { .. } = newer {
@@ -415,6 +435,11 @@ impl Roles {
             Part::Idle => {
                 self.set(Role::None, 0);
                 replication::rest(&self.shared);
+            }
+            Part::Anew => {
+                self.set(Role::None, 0);
+                replication::rest(&self.shared);
+                replication::begin_anew(&self.shared);
             }
             Part::Hold { epoch, number } => self.hold(epoch, number),
         }
@@ -477,8 +502,11 @@ impl Roles {
 
     /// Lineage of what is written from here on.
     fn lineage(&self, epoch: Epoch) -> Option<Lineage> {
-        let topology = lock(&self.now).topology.clone()?;
-        let shard = topology.members.get(&self.me)?.shard?;
+        let (topology, me) = {
+            let now = lock(&self.now);
+            (now.topology.clone()?, now.me.clone())
+        };
+        let shard = topology.members.get(&me)?.shard?;
         Some(Lineage {
             cluster: topology.cluster.clone(),
             incarnation: topology.incarnation,

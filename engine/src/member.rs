@@ -1,4 +1,4 @@
-//! A managed member: the council driven with real time, files and links, beside the data engine.
+//! A member: the council driven with real time, files and links, beside the data engine.
 //!
 //! One task owns the `Council` and is the only one that touches it; everything else (the bus's
 //! listener, a link per member, the thread that writes the disk) talks to it through channels. What
@@ -7,6 +7,8 @@
 
 mod driver;
 mod identity;
+mod meet;
+mod own;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::topology::{Change, Epoch, MemberId, Report, Topology};
 
+pub use crate::bus::transport::Transport;
 pub use identity::{Identity, random_hex};
 
 /// What the council needs of the data engine. Calls come from the admin lane and must not block.
@@ -46,12 +49,16 @@ pub trait Local: Send + Sync + 'static {
     fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)>;
     /// Shut down in good order.
     fn shutdown(&self);
+    /// Gives up its data set, which belonged to a cluster that this member has left.
+    fn begin_anew(&self) {}
+    /// It has another ID from here on.
+    fn renamed(&self, _me: &MemberId) {}
 }
 
 /// Who waits for what the council decides.
-type Answering = std::sync::mpsc::Sender<Result<(), String>>;
-/// Where the answer comes.
-type Answered = std::sync::mpsc::Receiver<Result<(), String>>;
+type Answering = std::sync::mpsc::Sender<Result<Epoch, String>>;
+/// Where the answer comes: the topology's epoch as of which it is so, or the reason why not.
+pub type Answered = std::sync::mpsc::Receiver<Result<Epoch, String>>;
 
 /// What the data engine says to its driver.
 enum Said {
@@ -64,6 +71,10 @@ enum Said {
     Retire(Answering),
     /// A change for the council; answered likewise.
     Propose(Box<Change>, Answering),
+    /// CLUSTER MEET: another member of an unmanaged cluster, by the address of its bus.
+    Meet { host: String, bus_port: u16 },
+    /// CLUSTER RESET: this member is alone again, `hard`: under a new ID.
+    Reset { hard: bool, answer: Answering },
 }
 
 /// The data engine's way to its driver, from any thread.
@@ -92,9 +103,25 @@ impl Handle {
     ///
     /// # Errors
     /// The reason why it was refused, or why that is not known.
-    pub fn propose(&self, change: Change) -> Result<(), String> {
-        let answered = self.ask(|answer| Said::Propose(Box::new(change), answer));
+    pub fn propose(&self, change: Change) -> Result<Epoch, String> {
+        let answered = self.wish(change);
         answered.recv().map_err(|_| "the council's driver has ended".to_owned())?
+    }
+
+    /// Puts a change to the council; what becomes of it is answered. Changes are put in the order of the calls.
+    pub fn wish(&self, change: Change) -> Answered {
+        self.ask(|answer| Said::Propose(Box::new(change), answer))
+    }
+
+    /// Meets another member of an unmanaged cluster, in the background.
+    pub fn meet(&self, host: String, bus_port: u16) {
+        // A driver that has ended meets nobody.
+        let _ = self.0.send(Said::Meet { host, bus_port });
+    }
+
+    /// Leaves an unmanaged cluster without a word, and is alone again.
+    pub fn reset(&self, hard: bool) -> Answered {
+        self.ask(|answer| Said::Reset { hard, answer })
     }
 
     fn ask(&self, said: impl FnOnce(Answering) -> Said) -> Answered {
@@ -110,8 +137,21 @@ impl Handle {
 pub struct Options {
     pub dir: PathBuf,
     pub bus_addr: SocketAddr,
-    pub tls_dir: PathBuf,
+    pub over: Transport,
     pub failure_timeout_ms: u64,
+    /// Set where no operator forms the cluster, but the members that meet.
+    pub unmanaged: Option<Address>,
+}
+
+/// Where an unmanaged member is reached.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Empty: unknown until another member has reached it.
+    pub host: String,
+    pub port: u16,
+    pub bus_port: u16,
+    pub node: Option<String>,
+    pub zone: Option<String>,
 }
 
 /// A member that listens on its bus and knows who it is.

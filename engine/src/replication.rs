@@ -16,7 +16,7 @@ pub mod link;
 mod payload;
 mod peer;
 
-pub use link::{LinkInfo, follow, promote, rest};
+pub use link::{LinkInfo, begin_anew, follow, promote, rest};
 pub(crate) use payload::Wire;
 pub use peer::{Peer, serve};
 
@@ -215,7 +215,7 @@ pub fn start(shared: &Arc<Shared>) {
     let target = target.as_deref().and_then(|t| t.split_once(' '));
     match target.and_then(|(host, port)| Some((host, port.trim().parse().ok()?))) {
         Some((host, port)) => follow(shared, host, port),
-        None if !shared.is_on("larder-managed", false) => {
+        None if !shared.has_council() => {
             let _locked = shared.keyspace.lock_all();
             begin_history(shared);
         }

@@ -179,6 +179,8 @@ pub enum Mail {
     Accepted(mio::net::TcpStream),
     /// Bytes for a client: a push, or the reply of a command that was blocked.
     Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
+    /// The reply that a client waits for, of something that was not done under this member's lease.
+    Answer { token: usize, client: u64, bytes: Arc<[u8]> },
     /// Close a client.
     Kill { token: usize, client: u64 },
     /// End a client's WAIT, with what has come about so far or with an error.
@@ -339,6 +341,16 @@ pub struct Slowlog {
 }
 
 impl Shared {
+    /// A council decides on this member's role: an operator's, or that of the members that met.
+    pub fn has_council(&self) -> bool {
+        self.config.is_yes("larder-managed") || self.is_unmanaged()
+    }
+
+    /// The members that met are a cluster by themselves: CLUSTER changes what elsewhere the operator decides on.
+    pub fn is_unmanaged(&self) -> bool {
+        self.cluster.is_unmanaged()
+    }
+
     /// Bytes of data and buffers that count against maxmemory.
     pub fn used_memory(&self) -> u64 {
         let buffers = &self.stats.loop_buffers;
@@ -359,6 +371,13 @@ impl Shared {
     pub fn deliver(&self, client: &ClientInfo, bytes: Arc<[u8]>, unblocks: bool) {
         if let Some(to) = self.loops.get(client.thread) {
             to.send(Mail::Deliver { token: client.token, client: client.id, bytes, unblocks });
+        }
+    }
+
+    /// Answers a client that waits for something else than keys, on whichever loop it lives.
+    pub fn answer(&self, client: &ClientInfo, bytes: Arc<[u8]>) {
+        if let Some(to) = self.loops.get(client.thread) {
+            to.send(Mail::Answer { token: client.token, client: client.id, bytes });
         }
     }
 

@@ -40,7 +40,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     );
     command::set_renames(&config.renames);
     let mut listeners = listeners::listen_all(&config)?;
-    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), random::hex(40));
+    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), managed, random::hex(40));
     let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
     let loops = polls
         .iter()
@@ -102,7 +102,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     shared.state.started.store(true, Ordering::Release);
     end_on_signals(&shared)?;
     replication::start(&shared);
-    if managed {
+    if shared.has_council() {
         moves::start(&shared)?;
     }
     tracing::info!(threads, managed, "Server initialized");

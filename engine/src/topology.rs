@@ -105,6 +105,43 @@ pub struct Topology {
     /// Moves under way, the oldest first; no slot is in two of them.
     #[serde(default)]
     pub moves: Vec<Move>,
+    /// What only clusters without an operator have.
+    #[serde(default, skip_serializing_if = "Unmanaged::is_empty")]
+    pub unmanaged: Unmanaged,
+}
+
+/// The part of a topology that the members' own users write, by CLUSTER: nothing where an operator does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmanaged {
+    /// The failure timeout of all members, milliseconds: that of the one that the others joined. Leases are only
+    /// safe where all count with the same one. 0: each has it from its own settings.
+    #[serde(default)]
+    pub failure_timeout_ms: u64,
+    /// Shards that were ever made: a number is never given twice, so that no old data set fits a new shard.
+    #[serde(default)]
+    pub shards_made: ShardId,
+    /// SETSLOT MIGRATING: slots that their owner gives away key by key, and to which shard.
+    #[serde(default)]
+    pub migrating: BTreeMap<u16, ShardId>,
+    /// SETSLOT IMPORTING: slots that a shard takes in key by key.
+    #[serde(default)]
+    pub importing: BTreeMap<u16, Import>,
+    /// Members that were forgotten last: to forget them again is no mistake.
+    #[serde(default)]
+    pub forgotten: Vec<MemberId>,
+}
+
+/// A slot on its way into a shard that does not own it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    pub into: ShardId,
+    pub from: ShardId,
+}
+
+impl Unmanaged {
+    fn is_empty(&self) -> bool {
+        *self == Unmanaged::default()
+    }
 }
 
 /// Where a data set comes from. Ordered: a higher (epoch, offset) within one cluster and shard wins;
@@ -206,6 +243,30 @@ pub enum Change {
     Voters { voters: BTreeSet<MemberId> },
     /// What a returning primary counted.
     Dropped { shard: ShardId, epoch: Epoch, writes: u64 },
+    /// A change that only clusters without an operator know.
+    Own(OwnChange),
+}
+
+/// What the users of an unmanaged cluster ask for, by CLUSTER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnChange {
+    /// Takes in a member that was alone, as the primary of a new shard, with its data and those of its slots that
+    /// nobody owns here. `failure_timeout_ms` counts where it is the second member: the first one's.
+    Admit { member: Member, boot: String, slots: Vec<SlotRange>, failure_timeout_ms: u64 },
+    /// The member, which leads nobody that owns slots, becomes a replica in another shard.
+    Replicate { member: MemberId, shard: ShardId },
+    /// The shard owns these slots no more, and nobody does.
+    Release { shard: ShardId, slots: Vec<SlotRange> },
+    /// The slot's owner gives it away key by key (`None`: no longer).
+    Migrating { slot: u16, from: ShardId, to: Option<ShardId> },
+    /// A shard takes the slot in key by key (`None`: no longer).
+    Importing { slot: u16, into: ShardId, from: Option<ShardId> },
+    /// Ends that: the shard owns the slot.
+    Take { slot: u16, shard: ShardId },
+    /// Takes a member out that has gone, with the slots that it alone served.
+    Forget { member: MemberId },
+    /// Raises the epoch, if it is lower.
+    Raise { epoch: Epoch },
 }
 
 /// Slot of a key: CRC16/XMODEM of the key, or of its hash tag when it has a non-empty one.

@@ -12,7 +12,7 @@ use engine::bus::client::ask;
 use engine::bus::tls::Tls;
 use engine::bus::{Answer, Ask};
 use engine::clock::monotonic_ms;
-use engine::member::{Local, Managed, Options};
+use engine::member::{Local, Managed, Options, Transport};
 use engine::topology::{Change, Lineage, Member, MemberId, Report, Role, Topology, even_slots};
 use managed::Ca;
 use tokio::task::JoinHandle;
@@ -133,8 +133,9 @@ impl Cluster {
         let options = Options {
             dir: dir.clone(),
             bus_addr,
-            tls_dir: self.dir.path().join("member"),
+            over: Transport::Tls(self.dir.path().join("member")),
             failure_timeout_ms: 1000,
+            unmanaged: None,
         };
         let managed = Managed::open(options).await.unwrap();
         let member = Member {

@@ -1,22 +1,25 @@
 //! The asking end of the bus: one question to one member, with a time limit.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 
 use super::frame::{self, Envelope};
 use super::tls::Tls;
-use super::{Answer, Ask, VERSION};
+use super::transport::{Stream, Transport};
+use super::{Answer, Ask, Meeting, Met, VERSION};
 use crate::topology::MemberId;
 
 /// A connection to a member's bus, past TLS and the exchange of versions.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     /// Who answered; a member tells its ID.
     pub peer: Option<MemberId>,
+    /// This end's address, where a member dialled.
+    pub local: Option<IpAddr>,
 }
 
 impl Connection {
@@ -28,11 +31,25 @@ impl Connection {
     pub async fn open(addr: &str, tls: &Tls, member: Option<MemberId>) -> io::Result<Self> {
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
-        let mut stream = tls.connector().connect(Tls::server_name()?, tcp).await?;
+        let stream = tls.connector().connect(Tls::server_name()?, tcp).await?;
+        Self::greet(Box::new(stream), member).await
+    }
+
+    /// As `open`, as a member of that ID, over whatever the bus runs on here.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn dial(addr: &str, over: &Transport, member: MemberId) -> io::Result<Self> {
+        let (stream, local) = over.dial(addr).await?;
+        let greeted = Self::greet(stream, Some(member)).await?;
+        Ok(Self { local: Some(local), ..greeted })
+    }
+
+    async fn greet(mut stream: Stream, member: Option<MemberId>) -> io::Result<Self> {
         frame::write(&mut stream, &Envelope::Hello { version: VERSION, member }).await?;
         match frame::read(&mut stream).await? {
             Some(Envelope::Hello { version, member }) if version >= 1 => {
-                Ok(Self { stream, peer: member })
+                Ok(Self { stream, peer: member, local: None })
             }
             Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no common bus version")),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -52,8 +69,21 @@ impl Connection {
         }
     }
 
+    /// As one member of an unmanaged cluster to another, and waits for the answer.
+    ///
+    /// # Errors
+    /// What the transport said; the connection is of no more use then.
+    pub async fn meet(&mut self, meeting: Meeting) -> io::Result<Met> {
+        frame::write(&mut self.stream, &Envelope::Meet(Box::new(meeting))).await?;
+        match frame::read(&mut self.stream).await? {
+            Some(Envelope::Met(met)) => Ok(*met),
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer")),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// The stream itself, for a link that speaks more than questions.
-    pub fn into_stream(self) -> TlsStream<TcpStream> {
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 }

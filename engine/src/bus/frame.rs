@@ -5,7 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Answer, Ask, FRAME_BYTES_MAX};
+use super::{Answer, Ask, FRAME_BYTES_MAX, Meeting, Met};
 use crate::council::message::Message;
 use crate::topology::MemberId;
 
@@ -22,6 +22,9 @@ pub enum Envelope {
     Answer(Box<Answer>),
     /// From one member's council to another's.
     Council(Box<Message>),
+    /// From one member of an unmanaged cluster to another; answered by one `Met`.
+    Meet(Box<Meeting>),
+    Met(Box<Met>),
 }
 
 /// Reads one frame's bytes. `Ok(None)`: the peer closed between two frames.

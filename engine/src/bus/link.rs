@@ -5,18 +5,15 @@
 //! old news helps nobody.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::client::TlsStream;
 
 use super::client::Connection;
 use super::frame::{self, Envelope};
-use super::tls::Tls;
+use super::transport::{Stream, Transport};
 use crate::council::message::Message;
 use crate::topology::MemberId;
 
@@ -40,7 +37,7 @@ pub struct Link {
 #[derive(Clone)]
 pub struct Dialer {
     pub me: MemberId,
-    pub tls_dir: PathBuf,
+    pub over: Transport,
     /// Told when a member's host refuses the connection.
     pub refused: mpsc::Sender<MemberId>,
 }
@@ -87,9 +84,8 @@ async fn run(dialer: Dialer, peer: MemberId, addr: String, mut messages: mpsc::R
     }
 }
 
-async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<TlsStream<TcpStream>> {
-    let tls = Tls::from_dir(&dialer.tls_dir)?;
-    let connection = Connection::open(addr, &tls, Some(dialer.me.clone())).await?;
+async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<Stream> {
+    let connection = Connection::dial(addr, &dialer.over, dialer.me.clone()).await?;
     if connection.peer.as_ref() != Some(peer) {
         // The address belongs to somebody else by now.
         return Err(io::Error::new(io::ErrorKind::NotFound, "another member answers there"));
@@ -97,10 +93,7 @@ async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<TlsStr
     Ok(connection.into_stream())
 }
 
-async fn carry(
-    stream: TlsStream<TcpStream>,
-    messages: &mut mpsc::Receiver<Message>,
-) -> io::Result<()> {
+async fn carry(stream: Stream, messages: &mut mpsc::Receiver<Message>) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut byte = [0u8; 1];
     loop {

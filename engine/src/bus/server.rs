@@ -5,18 +5,17 @@
 //! can be rotated under a running member.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::frame::{self, Envelope};
-use super::tls::{Peer, Tls, peer_of};
-use super::{Answer, Ask, VERSION};
+use super::tls::Peer;
+use super::transport::{Stream, Transport};
+use super::{Answer, Ask, Meeting, Met, VERSION};
 use crate::council::message::Message;
 use crate::topology::MemberId;
 
@@ -27,15 +26,26 @@ const GREETING_MAX: Duration = Duration::from_secs(5);
 
 /// What comes in, for the one task that drives the council.
 pub enum Inbound {
-    Message { from: MemberId, message: Box<Message> },
-    Ask { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
+    Message {
+        from: MemberId,
+        message: Box<Message>,
+    },
+    Ask {
+        ask: Box<Ask>,
+        answer: oneshot::Sender<Answer>,
+    },
+    /// From a member of an unmanaged cluster, or one that would be.
+    Meet {
+        meeting: Box<Meeting>,
+        answer: oneshot::Sender<Met>,
+    },
 }
 
 /// Accepts connections for ever.
 pub async fn serve(
     listener: TcpListener,
-    me: MemberId,
-    tls_dir: PathBuf,
+    me: watch::Receiver<MemberId>,
+    over: Transport,
     to: mpsc::Sender<Inbound>,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -50,9 +60,9 @@ pub async fn serve(
             }
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-        let (me, tls_dir, to) = (me.clone(), tls_dir.clone(), to.clone());
+        let (me, over, to) = (me.borrow().clone(), over.clone(), to.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_one(tcp, me, tls_dir, to).await {
+            if let Err(error) = serve_one(tcp, me, over, to).await {
                 tracing::debug!(%error, "a connection of the bus ended");
             }
             drop(slot);
@@ -63,15 +73,11 @@ pub async fn serve(
 async fn serve_one(
     tcp: TcpStream,
     me: MemberId,
-    tls_dir: PathBuf,
+    over: Transport,
     to: mpsc::Sender<Inbound>,
 ) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let tls = Tls::from_dir(&tls_dir)?;
     let greeting = async {
-        let mut stream = tls.acceptor().accept(tcp).await?;
-        let role = peer_of(stream.get_ref().1.peer_certificates())
-            .ok_or(io::Error::new(io::ErrorKind::PermissionDenied, "a certificate of no role"))?;
+        let (mut stream, role) = over.accept(tcp).await?;
         let hello = frame::read(&mut stream).await?;
         frame::write(&mut stream, &Envelope::Hello { version: VERSION, member: Some(me) }).await?;
         io::Result::Ok((stream, role, hello))
@@ -88,26 +94,35 @@ async fn serve_one(
 }
 
 async fn serve_member(
-    mut stream: TlsStream<TcpStream>,
+    mut stream: Stream,
     from: MemberId,
     to: mpsc::Sender<Inbound>,
 ) -> io::Result<()> {
     while let Some(envelope) = frame::read(&mut stream).await? {
-        let Envelope::Council(message) = envelope else {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not for members"));
-        };
-        let inbound = Inbound::Message { from: from.clone(), message };
-        if to.send(inbound).await.is_err() {
-            break;
+        match envelope {
+            Envelope::Council(message) => {
+                let inbound = Inbound::Message { from: from.clone(), message };
+                if to.send(inbound).await.is_err() {
+                    break;
+                }
+            }
+            Envelope::Meet(meeting) => {
+                let (answer, answered) = oneshot::channel();
+                if to.send(Inbound::Meet { meeting, answer }).await.is_err() {
+                    break;
+                }
+                let met = answered.await.unwrap_or_else(|_| Met::Refused {
+                    reason: "the member is shutting down".to_owned(),
+                });
+                frame::write(&mut stream, &Envelope::Met(Box::new(met))).await?;
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not for members")),
         }
     }
     Ok(())
 }
 
-async fn serve_operator(
-    mut stream: TlsStream<TcpStream>,
-    to: mpsc::Sender<Inbound>,
-) -> io::Result<()> {
+async fn serve_operator(mut stream: Stream, to: mpsc::Sender<Inbound>) -> io::Result<()> {
     while let Some(envelope) = frame::read(&mut stream).await? {
         let Envelope::Ask(ask) = envelope else {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not for the operator"));

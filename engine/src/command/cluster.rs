@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::walk::with_slot;
-use super::{Command, Ctx, Group, Keys, cluster_change, flag};
+use super::{Command, Ctx, Group, Keys, cluster_change, cluster_own, flag};
 use crate::cluster::View;
 use crate::topology::{Member, SLOTS, Shard, ShardId, slot_of};
 
@@ -21,6 +21,10 @@ const HELP: &[&str] = &[
     "    This member, and the replicas of a primary.",
     "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
     "    Keys and slots.",
+    "MEET <ip> <port> [<bus-port>], FORGET <node-id>, RESET [HARD|SOFT]",
+    "    Members that make up a cluster by themselves (not where an operator does).",
+    "ADDSLOTS, ADDSLOTSRANGE, DELSLOTS, DELSLOTSRANGE, FLUSHSLOTS, SETSLOT, REPLICATE <node-id>",
+    "    Who owns which slots, and who follows whom (likewise).",
     "FAILOVER [FORCE|TAKEOVER]",
     "    Makes this replica the primary of its shard, by a handover.",
     "MIGRATESLOTS SLOTSRANGE <first> <last> [<first> <last> ...] NODE <node-id>",
@@ -66,13 +70,23 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         (b"migrateslots", 7..) => cluster_change::migrate_slots(ctx, &view),
         (b"getslotmigrations", 2) => cluster_change::slot_migrations(ctx, &view),
         (b"cancelslotmigrations", 2) => cluster_change::cancel_slot_migrations(ctx, &view),
-        (b"count-failure-reports", 3) => ctx.reply.int(0),
+        (b"count-failure-reports", 3) => {
+            let id = String::from_utf8_lossy(ctx.args[2]).to_ascii_lowercase();
+            if view.topology.members.contains_key(&id) {
+                // Nobody reports failures to anybody but the council.
+                ctx.reply.int(0);
+            } else {
+                let id = super::exec::printable(ctx.args[2]);
+                ctx.reply.error(&format!("ERR Unknown node {id}"));
+            }
+        }
+        _ if ctx.shared.is_unmanaged() && cluster_own::run(ctx, &view, &word) => {}
         (
             b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
             | b"delslotsrange" | b"setslot" | b"replicate" | b"bumpepoch" | b"set-config-epoch"
             | b"flushslots" | b"saveconfig",
             _,
-        ) => {
+        ) if !ctx.shared.is_unmanaged() => {
             let word = String::from_utf8_lossy(&word).to_ascii_uppercase();
             ctx.reply.error(&format!(
                 "ERR CLUSTER {word} is not supported: the members' council decides on slots and roles"
@@ -95,7 +109,20 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
             | b"migrateslots"
             | b"getslotmigrations"
             | b"cancelslotmigrations"
-            | b"count-failure-reports",
+            | b"count-failure-reports"
+            | b"reset"
+            | b"meet"
+            | b"forget"
+            | b"addslots"
+            | b"addslotsrange"
+            | b"delslots"
+            | b"delslotsrange"
+            | b"setslot"
+            | b"replicate"
+            | b"bumpepoch"
+            | b"set-config-epoch"
+            | b"flushslots"
+            | b"saveconfig",
             _,
         ) => {
             ctx.wrong_sub_arity();
@@ -167,7 +194,8 @@ fn shard_of<'v>(view: &'v View, member: &Member) -> Option<&'v Shard> {
 }
 
 fn is_ip(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok()
+    // One that nobody has reached yet does not know its host.
+    host.is_empty() || host.parse::<IpAddr>().is_ok()
 }
 
 /// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots...>`
@@ -202,8 +230,25 @@ fn node_line(view: &View, member: &Member) -> String {
             }
         }
     }
+    if primary && member.id == view.my_id {
+        open_slots(&mut line, view, member);
+    }
     line.push('\n');
     line
+}
+
+/// ` [slot->-id]` for one that this member gives away key by key, ` [slot-<-id]` for one that it takes in.
+fn open_slots(line: &mut String, view: &View, me: &Member) {
+    let own = &view.topology.unmanaged;
+    let id = |shard: &ShardId| view.primary_of(*shard).map_or("-", |m| m.id.as_str());
+    for (slot, to) in &own.migrating {
+        if view.topology.shard_of_slot(*slot) == me.shard {
+            let _ = write!(line, " [{slot}->-{}]", id(to));
+        }
+    }
+    for (slot, import) in own.importing.iter().filter(|(_, i)| Some(i.into) == me.shard) {
+        let _ = write!(line, " [{slot}-<-{}]", id(&import.from));
+    }
 }
 
 /// The primary first, then the others.

@@ -128,7 +128,7 @@ pub(super) fn slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
 }
 
 /// The shard whose primary has this ID.
-fn primary_shard(view: &View, id: &MemberId) -> Option<ShardId> {
+pub(super) fn primary_shard(view: &View, id: &MemberId) -> Option<ShardId> {
     let leads = |(_, s): &(&ShardId, &Shard)| s.primary.as_ref() == Some(id);
     view.topology.shards.iter().find(leads).map(|(shard, _)| *shard)
 }

@@ -32,7 +32,7 @@ pub(crate) fn payload(entry: &Entry) -> Vec<u8> {
     rdb::dump_payload(value, VERSION)
 }
 
-fn restore(ctx: &mut Ctx<'_, '_>) {
+pub(super) fn restore(ctx: &mut Ctx<'_, '_>) {
     let (key, payload) = (ctx.args[1], ctx.args[3]);
     let (mut replace, mut absolute) = (false, false);
     let (mut idle, mut freq) = (None, None);

@@ -322,6 +322,17 @@ impl<'s> Executor<'s> {
         if let (Some((hash, slot)), Some(key)) = (hint, args.get(1)) {
             db.hint(key, hash, slot);
         }
+        if shared.cluster.is_unmanaged()
+            && !session.from_primary
+            && !session.importing
+            && let Err(error) = shared.route_locked(session, command, args, &mut db)
+        {
+            reply.error(&error);
+            if !db.expired.is_empty() {
+                self.journal(session, &mut db, args, 0, Effects::Verbatim);
+            }
+            return self.changed(&mut db);
+        }
         let mut ctx = Ctx {
             shared,
             session,
@@ -410,6 +421,18 @@ impl<'s> Executor<'s> {
         self.env.tracks_changes = shared.waiters.any();
         let preimages = shared.preimages();
         let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
+        if shared.cluster.is_unmanaged() && !session.from_primary {
+            for (command, args) in &queue.commands {
+                let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
+                if let Err(error) = shared.route_locked(session, command, &args, &mut db) {
+                    reply.error(&not_executed(&error));
+                    if !db.expired.is_empty() {
+                        self.journal(session, &mut db, &args, 0, Effects::Verbatim);
+                    }
+                    return self.changed(&mut db);
+                }
+            }
+        }
         let mut out = Journaled::new();
         let mut total = 0;
         reply.array(queue.commands.len());

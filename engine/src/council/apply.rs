@@ -102,6 +102,7 @@ impl Topology {
                 .find(|f| f.shard == *shard && f.epoch == *epoch && f.dropped_writes.is_none())
                 .map(|f| f.dropped_writes = Some(*writes))
                 .is_some(),
+            Change::Own(change) => self.apply_own(change)?,
         };
         self.epoch += u64::from(altered);
         Ok(())
@@ -109,7 +110,7 @@ impl Topology {
 
     /// A member under the name of another takes its place: a name stands for one disk, so that the
     /// other's data set cannot come back.
-    fn join(&mut self, member: &Member) -> Result<bool, String> {
+    pub(super) fn join(&mut self, member: &Member) -> Result<bool, String> {
         if !is_member_id(&member.id) {
             return Err(format!("not a member ID: {:?}", member.id));
         }
@@ -139,7 +140,7 @@ impl Topology {
         Ok(true)
     }
 
-    fn leave(&mut self, id: &MemberId) -> Result<bool, String> {
+    pub(super) fn leave(&mut self, id: &MemberId) -> Result<bool, String> {
         let leads = |s: &Shard| s.primary.as_ref() == Some(id) && !s.slots.is_empty();
         if let Some((shard, _)) = self.shards.iter().find(|(_, s)| leads(s)) {
             return Err(format!("the member is the primary of shard {shard}, which owns slots"));
@@ -155,7 +156,7 @@ impl Topology {
         Ok(self.forget(id))
     }
 
-    fn forget(&mut self, id: &MemberId) -> bool {
+    pub(super) fn forget(&mut self, id: &MemberId) -> bool {
         for shard in self.shards.values_mut() {
             shard.in_sync.remove(id);
             if shard.primary.as_ref() == Some(id) {

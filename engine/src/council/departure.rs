@@ -8,7 +8,7 @@
 
 use super::Council;
 use super::lead::Tenure;
-use crate::topology::{Change, Epoch, MemberId, Topology};
+use crate::topology::{Change, Epoch, MemberId, OwnChange, Topology};
 
 /// A wish is kept for this many failure timeouts: one less than who asked waits for an answer.
 const TIMEOUTS: u64 = 4;
@@ -16,6 +16,8 @@ const TIMEOUTS: u64 = 4;
 /// A member that is to leave, and who wished so.
 pub(super) struct Departure {
     until_ms: u64,
+    /// The `Leave`, or an unmanaged cluster's `Forget`.
+    change: Change,
     from: Option<MemberId>,
     token: u64,
     /// Where its `Leave` stands in the log, once it does.
@@ -45,6 +47,7 @@ impl Council {
         from: Option<MemberId>,
         token: u64,
         member: MemberId,
+        change: Change,
         expected: Option<Epoch>,
     ) {
         let Some(machine) = self.consensus.as_ref().map(|c| &c.machine) else { return };
@@ -54,8 +57,8 @@ impl Council {
             }
             _ => machine
                 .clone()
-                .apply(&Change::Leave { member: member.clone() })
-                .and_then(|()| self.may_depart(machine, &member)),
+                .apply(&change)
+                .and_then(|()| self.may_depart(machine, &member, &change)),
         };
         let is_asked = self.tenure.as_ref().is_none_or(|t| t.is_departing(&member));
         let refusal = match fits {
@@ -68,15 +71,33 @@ impl Council {
         }
         if let Some(tenure) = &mut self.tenure {
             let until_ms = self.now_ms + TIMEOUTS * self.settings.failure_timeout_ms;
-            tenure.departures.insert(member, Departure { until_ms, from, token, index: None });
+            let departure = Departure { until_ms, change, from, token, index: None };
+            tenure.departures.insert(member, departure);
         }
         self.lead();
     }
 
     /// While no primary serves a shard, any of its members may be what is left of its data.
-    fn may_depart(&self, topology: &Topology, member: &MemberId) -> Result<(), String> {
+    /// (Who is forgotten by a user's word with all that it alone had, is gone: not one that is there.)
+    pub(super) fn may_depart(
+        &self,
+        topology: &Topology,
+        member: &MemberId,
+        change: &Change,
+    ) -> Result<(), String> {
         let Some(id) = topology.members.get(member).and_then(|m| m.shard) else { return Ok(()) };
         let Some(shard) = topology.shards.get(&id) else { return Ok(()) };
+        if matches!(change, Change::Own(OwnChange::Forget { .. }))
+            && topology.members_of(id).len() == 1
+        {
+            let is_there =
+                *member == self.me || self.seen.is_live(member, self.now_ms, &self.settings);
+            return if is_there && !shard.slots.is_empty() {
+                Err(format!("the member is the primary of shard {id}, which owns slots"))
+            } else {
+                Ok(())
+            };
+        }
         let since_ms = self.tenure.as_ref().map_or(0, |t| t.since_ms);
         if shard.slots.is_empty() || self.suspicion(shard, since_ms).is_none() {
             return Ok(());
@@ -90,12 +111,13 @@ impl Council {
     pub(super) fn look_after_departures(&mut self, topology: &Topology) {
         let Some(tenure) = &self.tenure else { return };
         let waits = tenure.departures.iter().filter(|(_, d)| d.index.is_none());
-        let waits: Vec<MemberId> = waits.map(|(member, _)| member.clone()).collect();
-        for member in waits {
+        let waits: Vec<(MemberId, Change)> =
+            waits.map(|(member, d)| (member.clone(), d.change.clone())).collect();
+        for (member, change) in waits {
             let is_changing = self.consensus.as_ref().is_none_or(|c| c.is_changing_voters());
             let votes = topology.voters.contains(&member);
-            if !is_changing && !votes && self.may_depart(topology, &member).is_ok() {
-                let index = self.put(Change::Leave { member: member.clone() }, None);
+            if !is_changing && !votes && self.may_depart(topology, &member, &change).is_ok() {
+                let index = self.put(change, None);
                 let Some(tenure) = &mut self.tenure else { return };
                 let departure = tenure.departures.get_mut(&member);
                 if let (Some(departure), Some(index)) = (departure, index) {
@@ -111,7 +133,8 @@ impl Council {
         let over: Vec<_> = tenure.departures.extract_if(.., is_over).collect();
         for (member, departure) in over {
             let vote = || format!("{member} votes, and no other member can take its vote now");
-            let why = self.may_depart(topology, &member).err().unwrap_or_else(vote);
+            let why = self.may_depart(topology, &member, &departure.change);
+            let why = why.err().unwrap_or_else(vote);
             self.answer(departure.from, departure.token, Err(why));
         }
     }

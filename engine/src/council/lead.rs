@@ -8,8 +8,8 @@ use super::consensus::{Consensus, Proposal};
 use super::departure::Departure;
 use super::handover::Handover;
 use super::message::{Body, Renewal, Stamp};
-use super::{Council, detect::Suspicion};
-use crate::topology::{Change, Epoch, Member, MemberId, Shard, ShardId, Topology};
+use super::{Council, detect::Suspicion, refusal};
+use crate::topology::{Change, Epoch, Member, MemberId, OwnChange, Shard, ShardId, Topology};
 
 /// A round of confirmation that was lost is started again after this many beats.
 const ROUND_BEATS: u64 = 2;
@@ -340,23 +340,38 @@ impl Council {
     ) {
         let is_ready = self.consensus.as_ref().is_some_and(Consensus::is_caught_up);
         if self.tenure.is_none() || !is_ready {
-            self.answer(from, token, Err("this member does not lead the council".to_owned()));
+            self.answer(from, token, Err(refusal::NOT_LEADING.to_owned()));
+            return;
+        }
+        if let Change::Own(OwnChange::Replicate { member, .. }) = &change
+            && let Some(machine) = self.consensus.as_ref().map(|c| &c.machine)
+            && let Err(why) = self.may_depart(machine, member, &change)
+        {
+            self.answer(from, token, Err(why));
             return;
         }
         match change {
+            Change::Own(OwnChange::Forget { ref member }) => {
+                let member = member.clone();
+                self.start_departure(from, token, member, change, expected);
+            }
             Change::Join(_)
             | Change::Assign { .. }
             | Change::Move { .. }
             | Change::Moved { .. }
-            | Change::CancelMove { .. } => match self.put(change, expected) {
+            | Change::CancelMove { .. }
+            | Change::Own(_) => match self.put(change, expected) {
                 Some(index) => {
                     if let Some(tenure) = &mut self.tenure {
                         tenure.await_answer(index, from, token);
                     }
                 }
-                None => self.answer(from, token, Err("the log takes no entry now".to_owned())),
+                None => self.answer(from, token, Err(refusal::LOG_BUSY.to_owned())),
             },
-            Change::Leave { member } => self.start_departure(from, token, member, expected),
+            Change::Leave { ref member } => {
+                let member = member.clone();
+                self.start_departure(from, token, member, change, expected);
+            }
             Change::Promote { shard, to, expected, .. } => {
                 self.start_handover(from, token, shard, to, expected);
             }

@@ -43,6 +43,9 @@ impl Topology {
             if let Some(other) = self.moves.iter().find(moves) {
                 return Err(format!("move {} has some of {first}-{last} already", other.id));
             }
+            if let Some((slot, _)) = self.unmanaged.migrating.range(first..=last).next() {
+                return Err(format!("slot {slot} is migrating key by key"));
+            }
         }
         merge(&mut sorted);
         self.moves.push(Move { id: self.epoch + 1, slots: sorted, from, to });
@@ -76,7 +79,7 @@ impl Topology {
 }
 
 /// The slots of `ranges` that are in none of `taken`.
-fn without(ranges: &[SlotRange], taken: &[SlotRange]) -> Vec<SlotRange> {
+pub(super) fn without(ranges: &[SlotRange], taken: &[SlotRange]) -> Vec<SlotRange> {
     let mut left = ranges.to_vec();
     for cut in taken {
         left = left

@@ -6,7 +6,7 @@ use super::consensus::{Applied, Consensus, Drained};
 use super::lead::Tenure;
 use super::message::{Beat, Body, Heard, Message, Stamp};
 use super::record::{Record, Saved};
-use super::{Council, Event, KNOWN_WRITES_MAX, is_same_cluster};
+use super::{Council, Event, KNOWN_WRITES_MAX, is_same_cluster, refusal};
 use crate::topology::{Change, Epoch, MemberId, ShardId, Topology};
 
 impl Council {
@@ -194,8 +194,7 @@ impl Council {
         }
         if let Some(old) = self.tenure.take() {
             for (from, token) in old.into_unanswered() {
-                let why = "the council's leader changed; whether the wish came true is not known";
-                self.answer(from, token, Err(why.to_owned()));
+                self.answer(from, token, Err(refusal::LEADER_CHANGED.to_owned()));
             }
             self.events.push(Event::Leads(false));
         }
@@ -280,6 +279,8 @@ fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) ->
         Change::Moved { id, .. } | Change::CancelMove { id } => {
             moves.filter(|m| m.id == *id).flat_map(|m| [m.from, m.to]).collect()
         }
+        // A user looks at any member next; beyond the small clusters, their beats tell them.
+        Change::Own(_) => vec![],
         _ => return vec![],
     };
     if known.members.len() <= TOLD_AT_ONCE_MAX {

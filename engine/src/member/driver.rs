@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Answering, Handle, Local, Managed, Said, random_hex};
+use super::meet::Meets;
+use super::{Answering, Handle, Identity, Local, Managed, Options, Said, random_hex};
 use crate::bus::link::{Dialer, Link};
 use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
@@ -33,40 +34,50 @@ enum DiskSaid {
 
 /// The role that the data engine was last told.
 #[derive(Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Primary { epoch: Epoch },
     Replica { host: String, port: u16, epoch: Epoch },
     Idle,
 }
 
-struct Driver {
-    me: MemberId,
-    local: Arc<dyn Local>,
-    council: Council,
-    dialer: Dialer,
-    links: BTreeMap<MemberId, Link>,
-    disk: std::sync::mpsc::Sender<Batch>,
+pub(super) struct Driver {
+    pub(super) me: MemberId,
+    pub(super) identity: Identity,
+    pub(super) options: Options,
+    pub(super) local: Arc<dyn Local>,
+    pub(super) council: Council,
+    pub(super) dialer: Dialer,
+    pub(super) links: BTreeMap<MemberId, Link>,
+    pub(super) disk: std::sync::mpsc::Sender<Batch>,
     disk_error: Option<String>,
-    last_batch: u64,
-    part: Option<Part>,
+    pub(super) last_batch: u64,
+    pub(super) part: Option<Part>,
     /// Answers that wait for the disk, and for the council.
     until_durable: VecDeque<(u64, oneshot::Sender<Answer>)>,
     wishes: BTreeMap<u64, oneshot::Sender<Answer>>,
     /// Wishes of this member's own data engine.
-    local_wishes: BTreeMap<u64, Answering>,
+    pub(super) local_wishes: BTreeMap<u64, Answering>,
     /// Who waits until this member leads the council no longer.
     retiring: Option<Answering>,
-    is_over: bool,
+    /// What an unmanaged member has to do with others that it meets.
+    pub(super) meets: Option<Meets>,
+    /// The listener names this member to those who dial it.
+    pub(super) named: watch::Sender<MemberId>,
+    pub(super) is_over: bool,
 }
 
 pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()> {
     let Managed { identity, options, listener } = member;
     let settings = Settings::new(options.failure_timeout_ms);
-    let tick = Duration::from_millis(settings.tick_ms);
     let (file, records) = FileDisk::open(&options.dir)?;
     let seed = u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)?;
     let (me, boot) = (identity.id.clone(), identity.boot.clone());
-    let saved = Saved::from_records(records);
+    let mut saved = Saved::from_records(records);
+    let is_foreign = |known: &Topology| !known.members.contains_key(&me);
+    if options.unmanaged.is_some() && saved.known.as_ref().is_some_and(is_foreign) {
+        // A reset that was cut off after the new ID was written.
+        saved = Saved::default();
+    }
     let council = Council::new(me.clone(), boot, settings, seed, saved, clock::monotonic_ms())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
 
@@ -76,10 +87,15 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     let disk = start_disk(file, disk_says)?;
     // Dropped with this future, and with it the listener.
     let mut listening = JoinSet::new();
-    listening.spawn(serve(listener, me.clone(), options.tls_dir.clone(), inbox));
+    let (named, name) = watch::channel(me.clone());
+    listening.spawn(serve(listener, name, options.over.clone(), inbox));
+    let (met, mut met_said) = mpsc::unbounded_channel();
+    let meets = options.unmanaged.clone().map(|address| Meets::new(address, met, seed));
     let mut driver = Driver {
-        dialer: Dialer { me: me.clone(), tls_dir: options.tls_dir, refused },
+        dialer: Dialer { me: me.clone(), over: options.over.clone(), refused },
         me,
+        identity,
+        options,
         local,
         council,
         links: BTreeMap::new(),
@@ -91,25 +107,35 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         wishes: BTreeMap::new(),
         local_wishes: BTreeMap::new(),
         retiring: None,
+        meets,
+        named,
         is_over: false,
     };
     let (says, mut said) = mpsc::unbounded_channel();
     driver.local.attach(Handle(says));
-    let mut ticks = interval(tick);
+    let mut tick_ms = driver.council.settings().tick_ms;
+    let mut ticks = interval(Duration::from_millis(tick_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    driver.begin_alone()?;
     driver.settle();
     while !driver.is_over {
         tokio::select! {
             biased;
-            Some(said) = disk_said.recv() => driver.hear_disk(said),
+            Some(said) = disk_said.recv() => driver.hear_disk(said)?,
             Some(said) = said.recv() => driver.hear_local(said),
             _ = ticks.tick() => driver.tick(),
             Some(inbound) = inbound.recv() => driver.take_in(inbound),
+            Some(said) = met_said.recv() => driver.hear_meet(said),
             Some(member) = refusals.recv() => {
                 driver.council.refused(clock::monotonic_ms(), &member);
             }
         }
         driver.settle();
+        if driver.council.settings().tick_ms != tick_ms {
+            tick_ms = driver.council.settings().tick_ms;
+            ticks = interval(Duration::from_millis(tick_ms));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
     }
     listening.shutdown().await;
     Ok(())
@@ -145,8 +171,12 @@ fn start_disk(
 
 impl Driver {
     fn tick(&mut self) {
+        if self.is_switching() {
+            return;
+        }
         self.tell();
         self.council.tick(clock::monotonic_ms());
+        self.look_after_address();
     }
 
     fn report(&self) -> Report {
@@ -157,13 +187,21 @@ impl Driver {
 
     /// The time is read before the report is made, so that the report is no older than it says.
     fn tell(&mut self) {
+        if self.is_switching() {
+            return;
+        }
         let now_ms = clock::monotonic_ms();
         let report = self.report();
         self.council.report(now_ms, report);
     }
 
-    fn hear_disk(&mut self, said: DiskSaid) {
+    fn hear_disk(&mut self, said: DiskSaid) -> io::Result<()> {
         match said {
+            DiskSaid::Durable(batch) if self.is_switching() => self.switched(batch)?,
+            DiskSaid::Failed(error) if self.is_switching() => {
+                // Which of the two councils is on disk is not known: whoever starts next will read it.
+                return Err(io::Error::other(error));
+            }
             DiskSaid::Durable(batch) => {
                 self.council.persisted(clock::monotonic_ms(), batch);
                 while self.until_durable.front().is_some_and(|(number, _)| *number <= batch) {
@@ -183,6 +221,7 @@ impl Driver {
                 }
             }
         }
+        Ok(())
     }
 
     fn hear_local(&mut self, said: Said) {
@@ -197,7 +236,7 @@ impl Driver {
                 });
                 let Some((shard, expected)) = led else {
                     // Who asked may have gone.
-                    let _ = answer.send(Ok(()));
+                    let _ = answer.send(Ok(0));
                     return;
                 };
                 let change = Change::Promote {
@@ -211,25 +250,34 @@ impl Driver {
                 self.propose(change, answer);
             }
             Said::Propose(change, answer) => self.propose(*change, answer),
+            Said::Meet { host, bus_port } => self.meet(host, bus_port),
+            Said::Reset { hard, answer } => self.reset(hard, answer),
             Said::Retire(answer) => {
                 self.tell();
                 if self.council.retire(clock::monotonic_ms()) {
                     self.retiring = Some(answer);
                 } else {
                     // Who asked may have gone.
-                    let _ = answer.send(Ok(()));
+                    let _ = answer.send(Ok(0));
                 }
             }
         }
     }
 
     fn propose(&mut self, change: Change, answer: Answering) {
+        if self.is_joining() {
+            // Who asked may have gone.
+            let _ = answer.send(Err("this member is about to join a cluster; try again".into()));
+            return;
+        }
         let token = self.council.propose(clock::monotonic_ms(), change, None);
         self.local_wishes.insert(token, answer);
     }
 
     fn take_in(&mut self, inbound: Inbound) {
         match inbound {
+            Inbound::Message { .. } if self.is_switching() => {}
+            Inbound::Meet { meeting, answer } => self.met(*meeting, answer),
             Inbound::Message { from, message } => {
                 self.council.receive(clock::monotonic_ms(), &from, *message);
             }
@@ -309,7 +357,10 @@ impl Driver {
     }
 
     /// Does what the council wants, until it wants nothing more.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
+        if self.is_switching() {
+            return;
+        }
         loop {
             let output = self.council.drain();
             if output.batches.is_empty() && output.messages.is_empty() && output.events.is_empty() {
@@ -348,6 +399,7 @@ impl Driver {
                 self.links.retain(|id, _| topology.members.contains_key(id));
                 self.local.topology_changed(&topology);
                 self.follow_part();
+                self.answer_admitted();
             }
             Event::Lease { epoch, until_ms, .. } => {
                 self.follow_part();
@@ -359,7 +411,9 @@ impl Driver {
             }
             Event::Answered { token, outcome } => {
                 if let Some(answer) = self.local_wishes.remove(&token) {
-                    let _ = answer.send(outcome.map(|_| ()));
+                    let _ = answer.send(outcome);
+                } else if self.is_admission(token) {
+                    self.admitted(token, outcome);
                 } else if let Some(answer) = self.wishes.remove(&token) {
                     let reply = match outcome {
                         Ok(epoch) => Answer::Done { epoch },
@@ -371,7 +425,7 @@ impl Driver {
             Event::Leads(leads) => {
                 tracing::info!(leads, "leadership of the council");
                 if let Some(answer) = self.retiring.take_if(|_| !leads) {
-                    let _ = answer.send(Ok(()));
+                    let _ = answer.send(Ok(0));
                 }
             }
             Event::WantReport => self.tell(),

@@ -55,6 +55,15 @@ impl Identity {
         };
         Ok(Self { id, boot: random_hex(16)?, _lock: lock })
     }
+
+    /// Takes a new ID, on disk before this returns.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn renew(&mut self, dir: &Path) -> io::Result<()> {
+        self.id = make(dir)?;
+        Ok(())
+    }
 }
 
 fn parse(text: &str) -> io::Result<MemberId> {

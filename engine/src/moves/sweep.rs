@@ -19,7 +19,8 @@ pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
     let coming = SlotSet::of(&coming.flat_map(|m| m.slots.clone()).collect::<Vec<_>>());
     let mut foreign = (0..SLOTS).filter(|slot| {
         let owner = shared.cluster.owner_of(*slot);
-        !coming.contains(*slot) && owner.is_some_and(|owner| owner != shard)
+        let comes = coming.contains(*slot) || shared.cluster.imports(*slot);
+        !comes && owner.is_some_and(|owner| owner != shard)
     });
     foreign.all(|slot| clear_slot(shared, slot, epoch))
 }
@@ -28,7 +29,7 @@ pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
 /// acts as that primary no longer.
 pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
     for db in 0..shared.keyspace.databases() {
-        while shared.keyspace.lock_table(db, slot).is_some() {
+        while shared.keyspace.lock_table(db, slot).is_some() && !shared.cluster.imports(slot) {
             // Roles change only while no batch is under way.
             let _importing = shared.moves.importing();
             if shared.hold.is_on() || acting(shared).is_none_or(|(_, e)| e != epoch) {
@@ -43,6 +44,10 @@ pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
 fn clear_some(shared: &Shared, index: u16, slot: u16) {
     let env = load::env(shared);
     let mut locked = shared.keyspace.lock_slot(slot);
+    // What is imported key by key is there only while the slot is known to be: looked at under its lock.
+    if shared.cluster.imports(slot) {
+        return;
+    }
     let mut keys: Vec<Vec<u8>> = Vec::new();
     let mut cursor = 0;
     loop {

@@ -96,8 +96,7 @@ fn begin_journal(shared: &Shared, origin: &Origin) {
     shared.replication.loaded(origin.replid.as_deref(), origin.offset, origin.db);
     *lock(&shared.persist.lineage) = origin.lineage.clone();
     shared.journal.set_keep(shared.bytes("repl-backlog-size", 10 << 20));
-    let managed = shared.is_on("larder-managed", false);
-    shared.journal.set_active(managed || shared.is_on("appendonly", false));
+    shared.journal.set_active(shared.has_council() || shared.is_on("appendonly", false));
 }
 
 /// Begins to write the log: behind its good bytes, or anew with a base.

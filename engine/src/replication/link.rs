@@ -155,6 +155,25 @@ pub fn rest(shared: &Shared) {
     shared.state.is_replica.store(true, Ordering::Release);
 }
 
+/// Gives the data set up, and its history: what comes next is empty. Nobody is followed, and no client writes.
+pub fn begin_anew(shared: &Shared) {
+    let replication = &shared.replication;
+    let _applying = replication.applying();
+    shared.state.loading.store(true, Ordering::Release);
+    replication.cut_peers();
+    if let Some(running) = shared.persist.aof() {
+        running.suspend();
+    }
+    loading::empty(shared);
+    shared.journal.reset(0);
+    shared.journal.set_active(true);
+    replication.set_ids(Ids { replid: super::random_id(), former: None });
+    replication.stream_db.store(0, Ordering::Relaxed);
+    replication.was_primary.store(false, Ordering::Release);
+    persist::take_lineage(shared, None);
+    shared.state.loading.store(false, Ordering::Release);
+}
+
 /// Becomes a primary with a history of its own. The error says why the data set must not be served.
 pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
     let replication = &shared.replication;

@@ -1,0 +1,226 @@
+//! CLUSTER subcommands of a cluster without an operator that say who owns which slots.
+
+use std::collections::BTreeSet;
+
+use super::Ctx;
+use super::cluster_change::primary_shard;
+use super::cluster_own::{answer, decide, my_shard, node_arg, one, put, put_changes};
+use super::exec::printable;
+use super::walk::with_slot;
+use crate::clock;
+use crate::cluster::View;
+use crate::moves::SlotSet;
+use crate::topology::{Change, OwnChange, SLOTS, ShardId, SlotRange};
+
+const REPLICA: &str = "ERR You can change slots only on masters.";
+/// How long the loops may take to hold slots that are given up, milliseconds.
+const HOLD_MS: u64 = 500;
+
+fn slot_arg(ctx: &mut Ctx<'_, '_>, at: usize) -> Option<u16> {
+    let slot = crate::number::parse_i64(ctx.args[at]).and_then(|n| u16::try_from(n).ok());
+    let slot = slot.filter(|slot| *slot < SLOTS);
+    if slot.is_none() {
+        ctx.reply.error("ERR Invalid or out of range slot");
+    }
+    slot
+}
+
+/// `CLUSTER ADDSLOTS slot [slot ...]` and `DELSLOTS`.
+pub(super) fn slots(ctx: &mut Ctx<'_, '_>, view: &View, word: &[u8]) {
+    let mut slots = Vec::new();
+    for at in 2..ctx.args.len() {
+        let Some(slot) = slot_arg(ctx, at) else { return };
+        slots.push(slot);
+    }
+    change(ctx, view, slots, word.starts_with(b"add"));
+}
+
+/// `CLUSTER ADDSLOTSRANGE first last [first last ...]` and `DELSLOTSRANGE`.
+pub(super) fn ranges(ctx: &mut Ctx<'_, '_>, view: &View, word: &[u8]) {
+    if !ctx.args.len().is_multiple_of(2) {
+        return ctx.wrong_sub_arity();
+    }
+    let mut slots = Vec::new();
+    for at in (2..ctx.args.len()).step_by(2) {
+        let Some(first) = slot_arg(ctx, at) else { return };
+        let Some(last) = slot_arg(ctx, at + 1) else { return };
+        if first > last {
+            return ctx.reply.error(&format!(
+                "ERR start slot number {first} is greater than end slot number {last}"
+            ));
+        }
+        slots.extend(first..=last);
+    }
+    change(ctx, view, slots, word.starts_with(b"add"));
+}
+
+fn change(ctx: &mut Ctx<'_, '_>, view: &View, slots: Vec<u16>, adds: bool) {
+    let Some(shard) = my_shard(ctx, view, REPLICA) else { return };
+    let mut seen = BTreeSet::new();
+    for slot in &slots {
+        let owner = ctx.shared.cluster.owner_of(*slot);
+        // In a transaction it may have been given up by the command before.
+        let is_mine = ctx.in_exec && owner == Some(shard);
+        if adds && owner.is_some() && !is_mine {
+            return ctx.reply.error(&format!("ERR Slot {slot} is already busy"));
+        }
+        if !adds && owner.is_none() {
+            return ctx.reply.error(&format!("ERR Slot {slot} is already unassigned"));
+        }
+        if !adds && owner != Some(shard) {
+            return ctx.reply.error(&format!(
+                "ERR Slot {slot} belongs to another node, and only that one gives it up"
+            ));
+        }
+        if !seen.insert(*slot) {
+            return ctx.reply.error(&format!("ERR Slot {slot} specified multiple times"));
+        }
+    }
+    let slots = joined(&seen);
+    if adds {
+        put_changes(ctx, vec![Change::Assign { shard, slots }]);
+    } else {
+        release(ctx, shard, slots);
+    }
+}
+
+fn joined(slots: &BTreeSet<u16>) -> Vec<SlotRange> {
+    let mut ranges: Vec<SlotRange> = Vec::new();
+    for slot in slots {
+        match ranges.last_mut() {
+            Some(last) if last.last + 1 == *slot => last.last = *slot,
+            _ => ranges.push(one(*slot)),
+        }
+    }
+    ranges
+}
+
+/// `CLUSTER FLUSHSLOTS`
+pub(super) fn flush(ctx: &mut Ctx<'_, '_>, view: &View) {
+    if super::cluster_own::keys(ctx) > 0 {
+        return ctx.reply.error("ERR DB must be empty to perform CLUSTER FLUSHSLOTS.");
+    }
+    let Some(shard) = my_shard(ctx, view, REPLICA) else { return };
+    let slots = view.topology.shards.get(&shard).map(|s| s.slots.clone()).unwrap_or_default();
+    release(ctx, shard, slots);
+}
+
+/// The slots' clients wait meanwhile: once nobody owns them another shard may take them, before this member knows.
+fn release(ctx: &mut Ctx<'_, '_>, shard: ShardId, slots: Vec<SlotRange>) {
+    if ctx.in_exec {
+        return put(ctx, vec![OwnChange::Release { shard, slots }]);
+    }
+    ctx.answer_later("release", move |shared, client| {
+        // No move has this number: those of moves are epochs.
+        let id = u64::MAX - u64::from(slots.first().map_or(0, |r| r.first));
+        let number = shared.hold_slots(id, &SlotSet::of(&slots));
+        let until = clock::monotonic_ms() + HOLD_MS;
+        while !shared.are_slots_held_by_all(number) && clock::monotonic_ms() < until {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        let change = Change::Own(OwnChange::Release { shard, slots });
+        let driver = shared.managed.get().map(|engine| engine.driver());
+        let decided = match driver {
+            Some(Ok(driver)) => decide(shared, change.clone(), &driver.wish(change)),
+            _ => Err("the council's driver has not begun".to_owned()),
+        };
+        shared.release_slots(id);
+        answer(client, decided);
+    });
+}
+
+/// `CLUSTER SETSLOT slot IMPORTING id | MIGRATING id | NODE id | STABLE`
+pub(super) fn set_slot(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let Some(mine) = my_shard(ctx, view, "ERR You can use SETSLOT only with masters.") else {
+        return;
+    };
+    let Some(slot) = slot_arg(ctx, 2) else { return };
+    let action = ctx.args[3].to_ascii_lowercase();
+    match (action.as_slice(), ctx.args.len()) {
+        (b"stable", 4) => stable(ctx, view, slot, mine),
+        (b"migrating", 5) => migrating(ctx, view, slot, mine),
+        (b"importing", 5) => importing(ctx, view, slot, mine),
+        (b"node", 5) => node(ctx, view, slot, mine),
+        _ => ctx
+            .reply
+            .error("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP"),
+    }
+}
+
+/// The shard whose primary is named; the error is already replied when there is none.
+fn shard_arg(ctx: &mut Ctx<'_, '_>, view: &View, unknown: &str) -> Option<ShardId> {
+    let id = node_arg(ctx, 4);
+    if !view.topology.members.contains_key(&id) {
+        let id = printable(ctx.args[4]);
+        ctx.reply.error(&format!("ERR {unknown} {id}"));
+        return None;
+    }
+    let shard = primary_shard(view, &id);
+    if shard.is_none() {
+        ctx.reply.error("ERR Target node is not a master");
+    }
+    shard
+}
+
+fn migrating(ctx: &mut Ctx<'_, '_>, view: &View, slot: u16, mine: ShardId) {
+    if !ctx.shared.cluster.owns(slot) {
+        return ctx.reply.error(&format!("ERR I'm not the owner of hash slot {slot}"));
+    }
+    let Some(to) = shard_arg(ctx, view, "I don't know about node") else { return };
+    if to == mine {
+        return ctx.reply.error("ERR Target node is not another master");
+    }
+    put(ctx, vec![OwnChange::Migrating { slot, from: mine, to: Some(to) }]);
+}
+
+fn importing(ctx: &mut Ctx<'_, '_>, view: &View, slot: u16, mine: ShardId) {
+    if ctx.shared.cluster.owns(slot) {
+        return ctx.reply.error(&format!("ERR I'm already the owner of hash slot {slot}"));
+    }
+    let Some(from) = shard_arg(ctx, view, "I don't know about node") else { return };
+    if from == mine {
+        return ctx.reply.error("ERR Target node is not another master");
+    }
+    put(ctx, vec![OwnChange::Importing { slot, into: mine, from: Some(from) }]);
+}
+
+fn keys_in(ctx: &mut Ctx<'_, '_>, slot: u16) -> usize {
+    with_slot(ctx.shared, ctx.db, 0, slot, |table| table.len()).unwrap_or(0)
+}
+
+fn stable(ctx: &mut Ctx<'_, '_>, view: &View, slot: u16, mine: ShardId) {
+    let own = &view.topology.unmanaged;
+    let imports = own.importing.get(&slot).is_some_and(|i| i.into == mine);
+    let owner = ctx.shared.cluster.owner_of(slot);
+    if imports && owner.is_some_and(|owner| owner != mine) && keys_in(ctx, slot) > 0 {
+        // Keys in a slot of another shard's are swept, and these may be nowhere else.
+        return ctx.reply.error(&format!(
+            "ERR Slot {slot} holds keys that were imported: move them to its owner first"
+        ));
+    }
+    let mut changes = Vec::new();
+    if imports {
+        changes.push(OwnChange::Importing { slot, into: mine, from: None });
+    }
+    if owner == Some(mine) && own.migrating.contains_key(&slot) {
+        changes.push(OwnChange::Migrating { slot, from: mine, to: None });
+    }
+    if changes.is_empty() { ctx.reply.ok() } else { put(ctx, changes) }
+}
+
+fn node(ctx: &mut Ctx<'_, '_>, view: &View, slot: u16, mine: ShardId) {
+    let Some(to) = shard_arg(ctx, view, "Unknown node") else { return };
+    if ctx.shared.cluster.owns(slot) && to != mine && keys_in(ctx, slot) > 0 {
+        return ctx.reply.error(&format!(
+            "ERR Can't assign hashslot {slot} to a different node while I still hold keys for \
+             this hash slot."
+        ));
+    }
+    let own = &view.topology.unmanaged;
+    let is_open = own.migrating.contains_key(&slot) || own.importing.contains_key(&slot);
+    if ctx.shared.cluster.owner_of(slot) == Some(to) && !is_open {
+        // Every node is told in turn, and the council knows since the first.
+        return ctx.reply.ok();
+    }
+    put(ctx, vec![OwnChange::Take { slot, shard: to }]);
+}

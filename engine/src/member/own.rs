@@ -1,0 +1,174 @@
+//! An unmanaged member's own council: begun alone, given up for another one, begun anew.
+//!
+//! While one council is exchanged for another (`Switch`) neither speaks: the old one is told nothing and asked
+//! nothing, and the new one is made when the disk has answered for all that the old one wrote.
+
+use std::io;
+
+use super::driver::Driver;
+use super::{Answering, random_hex};
+use crate::clock;
+use crate::council::Council;
+use crate::council::record::{Batch, Record, Saved};
+use crate::council::settings::Settings;
+use crate::topology::{Change, Member, Topology};
+
+/// How often a changed address is put to the council, milliseconds.
+const ADDRESS_MS: u64 = 2_000;
+
+/// The council that takes the place of the present one, once a batch is on disk.
+pub(super) struct Switch {
+    batch: u64,
+    to: To,
+}
+
+enum To {
+    /// Another one, that has admitted this member.
+    Join(Box<Topology>),
+    /// One of its own.
+    Alone { hard: bool, answer: Answering },
+}
+
+impl Driver {
+    pub(super) fn is_switching(&self) -> bool {
+        self.meets.as_ref().is_some_and(|m| m.switch.is_some())
+    }
+
+    /// It may be admitted elsewhere any moment: nothing changes here until that is known.
+    pub(super) fn is_joining(&self) -> bool {
+        self.meets.as_ref().is_some_and(|m| m.joining.is_some() || m.switch.is_some())
+    }
+
+    /// This member, as it has not met anybody.
+    fn alone(&self) -> Option<Member> {
+        let address = &self.meets.as_ref()?.address;
+        Some(Member {
+            id: self.me.clone(),
+            // A name stands for one disk, and here nobody gives names.
+            name: self.me.clone(),
+            host: address.host.clone(),
+            port: address.port,
+            bus_port: address.bus_port,
+            shard: Some(0),
+            node: address.node.clone(),
+            zone: address.zone.clone(),
+        })
+    }
+
+    /// A member without a cluster is one by itself.
+    pub(super) fn begin_alone(&mut self) -> io::Result<()> {
+        let Some(me) = self.alone().filter(|_| self.council.topology().is_none()) else {
+            return Ok(());
+        };
+        let cluster = random_hex(40)?;
+        self.council.form(clock::monotonic_ms(), cluster, 1, &me, &[]).map_err(io::Error::other)
+    }
+
+    /// The settings may give this member another address than the one that the others know.
+    pub(super) fn look_after_address(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        let Some(wanted) = self.alone() else { return };
+        let Some(known) = self.council.topology().and_then(|t| t.members.get(&self.me)) else {
+            return;
+        };
+        let host = if wanted.host.is_empty() { known.host.clone() } else { wanted.host.clone() };
+        let wanted = Member { host, shard: known.shard, name: known.name.clone(), ..wanted };
+        if wanted == *known || self.council.leader().is_none() {
+            return;
+        }
+        let Some(meets) = &mut self.meets else { return };
+        if meets.joining.is_none() && now_ms >= meets.addressed_ms + ADDRESS_MS {
+            meets.addressed_ms = now_ms;
+            self.council.propose(now_ms, Change::Join(wanted), None);
+        }
+    }
+
+    /// The other council has admitted this member: its own one is given up.
+    pub(super) fn join(&mut self, number: u64, topology: Topology) {
+        self.settle();
+        let is_alone = self.council.topology().is_some_and(|t| t.members.len() == 1);
+        let Some(meets) = self.meets.as_mut().filter(|m| m.joining == Some(number)) else { return };
+        if !is_alone || !topology.members.contains_key(&self.me) {
+            tracing::warn!(cluster = topology.cluster, "not joined: this member is not alone");
+            meets.joining = None;
+            return;
+        }
+        // On disk as all there is: the file of the old council is gone with it.
+        let records = vec![Record::Known(Box::new(topology.clone()))];
+        self.switch(To::Join(Box::new(topology)), records, true);
+    }
+
+    /// CLUSTER RESET: alone again, with nothing of what the cluster had.
+    pub(super) fn reset(&mut self, hard: bool, answer: Answering) {
+        if self.meets.is_none() || self.is_joining() {
+            // Who asked may have gone.
+            let _ = answer.send(Err("this member is about to join a cluster; try again".into()));
+            return;
+        }
+        self.settle();
+        // Its last records; the new council's come when these are on disk.
+        self.switch(To::Alone { hard, answer }, vec![], false);
+    }
+
+    fn switch(&mut self, to: To, records: Vec<Record>, rewrite: bool) {
+        // No lease of one council is ever counted in another, whatever their epochs are.
+        self.local.lease(0, 0);
+        self.local.become_idle();
+        self.part = None;
+        let batch = self.last_batch + 1;
+        let all = Batch { number: batch, rewrite, sync: true, records };
+        if self.disk.send(all).is_err() {
+            tracing::error!("the council's disk cannot be written");
+            self.is_over = true;
+        }
+        if let Some(meets) = &mut self.meets {
+            meets.switch = Some(Switch { batch, to });
+        }
+    }
+
+    /// The disk has answered for that batch.
+    pub(super) fn switched(&mut self, batch: u64) -> io::Result<()> {
+        let Some(meets) = &mut self.meets else { return Ok(()) };
+        let Some(switch) = meets.switch.take_if(|s| s.batch <= batch) else { return Ok(()) };
+        meets.joining = None;
+        self.local_wishes.clear();
+        self.links.clear();
+        self.last_batch = 0;
+        match switch.to {
+            To::Join(topology) => {
+                tracing::info!(cluster = topology.cluster, "joined the cluster of another member");
+                let saved = Saved::from_records([Record::Known(topology)]);
+                self.council = self.new_council(saved)?;
+                self.settle();
+            }
+            To::Alone { hard, answer } => {
+                let was_alone = self.council.topology().is_some_and(|t| t.members.len() == 1);
+                // Under an ID that may have voted, or that others may still count on, nothing new begins.
+                if hard || !was_alone {
+                    self.identity.renew(&self.options.dir)?;
+                    self.me = self.identity.id.clone();
+                    self.dialer.me = self.me.clone();
+                    self.named.send_replace(self.me.clone());
+                    self.local.renamed(&self.me);
+                }
+                self.local.begin_anew();
+                self.council = self.new_council(Saved::default())?;
+                self.begin_alone()?;
+                self.settle();
+                let epoch = self.council.topology().map_or(0, |t| t.epoch);
+                tracing::info!(id = self.me, "reset: this member is alone");
+                // Who asked may have gone.
+                let _ = answer.send(Ok(epoch));
+            }
+        }
+        Ok(())
+    }
+
+    fn new_council(&self, saved: Saved) -> io::Result<Council> {
+        let settings = Settings::new(self.options.failure_timeout_ms);
+        let seed = u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)?;
+        let (me, boot) = (self.me.clone(), self.identity.boot.clone());
+        Council::new(me, boot, settings, seed, saved, clock::monotonic_ms())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}
