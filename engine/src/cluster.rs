@@ -141,6 +141,11 @@ impl ClusterState {
     }
 }
 
+/// The request may use a slot that is imported here: it says so, or it is one of those that move keys.
+fn asks(session: &Session, command: &Command) -> bool {
+    session.asking || matches!(command.name, "restore-asking" | "migrate")
+}
+
 impl Shared {
     /// Takes a new topology in. What it says of this member's own role is for replication to act on.
     pub fn set_topology(&self, topology: &Topology, my_id: &str) {
@@ -197,8 +202,7 @@ impl Shared {
                 slot
             }
         };
-        let asks = session.asking || command.name == "restore-asking";
-        self.route_slot(session, command.is(flag::WRITE), slot, asks)
+        self.route_slot(session, command.is(flag::WRITE), slot, asks(session, command))
     }
 
     /// Refuses a slot that this member may not serve to this client.
@@ -243,7 +247,7 @@ impl Shared {
         let keys = command.key_positions(args);
         let Some(first) = keys.first() else { return Ok(()) };
         let slot = slot_of(args[*first]);
-        let asks = session.asking || command.name == "restore-asking";
+        let asks = asks(session, command);
         self.route_slot(session, command.is(flag::WRITE), slot, asks)?;
         if command.name == "migrate" || !cluster.any_open.load(Ordering::Acquire) {
             return Ok(());

@@ -240,7 +240,29 @@ impl Council {
         if me.id != self.me {
             return Err(format!("this is member {}", self.me));
         }
-        let topology = Topology::form(cluster, incarnation, me, shards)?;
+        self.begin(Topology::form(cluster, incarnation, me, shards)?)
+    }
+
+    /// The same for a member without an operator: it is primary of its one shard from the start.
+    ///
+    /// # Errors
+    /// When it belongs to a cluster already.
+    pub fn form_alone(&mut self, now_ms: u64, cluster: String, me: &Member) -> Result<(), String> {
+        self.now_ms = now_ms;
+        if let Some(known) = &self.known {
+            return Err(format!("the member belongs to cluster {} already", known.cluster));
+        }
+        let mut topology = Topology::form(cluster, 1, me, &[])?;
+        for shard in topology.shards.values_mut() {
+            shard.primary = Some(self.me.clone());
+            shard.epoch = topology.epoch;
+            shard.boot.clone_from(&self.boot);
+            shard.in_sync.insert(self.me.clone(), self.boot.clone());
+        }
+        self.begin(topology)
+    }
+
+    fn begin(&mut self, topology: Topology) -> Result<(), String> {
         let mut conf = raft::eraftpb::ConfState::default();
         conf.set_voters(apply::raft_id(&self.me).into_iter().collect());
         let snapshot = SavedSnapshot { index: 1, term: 1, conf, topology: topology.clone() };

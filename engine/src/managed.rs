@@ -36,6 +36,8 @@ const HOLD_BARRIER_MS: u64 = 1_000;
 /// that is, milliseconds.
 const LEAVE_MS: u64 = 5_000;
 const LINGER_MS: u64 = 1_000;
+/// How often a role that is given before the server has started looks whether it has, milliseconds.
+const START_MS: u64 = 2;
 /// How long a leader of the council that is to end waits for another one, milliseconds.
 const RETIRE_MS: u64 = 500;
 
@@ -478,6 +480,11 @@ impl Roles {
 
     fn lead(&self, epoch: Epoch) {
         let shared = &self.shared;
+        // One that is alone is primary from its first moment, maybe before its log is open.
+        let state = &shared.state;
+        while !state.started.load(Ordering::Acquire) && !state.shutdown.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(START_MS));
+        }
         if let Err(error) = replication::promote(shared) {
             // The council will see that we have no lineage to show, and choose another.
             tracing::error!(error, epoch, "cannot act as primary");

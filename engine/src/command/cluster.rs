@@ -171,7 +171,7 @@ fn info(ctx: &mut Ctx<'_, '_>, view: &View) {
         .and_then(|m| m.shard)
         .and_then(|s| t.shards.get(&s))
         .map_or(0, |shard| shard.epoch);
-    let text = format!(
+    let mut text = format!(
         "cluster_enabled:1\r\ncluster_state:{}\r\ncluster_slots_assigned:{assigned}\r\n\
          cluster_slots_ok:{assigned}\r\ncluster_slots_pfail:0\r\ncluster_slots_fail:0\r\n\
          cluster_known_nodes:{}\r\ncluster_size:{}\r\ncluster_current_epoch:{}\r\n\
@@ -182,6 +182,13 @@ fn info(ctx: &mut Ctx<'_, '_>, view: &View) {
         served.count(),
         t.epoch,
     );
+    if ctx.shared.is_unmanaged() {
+        // Until there are three no member can be lost; and who is not in sync does not take over.
+        let in_sync: usize = t.shards.values().map(|s| s.in_sync.len()).sum();
+        let voters = t.voters.len();
+        let _ =
+            write!(text, "larder_council_voters:{voters}\r\nlarder_members_in_sync:{in_sync}\r\n");
+    }
     ctx.reply.verbatim(&text);
 }
 

@@ -67,21 +67,16 @@ fn change(ctx: &mut Ctx<'_, '_>, view: &View, slots: Vec<u16>, adds: bool) {
         if !adds && owner.is_none() {
             return ctx.reply.error(&format!("ERR Slot {slot} is already unassigned"));
         }
-        if !adds && owner != Some(shard) {
-            return ctx.reply.error(&format!(
-                "ERR Slot {slot} belongs to another node, and only that one gives it up"
-            ));
-        }
         if !seen.insert(*slot) {
             return ctx.reply.error(&format!("ERR Slot {slot} specified multiple times"));
         }
     }
-    let slots = joined(&seen);
     if adds {
-        put_changes(ctx, vec![Change::Assign { shard, slots }]);
-    } else {
-        release(ctx, shard, slots);
+        return put_changes(ctx, vec![Change::Assign { shard, slots: joined(&seen) }]);
     }
+    // Redis forgets, for a moment, who else owns a slot. Here there is nothing to forget: each gives up its own.
+    seen.retain(|slot| ctx.shared.cluster.owner_of(*slot) == Some(shard));
+    if seen.is_empty() { ctx.reply.ok() } else { release(ctx, shard, joined(&seen)) }
 }
 
 fn joined(slots: &BTreeSet<u16>) -> Vec<SlotRange> {

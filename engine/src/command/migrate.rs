@@ -234,7 +234,10 @@ fn may_write(shared: &Shared, keys: &[Sent]) -> Result<(), String> {
     if clock::monotonic_ms() >= state.lease_until_ms.load(Ordering::Acquire) {
         return Err("CLUSTERDOWN The primary's lease has ended".into());
     }
-    let owns = |sent: &Sent| shared.cluster.owns(slot_of(&sent.key));
+    let owns = |sent: &Sent| {
+        let slot = slot_of(&sent.key);
+        shared.cluster.owns(slot) || shared.cluster.imports(slot)
+    };
     if shared.hold.is_on() || shared.cluster.is_enabled() && !keys.iter().all(owns) {
         return Err("CLUSTERDOWN The shard's primary or the slot's owner is changing".into());
     }

@@ -166,8 +166,13 @@ impl Topology {
                 source.slots = without(&source.slots, &[range]);
             }
         }
-        let was_open = self.unmanaged.migrating.remove(&slot).is_some()
-            | self.unmanaged.importing.remove(&slot).is_some();
+        // What a third one has imported stays there until it says so itself: it may be nowhere else.
+        let imports = self.unmanaged.importing.get(&slot).is_some_and(|i| i.into == to);
+        if imports {
+            self.unmanaged.importing.remove(&slot);
+        }
+        let was_open =
+            imports | (owner != Some(to) && self.unmanaged.migrating.remove(&slot).is_some());
         if let Some(target) = self.shards.get_mut(&to).filter(|_| owner != Some(to)) {
             target.slots.push(range);
             merge(&mut target.slots);

@@ -61,7 +61,7 @@ impl Driver {
             return Ok(());
         };
         let cluster = random_hex(40)?;
-        self.council.form(clock::monotonic_ms(), cluster, 1, &me, &[]).map_err(io::Error::other)
+        self.council.form_alone(clock::monotonic_ms(), cluster, &me).map_err(io::Error::other)
     }
 
     /// The settings may give this member another address than the one that the others know.

@@ -94,6 +94,15 @@ fn a_slot_is_handed_on_only_where_its_owner_gives_it_away() {
 }
 
 #[test]
+fn what_was_imported_is_kept_when_the_owner_is_confirmed() {
+    // As redis-cli --cluster fix does, before it moves the keys back.
+    let mut topology = met();
+    own(&mut topology, OwnChange::Importing { slot: 7, into: 2, from: Some(0) }).unwrap();
+    own(&mut topology, OwnChange::Take { slot: 7, shard: 0 }).unwrap();
+    assert_eq!(topology.unmanaged.importing[&7], Import { into: 2, from: 0 });
+}
+
+#[test]
 fn released_slots_and_those_of_a_forgotten_member_belong_to_nobody() {
     let mut topology = met();
     own(&mut topology, OwnChange::Migrating { slot: 7, from: 0, to: Some(2) }).unwrap();
