@@ -433,3 +433,66 @@ fn a_member_is_forgotten_by_all_with_one_word() {
     let own = replica.call(&["CLUSTER", "FORGET", &nodes.client(0).call(&["CLUSTER", "MYID"])]);
     assert_eq!(own, "-ERR Can't forget my master!");
 }
+
+#[test]
+fn keys_that_change_while_they_are_moved_are_not_lost() {
+    let nodes = Nodes::start(2);
+    let meet = [
+        "CLUSTER",
+        "MEET",
+        "127.0.0.1",
+        &nodes.port(0).to_string(),
+        &nodes.bus_port(0).to_string(),
+    ];
+    nodes.client(0).ok(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    nodes.client(1).ok(&meet);
+    nodes.until_agreed(2);
+    let (mut source, mut target) = (nodes.client(0), nodes.client(1));
+    let (from, to) = (source.call(&["CLUSTER", "MYID"]), target.call(&["CLUSTER", "MYID"]));
+    let slot = source.call(&["CLUSTER", "KEYSLOT", "{k}"]);
+    source.until(&["SET", "{k}0", "0"], "OK");
+    for n in 0..100 {
+        source.ok(&["SET", &format!("{{k}}{n}"), "0"]);
+    }
+    target.ok(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]);
+    source.ok(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]);
+    // Counts each key up at whoever answers for it, until told to stop: nothing that was answered may be missing.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let count = |first: usize| {
+        let mut clients = [nodes.client(0), nodes.client(1)];
+        let mut counted = [0i64; 100];
+        while !stop.load(std::sync::atomic::Ordering::Acquire) {
+            for n in (first..100).step_by(2) {
+                let incr = ["INCR", &format!("{{k}}{n}")];
+                let mut reply = clients[0].call(&incr);
+                if reply.starts_with("-ASK") {
+                    clients[1].ok(&["ASKING"]);
+                    reply = clients[1].call(&incr);
+                } else if reply.starts_with("-MOVED") {
+                    reply = clients[1].call(&incr);
+                }
+                counted[n] += i64::from(!reply.starts_with('-'));
+            }
+        }
+        counted
+    };
+    let counted = std::thread::scope(|scope| {
+        let count = &count;
+        let counting = [0, 1].map(|first| scope.spawn(move || count(first)));
+        let port = nodes.port(1).to_string();
+        let keys: Vec<String> = (0..100).map(|n| format!("{{k}}{n}")).collect();
+        for some in keys.chunks(5) {
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(some.iter().map(String::as_str));
+            source.until(&migrate, "OK");
+        }
+        target.ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
+        source.ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        counting.map(|c| c.join().unwrap())
+    });
+    for n in 0..100 {
+        let value: i64 = target.call(&["GET", &format!("{{k}}{n}")]).parse().unwrap();
+        assert_eq!(value, counted[n % 2][n], "key {n}");
+    }
+}
