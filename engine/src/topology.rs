@@ -107,7 +107,7 @@ pub struct Topology {
     pub moves: Vec<Move>,
     /// What only clusters without an operator have.
     #[serde(default, skip_serializing_if = "Unmanaged::is_empty")]
-    pub unmanaged: Unmanaged,
+    pub unmanaged: Box<Unmanaged>,
 }
 
 /// The part of a topology that the members' own users write, by CLUSTER: nothing where an operator does.
