@@ -8,6 +8,7 @@ mod expiry_args;
 mod lookup;
 mod walk;
 
+pub mod bitfield;
 pub mod bits;
 pub mod client;
 pub mod cluster;
@@ -19,7 +20,9 @@ pub mod config;
 pub mod connection;
 mod deferred;
 pub mod dump;
+pub mod geo;
 pub mod hashes;
+pub mod hll;
 pub mod info;
 pub mod inspect;
 pub mod keys;
@@ -91,6 +94,8 @@ pub enum Group {
     Set,
     SortedSet,
     Stream,
+    HyperLogLog,
+    Geo,
     PubSub,
     Transactions,
     Connection,
@@ -224,12 +229,15 @@ const FAMILIES: &[&[Command]] = &[
     sort::COMMANDS,
     strings::COMMANDS,
     bits::COMMANDS,
+    bitfield::COMMANDS,
     lcs::COMMANDS,
     hashes::COMMANDS,
     lists::COMMANDS,
     sets::COMMANDS,
     zsets::COMMANDS,
     streams::COMMANDS,
+    hll::COMMANDS,
+    geo::COMMANDS,
     transactions::COMMANDS,
     pubsub::COMMANDS,
     cluster::COMMANDS,

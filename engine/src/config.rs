@@ -32,6 +32,8 @@ pub struct Hot {
     pub lfu_log_factor: u32,
     pub lfu_decay_minutes: u32,
     pub proto_max_bulk_len: usize,
+    /// Bytes up to which a HyperLogLog stays sparse.
+    pub hll_sparse_max_bytes: usize,
     pub client_query_buffer_limit: usize,
     pub maxclients: usize,
     pub timeout_s: u64,
@@ -396,6 +398,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         lfu_log_factor: int("lfu-log-factor")?.max(0) as u32,
         lfu_decay_minutes: int("lfu-decay-time")?.max(0) as u32,
         proto_max_bulk_len: size("proto-max-bulk-len")?,
+        hll_sparse_max_bytes: size("hll-sparse-max-bytes")?,
         client_query_buffer_limit: size("client-query-buffer-limit")?,
         maxclients: size("maxclients")?.max(1),
         timeout_s: int("timeout")?.max(0) as u64,

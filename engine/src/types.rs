@@ -26,10 +26,13 @@
 //! | [`Stream`] | `log len range get lag group groups` | `append delete trim add_group remove_group change_group` |
 //!
 //! A type that becomes empty is the caller's to delete, but for streams. Modules in reading order: `item`, `listpack`,
-//! `intset`, `list`, `dict` (the table), `hash`, `set`, `zset`, `stream`.
+//! `intset`, `list`, `dict` (the table), `hash`, `set`, `zset`, `stream`. What is held in other types
+//! stands beside them: `hll` (in strings) and `geo` (in sorted sets).
 mod collection;
 mod dict;
+pub mod geo;
 pub mod hash;
+pub mod hll;
 pub mod intset;
 mod item;
 pub mod list;

@@ -153,6 +153,16 @@ fn zadd(ctx: &mut Ctx<'_, '_>) {
     add(ctx, &options, &scored);
 }
 
+/// Adds members as ZADD with NX, XX and CH does.
+pub(super) fn add_scored(
+    ctx: &mut Ctx<'_, '_>,
+    (only_new, only_there, count_changed): (bool, bool, bool),
+    scored: &[(&[u8], f64)],
+) {
+    let options = AddOptions { only_new, only_there, count_changed, ..AddOptions::default() };
+    add(ctx, &options, scored);
+}
+
 fn add(ctx: &mut Ctx<'_, '_>, options: &AddOptions, scored: &[(&[u8], f64)]) {
     let key = ctx.args[1];
     if options.only_there {

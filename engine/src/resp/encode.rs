@@ -190,6 +190,17 @@ impl Reply {
         }
     }
 
+    /// A double whose text is made by the caller.
+    pub fn double_text(&mut self, text: &str) {
+        if self.resp3 {
+            self.out.push(b',');
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            self.bulk(text.as_bytes());
+        }
+    }
+
     /// A text for people: verbatim in RESP3.
     pub fn verbatim(&mut self, text: &str) {
         if self.resp3 {

@@ -109,6 +109,9 @@ scripts! {
     server_commands_reply_as_redis: "server";
     streams_reply_as_redis: "streams";
     groups_of_consumers_reply_as_redis: "groups";
+    hyperloglogs_reply_as_redis: "hll";
+    places_reply_as_redis: "geo";
+    bit_fields_reply_as_redis: "bitfield";
     encodings_are_named_as_by_redis: "encodings";
 }
 
@@ -150,6 +153,16 @@ fn random_sorted_sets_reply_as_redis() {
 #[test]
 fn random_streams_reply_as_redis() {
     random::run("streams", random::streams);
+}
+
+#[test]
+fn random_hyperloglogs_reply_as_redis() {
+    random::run("hyperloglogs", random::hyperloglogs);
+}
+
+#[test]
+fn random_places_reply_as_redis() {
+    random::run("places", random::places);
 }
 
 #[test]

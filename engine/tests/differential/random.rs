@@ -75,6 +75,15 @@ impl Dice {
         self.below(24) as i64 - 8
     }
 
+    /// Many different numbers, some of them long.
+    fn numbers(&mut self) -> String {
+        let count = self.below(60);
+        (0..=count)
+            .map(|_| format!("{}", self.below(30_000) * 77_777))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
     /// IDs of streams, mostly rising with time, so that most of them can be added.
     fn id(&mut self) -> String {
         self.1 += 1;
@@ -98,7 +107,8 @@ impl Dice {
 }
 
 /// Replaces the capital placeholders of a template: K key, M member, MS members, I index, S score, C count,
-/// T stream ID, F field, G group, P consumer.
+/// T stream ID, F field, G group, P consumer,
+/// NS numbers, X and Y degrees, D distance.
 fn fill(dice: &mut Dice, template: &str) -> String {
     let words: Vec<String> = template
         .split(' ')
@@ -110,6 +120,10 @@ fn fill(dice: &mut Dice, template: &str) -> String {
             "C" => dice.below(8).to_string(),
             "S" => dice.score(),
             "T" => dice.id(),
+            "NS" => dice.numbers(),
+            "X" => format!("{}.{}", dice.below(360) as i64 - 180, dice.below(1000)),
+            "Y" => format!("{}.{}", dice.below(170) as i64 - 85, dice.below(1000)),
+            "D" => (dice.below(100) * dice.below(100)).to_string(),
             "(T" => format!("({}", dice.id()),
             "F" => dice.pick(&["a", "b", "long-field", "7"]).to_owned(),
             "G" => dice.pick(&["g1", "g2"]).to_owned(),
@@ -167,6 +181,8 @@ const STRINGS: &[&str] = &[
     "SETNX K M",
     "LCS K K",
     "LCS K K LEN",
+    "BITFIELD K GET u5 C GET i9 #C SET u3 C C INCRBY i5 #C I",
+    "BITFIELD K OVERFLOW SAT INCRBY i6 C I INCRBY u6 #C I",
 ];
 
 const HASHES: &[&str] = &[
@@ -336,6 +352,43 @@ const STREAMS: &[&str] = &[
     "XINFO GROUPS none",
 ];
 
+const HYPERLOGLOGS: &[&str] = &[
+    "PFADD K NS",
+    "PFADD K NS",
+    "PFADD K NS",
+    "PFADD K",
+    "PFCOUNT K",
+    "PFCOUNT K K K",
+    "PFMERGE K K",
+    "PFMERGE K K K",
+    "GET K",
+    "PFDEBUG ENCODING K",
+    "PFDEBUG DECODE K",
+];
+
+const PLACES: &[&str] = &[
+    "GEOADD K X Y M",
+    "GEOADD K X Y M X Y M X Y M",
+    "GEOADD K X Y M X Y M X Y M",
+    "GEOADD K NX CH X Y M",
+    "GEOADD K XX CH X Y M",
+    "GEOPOS K M M",
+    "GEOHASH K M M",
+    "GEODIST K M M km",
+    "ZRANGE K 0 -1 WITHSCORES",
+    "GEOSEARCH K FROMLONLAT X Y BYRADIUS D km ASC WITHDIST WITHCOORD WITHHASH",
+    "GEOSEARCH K FROMLONLAT X Y BYBOX D D km ASC WITHDIST",
+    "GEOSEARCH K FROMLONLAT X Y BYRADIUS D km",
+    "GEOSEARCH K FROMMEMBER M BYRADIUS D mi DESC COUNT 3",
+    "GEORADIUS K X Y D km COUNT 2 WITHDIST",
+    "GEORADIUS K X Y D km COUNT 2 ANY",
+    "GEORADIUS K X Y D km STORE K",
+    "GEORADIUSBYMEMBER K M D ft STOREDIST K",
+    "GEORADIUSBYMEMBER_RO K M D km ASC",
+    "GEOSEARCHSTORE K K FROMLONLAT X Y BYRADIUS D km",
+    "GEOSEARCHSTORE K K FROMLONLAT X Y BYBOX D D km STOREDIST",
+];
+
 fn one_type(dice: &mut Dice, own: &[&str]) -> String {
     if dice.below(12) == 0 { generate(dice, GENERIC) } else { generate(dice, own) }
 }
@@ -358,6 +411,14 @@ pub(crate) fn sets(dice: &mut Dice) -> String {
 
 pub(crate) fn zsets(dice: &mut Dice) -> String {
     one_type(dice, ZSETS)
+}
+
+pub(crate) fn hyperloglogs(dice: &mut Dice) -> String {
+    one_type(dice, HYPERLOGLOGS)
+}
+
+pub(crate) fn places(dice: &mut Dice) -> String {
+    one_type(dice, PLACES)
 }
 
 pub(crate) fn streams(dice: &mut Dice) -> String {
