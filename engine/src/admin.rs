@@ -45,7 +45,10 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
         None
     };
     let engine = match &managed {
-        Some(managed) => Some(Engine::start(shared.clone(), managed.id().clone())?),
+        Some(managed) => {
+            shared.cluster.name(managed.id());
+            Some(Engine::start(shared.clone(), managed.id().clone())?)
+        }
         None => None,
     };
     let listener = match metrics_port {

@@ -27,6 +27,8 @@ pub struct ClusterState {
     unmanaged: bool,
     /// Some slot is on its way key by key.
     any_open: AtomicBool,
+    /// Members that are not heard, as far as this one was told.
+    silent: RwLock<Arc<[MemberId]>>,
 }
 
 /// A topology as one member sees it.
@@ -59,13 +61,28 @@ impl ClusterState {
             is_primary: AtomicBool::new(false),
             unmanaged: enabled && !managed,
             any_open: AtomicBool::new(false),
+            silent: RwLock::new(Arc::new([])),
         }
+    }
+
+    /// Who this member is, before its council has said anything.
+    pub fn name(&self, my_id: &MemberId) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        *view = Arc::new(View { topology: view.topology.clone(), my_id: my_id.clone() });
     }
 
     /// The members that met are a cluster by themselves.
     #[inline]
     pub fn is_unmanaged(&self) -> bool {
         self.unmanaged
+    }
+
+    pub fn set_silent(&self, members: &[MemberId]) {
+        *self.silent.write().unwrap_or_else(PoisonError::into_inner) = members.into();
+    }
+
+    pub fn silent(&self) -> Arc<[MemberId]> {
+        self.silent.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// This member is the primary of a shard that takes the slot in key by key.

@@ -207,7 +207,7 @@ impl Command {
                 found.extend((at + 1..end).filter(|i| *i < args.len()));
                 found
             }
-            Keys::Custom(f) => f(args),
+            Keys::Custom(f) => f(args).into_iter().filter(|i| *i < args.len()).collect(),
         }
     }
 }

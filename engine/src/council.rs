@@ -93,6 +93,8 @@ use record::{Batch, Record, Saved, SavedSnapshot};
 use rng::Rng;
 use settings::Settings;
 
+/// Silent members that are named at most.
+const SILENT_MAX: usize = 64;
 /// Topologies written one after the other before the file is replaced.
 const KNOWN_WRITES_MAX: u32 = 64;
 
@@ -147,6 +149,8 @@ pub struct Council {
     is_polled: bool,
     /// Who led when last heard, and its stamp to be echoed.
     leader: Option<(MemberId, Stamp, u64)>,
+    /// Whom that leader does not hear.
+    told_silent: Vec<MemberId>,
     wishes: BTreeMap<u64, u64>,
     wish_last: u64,
     next_beat_ms: u64,
@@ -191,6 +195,7 @@ impl Council {
             report_echo: None,
             is_polled: false,
             leader: None,
+            told_silent: vec![],
             wishes: BTreeMap::new(),
             wish_last: 0,
             next_beat_ms: now_ms,
@@ -434,6 +439,20 @@ impl Council {
         let is_recent = |at_ms: u64| self.now_ms < at_ms + self.settings.failure_timeout_ms;
         let heard = self.leader.as_ref().filter(|(_, _, at_ms)| is_recent(*at_ms));
         voted.or(heard.map(|(leader, _, _)| leader))
+    }
+
+    /// In a cluster without an operator: the members that the leader does not hear, a few of them where they are
+    /// many.
+    pub fn silent(&self) -> Vec<MemberId> {
+        let Some(known) = self.known.as_ref().filter(|k| k.unmanaged.failure_timeout_ms > 0) else {
+            return vec![];
+        };
+        let Some(tenure) = &self.tenure else { return self.told_silent.clone() };
+        let is_silent = |id: &&MemberId| {
+            let last_ms = self.seen.get(id).map_or(0, |s| s.at_ms).max(tenure.since_ms);
+            **id != self.me && self.now_ms >= last_ms + self.settings.suspect_ms
+        };
+        known.members.keys().filter(is_silent).take(SILENT_MAX).cloned().collect()
     }
 
     /// Who votes, as this member's own log has it; `None` for who has never voted.

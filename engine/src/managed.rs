@@ -302,6 +302,10 @@ impl Local for Engine {
         self.take(Part::Anew);
     }
 
+    fn silent(&self, members: &[MemberId]) {
+        self.shared.cluster.set_silent(members);
+    }
+
     fn renamed(&self, me: &MemberId) {
         lock(&self.now).me.clone_from(me);
     }

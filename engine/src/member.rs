@@ -51,6 +51,8 @@ pub trait Local: Send + Sync + 'static {
     fn shutdown(&self);
     /// Gives up its data set, which belonged to a cluster that this member has left.
     fn begin_anew(&self) {}
+    /// Members that are not heard, in a cluster without an operator.
+    fn silent(&self, _members: &[MemberId]) {}
     /// It has another ID from here on.
     fn renamed(&self, _me: &MemberId) {}
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::walk::with_slot;
 use super::{Command, Ctx, Group, Keys, cluster_change, cluster_own, flag};
 use crate::cluster::View;
-use crate::topology::{Member, SLOTS, Shard, ShardId, slot_of};
+use crate::topology::{Member, MemberId, SLOTS, Shard, ShardId, slot_of};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -45,8 +45,9 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
     match (word.as_slice(), ctx.args.len()) {
         (b"info", 2) => info(ctx, &view),
         (b"nodes", 2) => {
-            let text: String =
-                view.topology.members.values().map(|m| node_line(&view, m)).collect();
+            let silent = ctx.shared.cluster.silent();
+            let members = view.topology.members.values();
+            let text: String = members.map(|m| node_line(&view, m, &silent)).collect();
             ctx.reply.verbatim(&text);
         }
         (b"slots", 2) => slots(ctx, &view),
@@ -206,7 +207,7 @@ fn is_ip(host: &str) -> bool {
 }
 
 /// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots...>`
-fn node_line(view: &View, member: &Member) -> String {
+fn node_line(view: &View, member: &Member, silent: &[MemberId]) -> String {
     let shard = shard_of(view, member);
     let primary = is_primary(view, member);
     let mut flags = Vec::new();
@@ -214,19 +215,24 @@ fn node_line(view: &View, member: &Member) -> String {
         flags.push("myself");
     }
     flags.push(if primary || member.shard.is_none() { "master" } else { "slave" });
+    let is_silent = member.id != view.my_id && silent.contains(&member.id);
+    if is_silent {
+        flags.push("fail");
+    }
     if shard.is_some_and(|s| s.primary.is_none()) {
         flags.push("noaddr");
     }
     let followed = shard.and_then(|s| s.primary.as_deref()).filter(|_| !primary).unwrap_or("-");
     let hostname = if is_ip(&member.host) { String::new() } else { format!(",{}", member.host) };
     let mut line = format!(
-        "{} {}:{}@{}{hostname} {} {followed} 0 0 {} connected",
+        "{} {}:{}@{}{hostname} {} {followed} 0 0 {} {}",
         member.id,
         member.host,
         member.port,
         member.bus_port,
         flags.join(","),
         shard.map_or(0, |s| s.epoch),
+        if is_silent { "disconnected" } else { "connected" },
     );
     if primary {
         for range in shard.map_or(&[][..], |s| &s.slots) {
@@ -348,9 +354,10 @@ fn replicas(ctx: &mut Ctx<'_, '_>, view: &View) {
     };
     let others = view.topology.members_of(shard);
     let others: Vec<_> = others.into_iter().filter(|m| m.id != id).collect();
+    let silent = ctx.shared.cluster.silent();
     ctx.reply.array(others.len());
     for other in others {
-        let line = node_line(view, other);
+        let line = node_line(view, other, &silent);
         ctx.reply.bulk(line.trim_end().as_bytes());
     }
 }

@@ -25,6 +25,15 @@ fn wish(ctx: &mut Ctx<'_, '_>, changes: Vec<Change>) {
     }
 }
 
+/// Where no operator looks on, the answer waits until the council has decided.
+fn decide(ctx: &mut Ctx<'_, '_>, changes: Vec<Change>) {
+    if ctx.shared.is_unmanaged() {
+        super::cluster_own::put_changes(ctx, changes);
+    } else {
+        wish(ctx, changes);
+    }
+}
+
 /// `CLUSTER FAILOVER [FORCE|TAKEOVER]`, sent to the replica that is to be primary. A primary that is gone is
 /// replaced without being asked for, so that the words change nothing.
 pub(super) fn failover(ctx: &mut Ctx<'_, '_>, view: &View) {
@@ -83,7 +92,7 @@ pub(super) fn migrate_slots(ctx: &mut Ctx<'_, '_>, view: &View) {
         return ctx.reply.error(&format!("ERR {id} is not a primary that this member knows"));
     };
     match primary_shard(view, &view.my_id) {
-        Some(from) => wish(ctx, vec![Change::Move { slots, from, to }]),
+        Some(from) => decide(ctx, vec![Change::Move { slots, from, to }]),
         None => ctx.reply.error("ERR Slot migration can only be used on primary nodes"),
     }
 }
@@ -96,7 +105,7 @@ pub(super) fn cancel_slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
     if changes.is_empty() {
         return ctx.reply.error("ERR No migrations ongoing");
     }
-    wish(ctx, changes);
+    decide(ctx, changes);
 }
 
 /// `CLUSTER GETSLOTMIGRATIONS`: the moves under way that this member's shard takes part in.

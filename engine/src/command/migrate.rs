@@ -30,7 +30,7 @@ use crate::topology::slot_of;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    Command::new("migrate", -6, flag::WRITE | flag::NO_MULTI | flag::MOVABLE_KEYS, Keys::Custom(keys), Group::Generic, "2.6.0", "Moves keys to another server.", migrate),
+    Command::new("migrate", -6, flag::WRITE | flag::MOVABLE_KEYS, Keys::Custom(keys), Group::Generic, "2.6.0", "Moves keys to another server.", migrate),
     Command::new("restore-asking", -4, flag::WRITE | flag::DENYOOM, Keys::FIRST, Group::Server, "3.0.0", "Makes a key from the bytes of DUMP in a slot that is being moved here.", super::dump::restore),
 ];
 
@@ -41,6 +41,8 @@ const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 fn keys(args: &[&[u8]]) -> SmallVec<[usize; 8]> {
     match args.get(3) {
+        // Of a command line that is not whole, as COMMAND asks for it: where the key would be.
+        None => SmallVec::from_slice(&[3]),
         Some(key) if !key.is_empty() => SmallVec::from_slice(&[3]),
         _ => {
             let word = |i: usize, word: &str| args[i].eq_ignore_ascii_case(word.as_bytes());
@@ -70,6 +72,10 @@ struct Job {
 
 /// `MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password] [KEYS key ...]`
 fn migrate(ctx: &mut Ctx<'_, '_>) {
+    if ctx.in_exec {
+        // Nothing waits there, and the answer is not known before the target has spoken.
+        return ctx.reply.error("ERR MIGRATE is not supported inside a transaction");
+    }
     let (mut copy, mut replace, mut auth) = (false, false, Vec::new());
     let mut i = 6;
     while i < ctx.args.len() {

@@ -76,6 +76,9 @@ pub struct Heard {
     pub epoch: Epoch,
     /// Answer with a beat at once.
     pub poll: bool,
+    /// In a cluster without an operator: who is not heard, for those who are asked who is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<MemberId>,
 }
 
 /// A moment on the clock of the leader of that term; means nothing to anybody else.

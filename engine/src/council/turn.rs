@@ -80,7 +80,8 @@ impl Council {
     pub(super) fn send_heard(&mut self, to: &MemberId, poll: bool) {
         let stamp = Stamp { term: self.term(), at_ms: self.now_ms };
         let epoch = self.known.as_ref().map_or(0, |k| k.epoch);
-        let heard = Heard { leader: self.me.clone(), stamp, epoch, poll };
+        let silent = self.silent();
+        let heard = Heard { leader: self.me.clone(), stamp, epoch, poll, silent };
         if poll && *to == self.me {
             self.events.push(Event::WantReport);
         }
@@ -99,6 +100,7 @@ impl Council {
             self.beat();
         }
         if self.leader.as_ref().is_none_or(|(_, stamp, _)| *stamp <= heard.stamp) {
+            self.told_silent = heard.silent;
             self.leader = Some((heard.leader, heard.stamp, self.now_ms));
         }
         if heard.poll {

@@ -177,6 +177,7 @@ impl Driver {
         self.tell();
         self.council.tick(clock::monotonic_ms());
         self.look_after_address();
+        self.tell_silent();
     }
 
     fn report(&self) -> Report {

@@ -108,6 +108,8 @@ pub(super) struct Meets {
     pub(super) switch: Option<super::own::Switch>,
     /// When this member's address was put to the council last.
     pub(super) addressed_ms: u64,
+    /// Who is not heard, as the data engine was told last.
+    pub(super) silent: Vec<MemberId>,
 }
 
 impl Meets {
@@ -123,6 +125,7 @@ impl Meets {
             admitted: Vec::new(),
             switch: None,
             addressed_ms: 0,
+            silent: Vec::new(),
         }
     }
 }

@@ -83,6 +83,16 @@ impl Driver {
         }
     }
 
+    /// Tells the data engine who is not heard, when that has changed.
+    pub(super) fn tell_silent(&mut self) {
+        let silent = self.council.silent();
+        let Some(meets) = &mut self.meets else { return };
+        if meets.silent != silent {
+            self.local.silent(&silent);
+            meets.silent = silent;
+        }
+    }
+
     /// The other council has admitted this member: its own one is given up.
     pub(super) fn join(&mut self, number: u64, topology: Topology) {
         self.settle();
