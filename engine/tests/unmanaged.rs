@@ -145,12 +145,12 @@ fn redis_cli_makes_a_cluster_and_changes_it() {
     let id = nodes.client(heir).call(&["CLUSTER", "MYID"]);
     let migrate = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "99", "NODE", &id];
     nodes.client(owner).ok(&migrate);
-    nodes.until("the slots have moved", |n| n.owner_of(0) == heir);
+    nodes.until("the slots have moved", |n| n.owns(heir, 0));
     nodes.client(owner).until(&["CLUSTER", "GETSLOTMIGRATIONS"], "");
     let id = nodes.client(owner).call(&["CLUSTER", "MYID"]);
     let back = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "99", "NODE", &id];
     nodes.client(heir).until(&back, "OK");
-    nodes.until("they are back", |n| n.owner_of(0) == owner);
+    nodes.until("they are back", |n| n.owns(owner, 0));
     nodes.until_agreed(6);
     check_filled(&nodes);
 

@@ -211,14 +211,15 @@ impl Nodes {
         text.split(' ').filter(|r| !r.is_empty()).map(size).sum()
     }
 
+    pub(crate) fn owns(&self, n: usize, slot: u16) -> bool {
+        self.slots_text(n).split(' ').filter(|r| !r.is_empty()).any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.parse::<u16>().unwrap()..=last.parse().unwrap()).contains(&slot)
+        })
+    }
+
     pub(crate) fn owner_of(&self, slot: u16) -> usize {
-        let owns = |n: &usize| {
-            self.slots_text(*n).split(' ').filter(|r| !r.is_empty()).any(|range| {
-                let (first, last) = range.split_once('-').unwrap_or((range, range));
-                (first.parse::<u16>().unwrap()..=last.parse().unwrap()).contains(&slot)
-            })
-        };
-        (0..self.nodes.len()).find(owns).unwrap()
+        (0..self.nodes.len()).find(|n| self.owns(*n, slot)).unwrap()
     }
 
     /// So many members vote, as all of them know.
