@@ -78,10 +78,10 @@ fn pfadd(ctx: &mut Ctx<'_, '_>) {
 
 fn pfcount(ctx: &mut Ctx<'_, '_>) {
     if ctx.args.len() > 2 {
-        return match merged(ctx, 1) {
-            Some((registers, _)) => ctx.reply.int(hll::count_registers(&registers) as i64),
-            None => {}
-        };
+        if let Some((registers, _)) = merged(ctx, 1) {
+            ctx.reply.int(hll::count_registers(&registers) as i64);
+        }
+        return;
     }
     let key = ctx.args[1];
     let (cached, counted) = match bytes(ctx, key) {
