@@ -393,6 +393,8 @@ fn a_node_that_is_killed_while_it_joins_is_alone_or_a_member() {
         nodes.kill(2);
         nodes.restart(2);
         assert_eq!(nodes.client(2).call(&["CLUSTER", "MYID"]), id);
+        // For a moment its council has not spoken yet.
+        nodes.until("it knows at least itself", |n| n.knows(2) > 0);
         let known = nodes.knows(2);
         assert!(known == 1 || known == 3, "{known}");
         if known == 3 {
