@@ -448,9 +448,9 @@ impl Council {
             return vec![];
         };
         let Some(tenure) = &self.tenure else { return self.told_silent.clone() };
+        let since_ms = tenure.since_ms;
         let is_silent = |id: &&MemberId| {
-            let last_ms = self.seen.get(id).map_or(0, |s| s.at_ms).max(tenure.since_ms);
-            **id != self.me && self.now_ms >= last_ms + self.settings.suspect_ms
+            **id != self.me && self.seen.is_silent(id, self.now_ms, since_ms, &self.settings)
         };
         known.members.keys().filter(is_silent).take(SILENT_MAX).cloned().collect()
     }

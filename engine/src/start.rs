@@ -4,6 +4,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
 
 use mio::{Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -80,6 +81,9 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     // Until the data set is there nobody may write to it: said before the first client is accepted.
     shared.state.loading.store(true, Ordering::Release);
     crate::admin::start(&shared)?;
+    if shared.is_unmanaged() {
+        await_topology(&shared);
+    }
     let (ended, ends) = std::sync::mpsc::channel();
     for (index, poll) in polls.into_iter().enumerate() {
         let event_loop =
@@ -112,6 +116,21 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         end.map_err(|_| io::Error::other("an event loop panicked"))??;
     }
     Ok(())
+}
+
+/// A member without an operator knows its cluster from its disk, or is one by itself: its first client is to find
+/// that in CLUSTER NODES, and waits for it no longer than this, milliseconds.
+const TOPOLOGY_MS: u64 = 5_000;
+
+fn await_topology(shared: &Shared) {
+    let until_ms = clock::monotonic_ms() + TOPOLOGY_MS;
+    let is_over = || clock::monotonic_ms() >= until_ms;
+    while shared.cluster.view().topology.epoch == 0
+        && !shared.state.shutdown.load(Ordering::Acquire)
+        && !is_over()
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// SIGTERM and SIGINT end the server as SHUTDOWN does; at SIGTERM, when this one process is to go, a managed

@@ -26,6 +26,8 @@ pub(super) struct Presences {
     attached: BTreeMap<MemberId, (Epoch, u64)>,
     /// Since when a shard has had its epoch, where that has changed since this process runs.
     began: BTreeMap<ShardId, (Epoch, u64)>,
+    /// When a member came into the topology, where that was while this process runs.
+    came: BTreeMap<MemberId, u64>,
 }
 
 /// Why a shard's primary is to be replaced.
@@ -73,13 +75,28 @@ impl Presences {
         }
     }
 
-    /// Remembers when shards got another epoch; `before`: what was known until now.
+    /// Remembers when shards got another epoch and when members came; `before`: what was known until now.
     pub(super) fn note_epochs(&mut self, before: &Topology, after: &Topology, now_ms: u64) {
         for (id, shard) in &after.shards {
             if before.shards.get(id).is_none_or(|s| s.epoch < shard.epoch) {
                 self.began.insert(*id, (shard.epoch, now_ms));
             }
         }
+        let new = after.members.keys().filter(|id| !before.members.contains_key(*id));
+        self.came.extend(new.map(|id| (id.clone(), now_ms)));
+    }
+
+    /// Not heard for longer than a member may be silent; `since_ms`: when we began to listen.
+    pub(super) fn is_silent(
+        &self,
+        member: &MemberId,
+        now_ms: u64,
+        since_ms: u64,
+        settings: &Settings,
+    ) -> bool {
+        let came_ms = self.came.get(member).copied().unwrap_or(0);
+        let heard_ms = self.seen.get(member).map_or(0, |s| s.at_ms);
+        now_ms >= heard_ms.max(came_ms).max(since_ms) + settings.suspect_ms
     }
 
     /// When a member of the in-sync set was last known to be in sync, as far as this process has
@@ -108,6 +125,7 @@ impl Presences {
     pub(super) fn retain(&mut self, is_known: impl Fn(&MemberId) -> bool) {
         self.seen.retain(|id, _| is_known(id));
         self.attached.retain(|id, _| is_known(id));
+        self.came.retain(|id, _| is_known(id));
     }
 
     /// Heard lately, and nothing says that it is gone.
