@@ -185,10 +185,14 @@ impl Shared {
         }
         let own = &topology.unmanaged;
         let any_open = !own.migrating.is_empty() || !own.importing.is_empty();
-        cluster.any_open.store(any_open, Ordering::Release);
+        if any_open {
+            cluster.any_open.store(true, Ordering::Release);
+        }
         for (cell, owner) in cluster.owners.iter().zip(owners) {
             cell.store(owner, Ordering::Release);
         }
+        // Last: who sees that no slot is open any more sees the owners that this has left.
+        cluster.any_open.store(any_open, Ordering::Release);
         drop(view);
         self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
         self.note_acks();
@@ -265,11 +269,13 @@ impl Shared {
         let Some(first) = keys.first() else { return Ok(()) };
         let slot = slot_of(args[*first]);
         let asks = asks(session, command);
+        // First whether the slot is on its way, then whose it is: a slot that is handed on in between has its new owner
+        // by then (see: keys_that_change_while_they_are_moved_are_not_lost).
+        let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
         self.route_slot(session, command.is(flag::WRITE), slot, asks)?;
-        if command.name == "migrate" || !cluster.any_open.load(Ordering::Acquire) {
+        if command.name == "migrate" {
             return Ok(());
         }
-        let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
         if to.is_none() && !imported {
             return Ok(());
         }
