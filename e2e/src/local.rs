@@ -131,12 +131,15 @@ impl Local {
     }
 }
 
-fn manifest(folder: &Path, spec: &Value) -> Result<PathBuf> {
+/// Writes the manifest of a cluster with that spec; at once, since it is watched.
+pub(crate) fn manifest(folder: &Path, spec: &Value) -> Result<PathBuf> {
     let file = folder.join("demo.yaml");
     let object = json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "demo"}, "spec": spec,
     });
-    std::fs::write(&file, object.to_string())?;
+    let new = file.with_extension("yaml.new");
+    std::fs::write(&new, object.to_string())?;
+    std::fs::rename(&new, &file)?;
     Ok(file)
 }
 

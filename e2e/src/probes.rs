@@ -5,7 +5,7 @@
 
 use crate::client::{AddressBook, Client};
 use crate::clock;
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::history::{self, Action, Operation};
 use crate::ledger::tag_in;
 use crate::wire::Reply;
@@ -19,6 +19,8 @@ const CLIENTS_PER_SHARD: usize = 4;
 /// Pause between two operations of a client, and before it tries again after one that failed.
 const PACE: Duration = Duration::from_millis(3);
 const RETRY: Duration = Duration::from_millis(20);
+/// Longest wait for the last read of a key.
+const LAST_READ_MAX: Duration = Duration::from_secs(20);
 
 /// Running clients, and what they have seen.
 pub struct Probes {
@@ -78,23 +80,18 @@ impl Probes {
         seen.iter().filter(|one| one.key.starts_with(tag) && one.end.is_some()).count()
     }
 
-    /// Stops, reads every key once more, and checks the whole together with what others have seen of the same keys. Tells how
-    /// much it was.
-    pub async fn check(self, others: Vec<Operation>) -> Result {
+    /// Stops, reads every key once more, and checks the whole together with what others have seen of the same keys. Prints
+    /// how much it was.
+    pub async fn check(mut self, others: Vec<Operation>) -> Result {
         self.stop.store(true, Ordering::Relaxed);
-        for (index, tag) in self.tags.iter().enumerate() {
-            let mut last = self.client(index as u64, tag.clone());
-            for key in 0..KEYS_PER_SHARD {
-                let mut read = clock::now();
-                let limit = read + Duration::from_secs(20);
-                while !last.once(format!("{tag}{key}"), None).await && read < limit {
-                    tokio::time::sleep(RETRY).await;
-                    read = clock::now();
-                }
-            }
-        }
-        for task in self.tasks {
+        for task in std::mem::take(&mut self.tasks) {
             task.await.ok();
+        }
+        for (seed, tag) in (0..).zip(&self.tags) {
+            let mut last = self.client(seed, tag.clone());
+            for key in 0..KEYS_PER_SHARD {
+                last.read_at_last(format!("{tag}{key}")).await?;
+            }
         }
         let mut history =
             std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
@@ -126,6 +123,16 @@ impl Probe {
             let done = self.once(format!("{}{key}", self.tag), value).await;
             tokio::time::sleep(if done { PACE } else { RETRY }).await;
         }
+    }
+
+    /// Reads until that has happened, which is to be soon.
+    async fn read_at_last(&mut self, key: String) -> Result {
+        let reads = async {
+            while !self.once(key.clone(), None).await {
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        tokio::time::timeout(LAST_READ_MAX, reads).await.context("last read of a key")
     }
 
     /// Writes the value, or reads if there is none; whether it surely happened.

@@ -273,10 +273,7 @@ impl Shared {
         // by then (see: keys_that_change_while_they_are_moved_are_not_lost).
         let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
         self.route_slot(session, command.is(flag::WRITE), slot, asks)?;
-        if command.name == "migrate" {
-            return Ok(());
-        }
-        if to.is_none() && !imported {
+        if command.name == "migrate" || to.is_none() && !imported {
             return Ok(());
         }
         let missing = keys.iter().filter(|at| db.peek(args[**at]).is_none()).count();

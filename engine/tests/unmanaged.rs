@@ -100,13 +100,18 @@ fn a_node_alone_looks_like_redis_and_comes_back_as_it_was() {
     assert_ne!(client.call(&["CLUSTER", "MYID"]), id);
 }
 
+fn three_with_a_replica_each() -> Nodes {
+    let nodes = Nodes::start(6);
+    create(&nodes, 1);
+    nodes
+}
+
 #[test]
 fn redis_cli_makes_a_cluster_and_changes_it() {
     if !has_tool("redis-cli") {
         return;
     }
-    let mut nodes = Nodes::start(6);
-    create(&nodes, 1);
+    let mut nodes = three_with_a_replica_each();
     let mut ranges: BTreeMap<String, String> = BTreeMap::new();
     let text = nodes.client(0).call(&["CLUSTER", "NODES"]);
     let mut followed: Vec<&str> = Vec::new();
@@ -317,8 +322,7 @@ fn a_primary_that_dies_is_replaced_and_all_find_each_other_again() {
     if !has_tool("redis-cli") {
         return;
     }
-    let mut nodes = Nodes::start(6);
-    create(&nodes, 1);
+    let mut nodes = three_with_a_replica_each();
     fill(&nodes);
     nodes.until_in_sync();
     nodes.until_council(5);

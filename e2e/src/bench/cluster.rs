@@ -104,14 +104,7 @@ impl Cluster {
 }
 
 fn write_manifest(dir: &Path, spec: &serde_json::Value) -> Result<PathBuf, Error> {
-    let object = serde_json::json!({
-        "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "bench"}, "spec": spec,
-    });
-    // At once, since it is watched.
-    let (file, new) = (dir.join("bench.yaml"), dir.join("bench.yaml.new"));
-    std::fs::write(&new, object.to_string()).map_err(Error::io("write the manifest"))?;
-    std::fs::rename(&new, &file).map_err(Error::io("write the manifest"))?;
-    Ok(file)
+    crate::local::manifest(dir, spec).map_err(|why| refused(&why.to_string()))
 }
 
 impl Drop for Cluster {

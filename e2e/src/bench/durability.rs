@@ -1,5 +1,6 @@
 //! What it costs that a write is acknowledged by a majority: one shard each way, under the same load, in turns.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -7,7 +8,7 @@ use serde_json::json;
 use super::cluster::{self, Cluster, Seeker, programs};
 use super::load::{self, Load};
 use super::table::{self, Spread};
-use super::wire::{Dialect, Encoder};
+use super::wire::{Dialect, Encoder, Workload};
 use super::{Error, Options};
 
 const KINDS: [&str; 2] = ["Async", "Quorum"];
@@ -22,7 +23,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
         });
         clusters.push(Cluster::of_spec(&programs, &spec)?);
     }
-    let mut primaries = Vec::new();
+    let mut primaries: Vec<SocketAddr> = Vec::new();
     for cluster in &clusters {
         let shards = Seeker::new(cluster).await_whole()?;
         let primary = shards.first().map(|shard| shard.primary.parse());
@@ -36,50 +37,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     let mut rows = Vec::new();
     for &workload in &options.workloads {
         for &pipeline in &options.pipeline {
-            let mut kops: [Vec<f64>; 2] = Default::default();
-            let mut p99: [Vec<f64>; 2] = Default::default();
-            for round in 0..options.rounds {
-                for step in 0..KINDS.len() {
-                    let at = (round + step) % KINDS.len();
-                    let load = Load {
-                        addr: primaries[at],
-                        dialect: Dialect::Resp,
-                        encoder: Encoder::new(
-                            Dialect::Resp,
-                            workload,
-                            options.value,
-                            None,
-                            options.ratio,
-                        ),
-                        preamble: Vec::new(),
-                        connections: options.connections,
-                        pipeline,
-                        threads: options.client_threads.max(1),
-                        rate: options.rate,
-                        keys: options.keys.max(1),
-                        warmup: Duration::from_secs_f64(options.warmup),
-                        span: Duration::from_secs_f64(options.seconds),
-                        seed: round as u64,
-                    };
-                    let outcome = load::run(&load, || Ok(Duration::ZERO))?;
-                    if let Some(error) = outcome.first_error {
-                        return Err(cluster::refused(&format!("{}: {error}", KINDS[at])));
-                    }
-                    kops[at].push(outcome.ops as f64 / outcome.elapsed.as_secs_f64() / 1e3);
-                    p99[at].push(outcome.latency.value_at_quantile(0.99) as f64 / 1e3);
-                }
-            }
-            for at in 0..KINDS.len() {
-                let ratio = kops[at].iter().zip(&kops[0]).map(|(own, base)| own / base);
-                rows.push(vec![
-                    workload.name().to_owned(),
-                    pipeline.to_string(),
-                    KINDS[at].to_owned(),
-                    table::show(Spread::of(kops[at].iter().copied()), 1),
-                    table::show(Spread::of(ratio), 2),
-                    table::show(Spread::of(p99[at].iter().copied()), 0),
-                ]);
-            }
+            rows.extend(compare(options, &primaries, workload, pipeline)?);
         }
     }
     table::print(
@@ -87,4 +45,40 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
         &rows,
     );
     Ok(())
+}
+
+/// A row for each kind.
+fn compare(
+    options: &Options,
+    primaries: &[SocketAddr],
+    workload: Workload,
+    pipeline: usize,
+) -> Result<Vec<Vec<String>>, Error> {
+    let mut kops: [Vec<f64>; 2] = Default::default();
+    let mut p99: [Vec<f64>; 2] = Default::default();
+    for round in 0..options.rounds {
+        for step in 0..KINDS.len() {
+            let at = (round + step) % KINDS.len();
+            let encoder = Encoder::new(Dialect::Resp, workload, options.value, None, options.ratio);
+            let load = Load::of(options, primaries[at], Dialect::Resp, encoder, pipeline, round);
+            let outcome = load::run(&load, || Ok(Duration::ZERO))?;
+            if let Some(error) = outcome.first_error {
+                return Err(cluster::refused(&format!("{}: {error}", KINDS[at])));
+            }
+            kops[at].push(outcome.ops as f64 / outcome.elapsed.as_secs_f64() / 1e3);
+            p99[at].push(outcome.latency.value_at_quantile(0.99) as f64 / 1e3);
+        }
+    }
+    let row = |at: usize| {
+        let ratio = kops[at].iter().zip(&kops[0]).map(|(own, base)| own / base);
+        vec![
+            workload.name().to_owned(),
+            pipeline.to_string(),
+            KINDS[at].to_owned(),
+            table::show(Spread::of(kops[at].iter().copied()), 1),
+            table::show(Spread::of(ratio), 2),
+            table::show(Spread::of(p99[at].iter().copied()), 0),
+        ]
+    };
+    Ok((0..KINDS.len()).map(row).collect())
 }

@@ -18,7 +18,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::wire::{Dialect, Encoder, Replies};
-use super::{Error, clock};
+use super::{Error, Options, clock};
 
 #[derive(Debug, Clone)]
 pub(super) struct Load {
@@ -35,6 +35,33 @@ pub(super) struct Load {
     pub(super) warmup: Duration,
     pub(super) span: Duration,
     pub(super) seed: u64,
+}
+
+impl Load {
+    /// As the command line says, with no preamble.
+    pub(super) fn of(
+        options: &Options,
+        addr: SocketAddr,
+        dialect: Dialect,
+        encoder: Encoder,
+        pipeline: usize,
+        round: usize,
+    ) -> Self {
+        Self {
+            addr,
+            dialect,
+            encoder,
+            preamble: Vec::new(),
+            connections: options.connections,
+            pipeline,
+            threads: options.client_threads.max(1),
+            rate: options.rate,
+            keys: options.keys.max(1),
+            warmup: Duration::from_secs_f64(options.warmup),
+            span: Duration::from_secs_f64(options.seconds),
+            seed: round as u64,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! Throughput, server CPU per operation and latency of every peer, round by round.
 
-use std::time::Duration;
-
 use super::load::{self, Load};
 use super::peers::{self, Peer};
 use super::server::{Server, pin_self};
@@ -76,20 +74,8 @@ fn load_for(
         }
         _ => Vec::new(),
     };
-    Load {
-        addr: server.addr,
-        dialect: peer.dialect,
-        encoder,
-        preamble,
-        connections: options.connections,
-        pipeline,
-        threads: options.client_threads.max(1),
-        rate: options.rate,
-        keys: options.keys.max(1),
-        warmup: Duration::from_secs_f64(options.warmup),
-        span: Duration::from_secs_f64(options.seconds),
-        seed: round as u64,
-    }
+    let load = Load::of(options, server.addr, peer.dialect, encoder, pipeline, round);
+    Load { preamble, ..load }
 }
 
 fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample, Error> {

@@ -33,6 +33,43 @@ const HELP: &[&str] = &[
     "    The moves under way, and the end of those away from here.",
 ];
 
+/// What every cluster knows.
+const VERBS: &[&[u8]] = &[
+    b"info",
+    b"nodes",
+    b"slots",
+    b"shards",
+    b"links",
+    b"myid",
+    b"myshardid",
+    b"keyslot",
+    b"countkeysinslot",
+    b"getkeysinslot",
+    b"replicas",
+    b"slaves",
+    b"failover",
+    b"migrateslots",
+    b"getslotmigrations",
+    b"cancelslotmigrations",
+    b"count-failure-reports",
+];
+/// What only those without an operator do.
+const OWN_VERBS: &[&[u8]] = &[
+    b"reset",
+    b"meet",
+    b"forget",
+    b"addslots",
+    b"addslotsrange",
+    b"delslots",
+    b"delslotsrange",
+    b"setslot",
+    b"replicate",
+    b"bumpepoch",
+    b"set-config-epoch",
+    b"flushslots",
+    b"saveconfig",
+];
+
 fn cluster(ctx: &mut Ctx<'_, '_>) {
     let word = ctx.args[1].to_ascii_lowercase();
     if word == b"help" {
@@ -82,52 +119,13 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
             }
         }
         _ if ctx.shared.is_unmanaged() && cluster_own::run(ctx, &view, &word) => {}
-        (
-            b"reset" | b"meet" | b"forget" | b"addslots" | b"addslotsrange" | b"delslots"
-            | b"delslotsrange" | b"setslot" | b"replicate" | b"bumpepoch" | b"set-config-epoch"
-            | b"flushslots" | b"saveconfig",
-            _,
-        ) if !ctx.shared.is_unmanaged() => {
-            let word = String::from_utf8_lossy(&word).to_ascii_uppercase();
+        (own, _) if OWN_VERBS.contains(&own) && !ctx.shared.is_unmanaged() => {
+            let word = String::from_utf8_lossy(own).to_ascii_uppercase();
             ctx.reply.error(&format!(
                 "ERR CLUSTER {word} is not supported: the members' council decides on slots and roles"
             ));
         }
-        (
-            b"info"
-            | b"nodes"
-            | b"slots"
-            | b"shards"
-            | b"links"
-            | b"myid"
-            | b"myshardid"
-            | b"keyslot"
-            | b"countkeysinslot"
-            | b"getkeysinslot"
-            | b"replicas"
-            | b"slaves"
-            | b"failover"
-            | b"migrateslots"
-            | b"getslotmigrations"
-            | b"cancelslotmigrations"
-            | b"count-failure-reports"
-            | b"reset"
-            | b"meet"
-            | b"forget"
-            | b"addslots"
-            | b"addslotsrange"
-            | b"delslots"
-            | b"delslotsrange"
-            | b"setslot"
-            | b"replicate"
-            | b"bumpepoch"
-            | b"set-config-epoch"
-            | b"flushslots"
-            | b"saveconfig",
-            _,
-        ) => {
-            ctx.wrong_sub_arity();
-        }
+        (known, _) if VERBS.contains(&known) || OWN_VERBS.contains(&known) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
 }

@@ -68,18 +68,15 @@ pub(super) struct Driver {
 
 pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()> {
     let Managed { identity, options, listener } = member;
-    let settings = Settings::new(options.failure_timeout_ms);
     let (file, records) = FileDisk::open(&options.dir)?;
-    let seed = u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)?;
-    let (me, boot) = (identity.id.clone(), identity.boot.clone());
+    let me = identity.id.clone();
     let mut saved = Saved::from_records(records);
     let is_foreign = |known: &Topology| !known.members.contains_key(&me);
     if options.unmanaged.is_some() && saved.known.as_ref().is_some_and(is_foreign) {
         // A reset that was cut off after the new ID was written.
         saved = Saved::default();
     }
-    let council = Council::new(me.clone(), boot, settings, seed, saved, clock::monotonic_ms())
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    let council = council_of(&identity, options.failure_timeout_ms, saved)?;
 
     let (inbox, mut inbound) = mpsc::channel(INBOX_MAX);
     let (refused, mut refusals) = mpsc::channel(64);
@@ -90,6 +87,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     let (named, name) = watch::channel(me.clone());
     listening.spawn(serve(listener, name, options.over.clone(), inbox));
     let (met, mut met_said) = mpsc::unbounded_channel();
+    let seed = random_seed()?;
     let meets = options.unmanaged.clone().map(|address| Meets::new(address, met, seed));
     let mut driver = Driver {
         dialer: Dialer { me: me.clone(), over: options.over.clone(), refused },
@@ -139,6 +137,22 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     }
     listening.shutdown().await;
     Ok(())
+}
+
+fn random_seed() -> io::Result<u64> {
+    u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)
+}
+
+/// The council of this process, as the disk has it.
+pub(super) fn council_of(
+    identity: &Identity,
+    failure_timeout_ms: u64,
+    saved: Saved,
+) -> io::Result<Council> {
+    let settings = Settings::new(failure_timeout_ms);
+    let (me, boot) = (identity.id.clone(), identity.boot.clone());
+    Council::new(me, boot, settings, random_seed()?, saved, clock::monotonic_ms())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// Batches that share one sync at most.

@@ -5,12 +5,11 @@
 
 use std::io;
 
-use super::driver::Driver;
+use super::driver::{Driver, council_of};
 use super::{Answering, random_hex};
 use crate::clock;
 use crate::council::Council;
 use crate::council::record::{Batch, Record, Saved};
-use crate::council::settings::Settings;
 use crate::topology::{Change, Member, Topology};
 
 /// How often a changed address is put to the council, milliseconds.
@@ -175,10 +174,6 @@ impl Driver {
     }
 
     fn new_council(&self, saved: Saved) -> io::Result<Council> {
-        let settings = Settings::new(self.options.failure_timeout_ms);
-        let seed = u64::from_str_radix(&random_hex(16)?, 16).map_err(io::Error::other)?;
-        let (me, boot) = (self.me.clone(), self.identity.boot.clone());
-        Council::new(me, boot, settings, seed, saved, clock::monotonic_ms())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        council_of(&self.identity, self.options.failure_timeout_ms, saved)
     }
 }

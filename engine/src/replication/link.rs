@@ -21,9 +21,9 @@ use crate::server::Shared;
 use crate::session::Session;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time before the next try, milliseconds: doubled up to the most.
-/// How often a link looks whether the server has loaded its data.
+/// How often a link looks whether the server has loaded its data, milliseconds.
 const START_MS: u64 = 2;
+/// Time before the next try, milliseconds: doubled up to the most.
 const RETRY_MS: u64 = 10;
 const RETRY_MS_MAX: u64 = 2000;
 /// Longest wait for the disk before an acknowledgement says how far it is, milliseconds.

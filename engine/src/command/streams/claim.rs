@@ -58,9 +58,8 @@ pub(super) fn xclaim(ctx: &mut Ctx<'_, '_>) {
                 group.last_id = id;
                 change.advanced = Some(id);
             }
-            let (consumer, added) = group.find_or_add(consumer_name, now);
+            let (consumer, added) = group.hear(consumer_name, now);
             change.added = added;
-            group.consumer_mut(consumer).seen_ms = now;
             let begin = reply.begin();
             let mut n = 0;
             for &id in &options.ids {
@@ -213,8 +212,7 @@ pub(super) fn xautoclaim(ctx: &mut Ctx<'_, '_>) {
     let reply = &mut *ctx.reply;
     let change = ctx.db.update::<Stream, _>(key, |stream, _| {
         stream.change_group(name, |log, group| {
-            let (consumer, added) = group.find_or_add(consumer_name, now);
-            group.consumer_mut(consumer).seen_ms = now;
+            let (consumer, added) = group.hear(consumer_name, now);
             let mut change = Change { added, ..Change::default() };
             sweep(reply, log, group, consumer, now, (start, most), &options, &mut change);
             change

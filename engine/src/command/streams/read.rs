@@ -264,8 +264,7 @@ fn read_as(
     let reply = &mut *ctx.reply;
     let change = ctx.db.update::<Stream, _>(key, |stream, _| {
         stream.change_group(name, |log, group| {
-            let (consumer, added) = group.find_or_add(consumer_name, now);
-            group.consumer_mut(consumer).seen_ms = now;
+            let (consumer, added) = group.hear(consumer_name, now);
             let mut change = Change { added, ..Change::default() };
             match from {
                 From::New => deliver(reply, key, log, group, consumer, now, request, &mut change),

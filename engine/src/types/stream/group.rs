@@ -168,6 +168,13 @@ impl Group {
         (ConsumerId(at as u32), true)
     }
 
+    /// The same for one that speaks now.
+    pub fn hear(&mut self, name: &[u8], now_ms: i64) -> (ConsumerId, bool) {
+        let (consumer, added) = self.find_or_add(name, now_ms);
+        self.consumer_mut(consumer).seen_ms = now_ms;
+        (consumer, added)
+    }
+
     /// Removes a consumer with all that is pending for it; gives how many entries that were.
     pub fn remove_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let place = self.place(name).ok()?;
