@@ -54,6 +54,8 @@ pub mod reason {
     pub const NO_ROOM: &str = "NoRoom";
     /// Members are being added, replaced, moved or restarted.
     pub const CHANGING: &str = "Changing";
+    /// The council has fewer voters than it is to have; the loss of one disk could stop it.
+    pub const SEATING_VOTERS: &str = "SeatingVoters";
     /// Nothing is left to do.
     pub const SETTLED: &str = "Settled";
     /// Nothing is missing.

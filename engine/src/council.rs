@@ -79,6 +79,8 @@ mod turn;
 mod upkeep;
 mod voters;
 
+pub use voters::seats;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 

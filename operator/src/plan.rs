@@ -207,6 +207,12 @@ pub const RULES: &[Rule] = &[
               replicas first and the primary last.",
         act: rollout::restart,
     },
+    Rule {
+        name: "SeatVoters",
+        doc: "The council picks its voters itself. Until it has as many as its members allow, the loss of \
+              one disk could stop it, and nothing is called settled.",
+        act: members::seat_voters,
+    },
 ];
 
 /// What a rule speaks about: one shard, the witnesses, or the slots as they are dealt among all shards.

@@ -10,7 +10,8 @@
 //! move id=4 from=0 to=1 of=0-9         a move under way
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary              the council's primary of its shard, in its role
-//! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended ..
+//! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
+//!                                      voteless ..
 //! ```
 
 #[path = "plan/world.rs"]

@@ -19,7 +19,8 @@ pub(super) enum Presence {
     Departing,
 }
 
-fn seats(members: usize) -> usize {
+/// How many of so many members are to vote.
+pub fn seats(members: usize) -> usize {
     match members {
         0..=2 => 1,
         3..=4 => 3,

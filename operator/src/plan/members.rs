@@ -183,6 +183,18 @@ pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
     }
 }
 
+/// Waits for the council to have the voters that it is to have.
+pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
+    let Some(topology) = view.topology().filter(|_| scope == Scope::Witnesses) else { return };
+    let (has, wanted) = (topology.voters.len(), engine::council::seats(topology.members.len()));
+    if has < wanted {
+        draft.blocked(
+            reason::SEATING_VOTERS,
+            format!("the council has {has} of its {wanted} voters"),
+        );
+    }
+}
+
 /// Lets a member go: first out of the council, then the body with its disk.
 ///
 /// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is

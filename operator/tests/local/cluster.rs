@@ -148,7 +148,7 @@ impl Cluster {
         for member in self.members() {
             let log = self.dir.join("members").join(&member).join("log");
             let log = std::fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().rev().take(5).collect();
+            let lines: Vec<&str> = log.lines().rev().take(12).collect();
             out += &format!("\n{member}:\n");
             out.extend(lines.into_iter().rev().map(|l| format!("  {l}\n")));
         }
@@ -158,6 +158,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
