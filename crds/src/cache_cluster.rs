@@ -93,6 +93,15 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
         "(has(self.persistence) && has(self.persistence.volume)) == (has(oldSelf.persistence) && has(oldSelf.persistence.volume))"
     ).message("persistence.volume cannot be added or removed later: create a new cluster and move the data"),
     validation = Rule::new(
+        "!has(self.minInSync) || (has(self.durability) && self.durability == 'Quorum')"
+    ).message("minInSync needs durability: Quorum: with Async no write waits for a replica"),
+    validation = Rule::new(
+        "!has(self.minInSync) || self.minInSync <= (has(self.replicasPerShard) ? self.replicasPerShard : 1) + 1"
+    ).message("minInSync must be at most replicasPerShard + 1: no shard has more members"),
+    validation = Rule::new(
+        "has(self.minInSync) == has(oldSelf.minInSync) && (!has(self.minInSync) || self.minInSync == oldSelf.minInSync)"
+    ).message("minInSync cannot be changed in this version: while it is rolled out, members would not agree on who may be promoted"),
+    validation = Rule::new(
         "has(self.auth) == has(oldSelf.auth) && (!has(self.auth) || self.auth == oldSelf.auth)"
     ).message(
         "auth cannot be changed in this version: while it is rolled out, members and clients would not agree on the password"
@@ -126,6 +135,13 @@ pub struct CacheClusterSpec {
     /// When a write is acknowledged.
     #[serde(default)]
     pub durability: Durability,
+
+    /// With durability Quorum: a write is acknowledged once every member in sync has it, and only while so many are, the
+    /// primary among them. With 1 a shard goes on alone, and what is written then is lost with that member's disk; with
+    /// 2 its writes stop while nobody else is in sync. Absent: a majority of the shard's members. Cannot be changed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 6))]
+    pub min_in_sync: Option<i32>,
 
     /// What is written to disk, and where. Absent: the AOF, synced every second, on the pod's own
     /// disk, which lives as long as the pod. Present: exactly what it says; {} writes nothing.

@@ -283,5 +283,20 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 21, "a new rule needs a test here");
+    assert_eq!(count, 24, "a new rule needs a test here");
+}
+
+#[test]
+fn the_least_in_sync_needs_quorum_and_as_many_members_and_stays() {
+    let quorum =
+        |min: i32| json!({"durability": "Quorum", "replicasPerShard": 1, "minInSync": min});
+    accepted(quorum(1));
+    accepted(quorum(2));
+    refused(quorum(3), "at most replicasPerShard + 1");
+    refused(json!({"minInSync": 1}), "needs durability: Quorum");
+    let without = cluster(spec(json!({"durability": "Quorum", "replicasPerShard": 1})));
+    for (old, new) in [(quorum(1), quorum(2)), (quorum(1), without["spec"].clone())] {
+        let found = messages(&cluster(spec(new)), Some(&cluster(spec(old))));
+        assert!(found.len() == 1 && found[0].contains("minInSync cannot be changed"), "{found:?}");
+    }
 }

@@ -36,6 +36,7 @@ pub const TESTS: &[Test] = &[
     test!(local_shards_added_and_taken_away),
     test!(local_all_killed_at_once_come_back),
     test!(local_quorum_is_linearizable),
+    test!(local_shards_that_go_on_alone_are_linearizable),
 ];
 
 pub async fn run(tests: &[&Test]) -> Tally {
@@ -285,30 +286,62 @@ async fn local_all_killed_at_once_come_back() -> Result {
 /// With `durability: Quorum` a shard is one register for each key, whatever befalls its primaries: killed, ended, or stopped for
 /// longer than their lease and then going on as if nothing had been.
 async fn local_quorum_is_linearizable() -> Result {
-    let folder = tempfile::tempdir()?;
     let spec =
         json!({"shards": 2, "replicasPerShard": 2, "memory": "64Mi", "durability": "Quorum"});
+    linearizable(spec, &["-KILL", "-STOP", "-TERM", "-STOP", "-KILL", "-STOP"]).await
+}
+
+/// The same for shards of two that go on with one member, with a replica that is gone each time before the primary goes.
+async fn local_shards_that_go_on_alone_are_linearizable() -> Result {
+    let spec = json!({
+        "shards": 2, "replicasPerShard": 1, "memory": "64Mi", "durability": "Quorum", "minInSync": 1,
+    });
+    linearizable(spec, &["-KILL", "-STOP", "-TERM", "-STOP"]).await
+}
+
+async fn linearizable(spec: serde_json::Value, signals: &[&str]) -> Result {
+    let folder = tempfile::tempdir()?;
+    let goes_on_alone = spec["minInSync"] == 1;
     let local =
         Local::start(&manifest(folder.path(), &spec)?, &folder.path().join("state")).await?;
     let probes = Probes::start(&local.book, local.password.as_deref()).await?;
     let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
-    for (round, signal) in ["-KILL", "-STOP", "-TERM", "-STOP", "-KILL", "-STOP"].iter().enumerate()
-    {
+    for (round, signal) in signals.iter().enumerate() {
         whole(&local).await?;
         client.refresh().await?;
         let range = client.ranges().get(round % 2).context("a shard")?;
         let primary = *range.members.first().context("a primary")?;
+        let tag = &probes.tags()[round % 2];
+        let goes_on = |more: usize| {
+            let goal = probes.ended(tag) + more;
+            let probes = &probes;
+            eventually("the shard serves", Duration::from_secs(30), move || async move {
+                let ended = probes.ended(tag);
+                crate::ensure!(ended >= goal, "{ended} of {goal} operations");
+                Ok(())
+            })
+        };
+        let mut stopped = Vec::new();
+        if goes_on_alone {
+            let replica = *range.members.get(1).context("a replica")?;
+            let pid = local.pid_of(replica).await?;
+            crate::sh!("kill", "-STOP", &pid)?;
+            stopped.push(pid);
+            goes_on(500).await.context(format!("without its replica {replica}"))?;
+        }
         let pid = local.pid_of(primary).await?;
         crate::sh!("kill", signal, &pid)?;
-        let tag = &probes.tags()[round % 2];
-        let goal = probes.ended(tag) + 500;
-        let served = eventually("the shard serves", Duration::from_secs(30), || async {
-            let ended = probes.ended(tag);
-            crate::ensure!(ended >= goal, "{ended} of {goal} operations");
-            Ok(())
-        })
-        .await;
         if *signal == "-STOP" {
+            stopped.push(pid);
+        }
+        if goes_on_alone {
+            // Whoever was alone is the only one that may serve, when it is back.
+            for pid in stopped.drain(..) {
+                crate::sh!("kill", "-CONT", &pid)?;
+            }
+        }
+        let served = goes_on(500).await;
+        for pid in stopped {
             crate::sh!("kill", "-CONT", &pid)?;
         }
         served.context(format!("after {signal} to {primary}"))?;

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use crate::clock;
 use crate::managed::{Engine, hold_back};
 use crate::member::{Address, Local, Managed, Options, Transport};
+use crate::quorum::keeper;
 use crate::server::Shared;
 use crate::topology::Role;
 
@@ -46,8 +47,12 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
     };
     let engine = match &managed {
         Some(managed) => {
-            shared.cluster.name(managed.id());
-            Some(Engine::start(shared.clone(), managed.id().clone())?)
+            shared.cluster.name(managed.id(), managed.boot());
+            let engine = Engine::start(shared.clone(), managed.id().clone())?;
+            if shared.quorum.min_in_sync() > 0 {
+                keeper::start(shared.clone(), engine.clone())?;
+            }
+            Some(engine)
         }
         None => None,
     };

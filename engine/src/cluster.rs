@@ -4,7 +4,7 @@
 //! look at one word per key tells whether its slot is served here.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::command::{Command, flag};
 use crate::keyspace::Db;
@@ -27,6 +27,8 @@ pub struct ClusterState {
     unmanaged: bool,
     /// Some slot is on its way key by key.
     any_open: AtomicBool,
+    /// Of this process, where it is a member of a cluster.
+    boot: OnceLock<String>,
     /// Members that are not heard, as far as this one was told.
     silent: RwLock<Arc<[MemberId]>>,
 }
@@ -61,14 +63,22 @@ impl ClusterState {
             is_primary: AtomicBool::new(false),
             unmanaged: enabled && !managed,
             any_open: AtomicBool::new(false),
+            boot: OnceLock::new(),
             silent: RwLock::new(Arc::new([])),
         }
     }
 
     /// Who this member is, before its council has said anything.
-    pub fn name(&self, my_id: &MemberId) {
+    pub fn name(&self, my_id: &MemberId, boot: &str) {
+        // It is the same for as long as the process lives.
+        let _ = self.boot.set(boot.to_owned());
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = Arc::new(View { topology: view.topology.clone(), my_id: my_id.clone() });
+    }
+
+    /// Number of this process; empty outside of clusters.
+    pub fn boot(&self) -> &str {
+        self.boot.get().map_or("", String::as_str)
     }
 
     /// The members that met are a cluster by themselves.

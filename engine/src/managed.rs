@@ -38,6 +38,8 @@ const LEAVE_MS: u64 = 5_000;
 const LINGER_MS: u64 = 1_000;
 /// How often a role that is given before the server has started looks whether it has, milliseconds.
 const START_MS: u64 = 2;
+/// How long a replica that is to end waits to be let out of its in-sync set, milliseconds.
+const RELEASE_MS: u64 = 1_000;
 /// How long a leader of the council that is to end waits for another one, milliseconds.
 const RETIRE_MS: u64 = 500;
 
@@ -153,6 +155,14 @@ impl Engine {
         self.driver()?.propose(change)
     }
 
+    /// The same, on condition that the topology still has that epoch.
+    ///
+    /// # Errors
+    /// The reason why it was refused, or why that is not known.
+    pub fn propose_for(&self, change: Change, epoch: Epoch) -> Result<Epoch, String> {
+        self.driver()?.propose_for(change, epoch)
+    }
+
     /// The way to the council's driver.
     ///
     /// # Errors
@@ -220,6 +230,7 @@ impl Local for Engine {
             dropped_epoch: if is_follower && now.has_led { now.epoch } else { 0 },
             held_epoch: now.held,
             quorum: shared.quorum.is_configured(),
+            min_in_sync: shared.quorum.min_in_sync() as u16,
             leaving: now.leaving,
             ..Report::default()
         }
@@ -365,6 +376,9 @@ pub fn leave(shared: &Shared) {
     let Some(driver) = engine.driver.get() else { return };
     if was_primary {
         hand_over(shared, driver);
+    } else if shared.quorum.min_in_sync() > 0 {
+        driver.look();
+        await_release(shared);
     }
     // Leases are granted without a break when the council need not find out that its leader is gone.
     let _ = driver.retire().recv_timeout(Duration::from_millis(RETIRE_MS));
@@ -391,6 +405,21 @@ fn hand_over(shared: &Shared, driver: &Handle) {
         }
     }
     tracing::warn!("no replica took over: the shard fails over when this process is gone");
+}
+
+/// The primary waits for whoever is in the in-sync set: who is about to end is let go first, if there are enough others.
+fn await_release(shared: &Shared) {
+    let until = clock::monotonic_ms() + RELEASE_MS;
+    let is_awaited = || {
+        let view = shared.cluster.view();
+        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        shard.is_some_and(|s| {
+            s.in_sync.contains_key(&view.my_id) && s.in_sync.len() > shared.quorum.min_in_sync()
+        })
+    };
+    while is_awaited() && clock::monotonic_ms() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Another member was made primary: clients are held until it acts, and sent to it for a while.

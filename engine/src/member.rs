@@ -72,7 +72,7 @@ enum Said {
     /// This process is about to end: if it leads the council, somebody else is to; answered when that is so.
     Retire(Answering),
     /// A change for the council; answered likewise.
-    Propose(Box<Change>, Answering),
+    Propose(Box<Change>, Option<Epoch>, Answering),
     /// CLUSTER MEET: another member of an unmanaged cluster, by the address of its bus.
     Meet { host: String, bus_port: u16 },
     /// CLUSTER RESET: this member is alone again, `hard`: under a new ID.
@@ -110,9 +110,18 @@ impl Handle {
         answered.recv().map_err(|_| "the council's driver has ended".to_owned())?
     }
 
+    /// The same, on condition that the topology still has that epoch.
+    ///
+    /// # Errors
+    /// As those of `propose`.
+    pub fn propose_for(&self, change: Change, epoch: Epoch) -> Result<Epoch, String> {
+        let answered = self.ask(|answer| Said::Propose(Box::new(change), Some(epoch), answer));
+        answered.recv().map_err(|_| "the council's driver has ended".to_owned())?
+    }
+
     /// Puts a change to the council; what becomes of it is answered. Changes are put in the order of the calls.
     pub fn wish(&self, change: Change) -> Answered {
-        self.ask(|answer| Said::Propose(Box::new(change), answer))
+        self.ask(|answer| Said::Propose(Box::new(change), None, answer))
     }
 
     /// Meets another member of an unmanaged cluster, in the background.
@@ -176,6 +185,11 @@ impl Managed {
 
     pub fn id(&self) -> &MemberId {
         &self.identity.id
+    }
+
+    /// Number of this process.
+    pub fn boot(&self) -> &str {
+        &self.identity.boot
     }
 
     /// Where the bus listens.

@@ -9,11 +9,20 @@
 //! A read waits, too, for the last write to its slot: what it has seen can be lost no more. Slots that nobody
 //! has written to since wait for nothing, so that reads go on when too few replicas are there. Writes are
 //! refused then, before they are made.
+//!
+//! With `minInSync` it is not a majority, but every member of the in-sync set that the council has in its topology: see
+//! `set` for who is in it. Such a shard goes on with fewer members, down to that number.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub mod keeper;
+pub mod set;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::cluster::View;
 use crate::server::Shared;
 use crate::topology::{MemberId, SLOTS};
+use set::{Acked, Follower, InSync};
 
 /// Replies that wait for a majority longer than this are given up with their connection, milliseconds: whether
 /// the write lasts is not known.
@@ -21,41 +30,59 @@ pub const WAIT_MS: u64 = 5_000;
 
 #[derive(Default)]
 pub struct Quorum {
-    /// Members that must have a write beside the primary; 0: replies wait for nobody.
+    /// Members of the shard beside this one that make a majority with it.
     needed: AtomicUsize,
-    /// Those of the shard's other members that follow this one now.
-    following: AtomicUsize,
-    /// Journal offset that `needed` others have.
+    /// Replies wait for others.
+    waits: AtomicBool,
+    /// There are too few to go on with writes.
+    lacks: AtomicBool,
+    /// Journal offset that all who are needed have.
     offset: AtomicU64,
     /// Offset behind the last write to each slot; empty where durability is not Quorum.
     written: Box<[AtomicU64]>,
+    /// Who is waited for, with `minInSync`. Whatever follows from it is made known under its lock.
+    in_sync: Mutex<InSync>,
 }
 
 impl Quorum {
-    pub fn new(is_on: bool) -> Quorum {
+    /// `min_in_sync` 0: a majority counts, not the in-sync set.
+    pub fn new(is_on: bool, min_in_sync: usize) -> Quorum {
         let slots = if is_on { SLOTS } else { 0 };
-        Quorum { written: (0..slots).map(|_| AtomicU64::new(0)).collect(), ..Quorum::default() }
+        Quorum {
+            written: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            in_sync: Mutex::new(InSync::new(if is_on { min_in_sync } else { 0 })),
+            ..Quorum::default()
+        }
     }
 
-    /// This member's shard acknowledges by majority.
+    /// This member's shard acknowledges by majority, or by its in-sync set.
     pub fn is_configured(&self) -> bool {
         !self.written.is_empty()
+    }
+
+    /// `minInSync`; 0: a majority counts.
+    pub fn min_in_sync(&self) -> usize {
+        self.in_sync().min()
+    }
+
+    fn in_sync(&self) -> MutexGuard<'_, InSync> {
+        self.in_sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replies wait for other members.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.needed.load(Ordering::Acquire) > 0
+        self.waits.load(Ordering::Acquire)
     }
 
-    /// Journal offset that a majority has.
+    /// Journal offset that all who are needed have.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.offset.load(Ordering::Acquire)
     }
 
     pub fn has_enough(&self) -> bool {
-        self.following.load(Ordering::Acquire) >= self.needed.load(Ordering::Acquire)
+        !self.lacks.load(Ordering::Acquire)
     }
 
     /// The shard has that many members.
@@ -63,6 +90,16 @@ impl Quorum {
         // A majority of n is n / 2 + 1, the primary among them.
         let needed = if self.is_configured() { members / 2 } else { 0 };
         self.needed.store(needed, Ordering::Release);
+    }
+
+    /// What is known now: for the in-sync set under its lock.
+    fn set(&self, acked: Acked) {
+        self.waits.store(acked.offset != u64::MAX, Ordering::SeqCst);
+        self.lacks.store(!acked.enough, Ordering::Release);
+        if acked.offset != u64::MAX {
+            // What all once had stays so, whoever goes away.
+            self.offset.fetch_max(acked.offset, Ordering::AcqRel);
+        }
     }
 
     /// What a reply has to wait for that has read or written this slot; the caller holds its lock. `wrote`: the
@@ -80,44 +117,68 @@ impl Quorum {
     }
 }
 
+/// What a majority has: `needed` others and the primary.
+fn majority(followers: &[Follower], needed: usize) -> Acked {
+    let mut best: Vec<(&MemberId, u64)> = Vec::new();
+    for follower in followers {
+        match best.iter_mut().find(|(id, _)| **id == follower.id) {
+            Some((_, known)) => *known = follower.offset.max(*known),
+            None => best.push((&follower.id, follower.offset)),
+        }
+    }
+    best.sort_unstable_by_key(|(_, offset)| std::cmp::Reverse(*offset));
+    let offset = match needed {
+        0 => u64::MAX,
+        _ => best.get(needed - 1).map_or(0, |(_, offset)| *offset),
+    };
+    Acked { offset, enough: best.len() >= needed }
+}
+
 impl Shared {
     /// Looks anew at what the replicas have: after each acknowledgement, and when one comes or goes.
     pub fn note_acks(&self) {
         let quorum = &self.quorum;
-        let needed = quorum.needed.load(Ordering::Acquire);
-        if needed == 0 {
+        if !quorum.is_configured() {
             return;
         }
-        let on_disk = self.state.acks_wait_for_disk.load(Ordering::Acquire);
+        let in_sync = quorum.in_sync();
         let view = self.cluster.view();
+        let followers = self.followers(&view);
+        quorum.set(self.acked(&in_sync, &view, &followers));
+    }
+
+    /// The other members of the shard that follow this one, by what they have told.
+    fn followers(&self, view: &View) -> Vec<Follower> {
+        let on_disk = self.state.acks_wait_for_disk.load(Ordering::Acquire);
         let shard = view.me().and_then(|m| m.shard);
+        let members = &view.topology.members;
         let is_mate =
-            |id: &MemberId| view.topology.members.get(id).is_some_and(|m| m.shard == shard);
-        let mut acks: Vec<(MemberId, u64)> = Vec::new();
-        for peer in self.replication.peers().iter().filter(|p| p.is_online()) {
-            let ack = if on_disk { peer.durable_ack() } else { peer.ack() };
-            if !is_mate(peer.member()) || peer.member() == &view.my_id {
-                continue;
-            }
-            match acks.iter_mut().find(|(id, _)| id == peer.member()) {
-                Some((_, known)) => *known = ack.max(*known),
-                None => acks.push((peer.member().clone(), ack)),
-            }
-        }
-        quorum.following.store(acks.len(), Ordering::Release);
-        let mut offsets: Vec<u64> = acks.into_iter().map(|(_, ack)| ack).collect();
-        offsets.sort_unstable_by(|a, b| b.cmp(a));
-        if let Some(offset) = offsets.get(needed - 1) {
-            // What a majority once had stays so, whoever goes away.
-            quorum.offset.fetch_max(*offset, Ordering::AcqRel);
+            |id: &MemberId| *id != view.my_id && members.get(id).is_some_and(|m| m.shard == shard);
+        let peers = self.replication.peers();
+        let mates = peers.iter().filter(|p| p.is_online() && is_mate(p.member()));
+        mates
+            .map(|peer| Follower {
+                id: peer.member().clone(),
+                boot: peer.boot().clone(),
+                offset: if on_disk { peer.durable_ack() } else { peer.ack() },
+            })
+            .collect()
+    }
+
+    fn acked(&self, in_sync: &InSync, view: &View, followers: &[Follower]) -> Acked {
+        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        match shard.filter(|_| in_sync.min() > 0) {
+            Some(shard) => in_sync.state(shard, &view.my_id, followers),
+            None => majority(followers, self.quorum.needed.load(Ordering::Acquire)),
         }
     }
 
     /// What was acknowledged to another primary counts for nothing in a new epoch; everything must be locked.
     pub fn reset_quorum(&self) {
+        let _in_sync = self.quorum.in_sync();
         self.quorum.offset.store(0, Ordering::Release);
         let end = self.journal.end();
-        // What came with the old epoch is certain only once a majority follows in this one.
+        // What came with the old epoch is certain only once those who are needed follow in this one.
         self.quorum.written.iter().for_each(|slot| slot.store(end, Ordering::Relaxed));
     }
 }
@@ -128,22 +189,32 @@ mod tests {
 
     #[test]
     fn a_majority_is_counted_with_the_primary_in_it() {
-        let quorum = Quorum::new(true);
+        let quorum = Quorum::new(true, 0);
         for (members, needed) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
             quorum.set_members(members);
             assert_eq!(quorum.needed.load(Ordering::Relaxed), needed, "{members} members");
         }
-        let off = Quorum::new(false);
+        let off = Quorum::new(false, 0);
         off.set_members(3);
         assert!(!off.is_on());
+        let follower = |id: &str, offset| Follower { id: id.into(), boot: String::new(), offset };
+        let follow = [follower("b", 10), follower("c", 30), follower("b", 20), follower("d", 5)];
+        assert_eq!(majority(&follow, 0), Acked { offset: u64::MAX, enough: true });
+        assert_eq!(majority(&follow, 1), Acked { offset: 30, enough: true });
+        assert_eq!(
+            majority(&follow, 2),
+            Acked { offset: 20, enough: true },
+            "a member counts once"
+        );
+        assert_eq!(majority(&follow, 4), Acked { offset: 0, enough: false });
     }
 
     #[test]
     fn a_read_waits_for_the_last_write_to_its_slot_only() {
-        let quorum = Quorum::new(true);
+        let quorum = Quorum::new(true, 0);
         assert_eq!(quorum.gate(7, Some(100)), 100);
         assert_eq!(quorum.gate(7, None), 100);
         assert_eq!(quorum.gate(8, None), 0);
-        assert_eq!(Quorum::new(false).gate(7, Some(100)), 0);
+        assert_eq!(Quorum::new(false, 0).gate(7, Some(100)), 0);
     }
 }

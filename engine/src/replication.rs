@@ -30,6 +30,8 @@ pub struct PeerState {
     pub ip_address: String,
     /// The member's ID, where it is one of our kind.
     pub member: String,
+    /// Its process; empty where the member does not say.
+    pub boot: String,
     pub capa_eof: bool,
     pub capa_psync2: bool,
     pub version: String,

@@ -51,8 +51,8 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
             Ok(LoopHandle { mail: Mutex::default(), waker, held, held_slots })
         })
         .collect::<io::Result<_>>()?;
-    let quorum =
-        Quorum::new(managed && config.get("larder-durability").is_some_and(|d| d == "quorum"));
+    let by_quorum = managed && config.get("larder-durability").is_some_and(|d| d == "quorum");
+    let quorum = Quorum::new(by_quorum, config.int("larder-min-in-sync", 0).max(0) as usize);
     let shared = Arc::new(Shared {
         config,
         disk,

@@ -192,6 +192,10 @@ pub struct Report {
     /// It acknowledges by majority: nobody is ever appointed who may lack what a majority has.
     #[serde(default)]
     pub quorum: bool,
+    /// Members of an in-sync set without which its primary acknowledges nothing (see `crate::quorum::set`); 0: it
+    /// acknowledges otherwise.
+    #[serde(default)]
+    pub min_in_sync: u16,
     /// It is about to end, and is appointed only where nobody else can be.
     #[serde(default)]
     pub leaving: bool,
@@ -239,6 +243,8 @@ pub enum Change {
     },
     /// Who is in sync with the primary of that epoch; the council's own finding.
     Synced { shard: ShardId, epoch: Epoch, in_sync: BTreeMap<MemberId, String> },
+    /// A process joins the in-sync set that its primary of that epoch keeps. see: `crate::quorum::set`
+    JoinSync { shard: ShardId, epoch: Epoch, member: MemberId, boot: String },
     /// The set of voters after the library's own configuration change went through.
     Voters { voters: BTreeSet<MemberId> },
     /// What a returning primary counted.

@@ -21,9 +21,18 @@ fn key_in(range: SlotRange, salt: &str) -> String {
     (0..).map(|i| format!("{salt}:{i}")).find(|k| range.contains(slot_of(k.as_bytes()))).unwrap()
 }
 
+const ALONE: &[&str] = &["--larder-durability", "quorum", "--larder-min-in-sync", "1"];
+const TWO: &[&str] = &["--larder-durability", "quorum", "--larder-min-in-sync", "2"];
+
 #[test]
 fn no_acknowledged_write_is_lost_whichever_primary_is_killed() {
-    let mut cluster = Cluster::form(&[0, 0, 0], 1, QUORUM);
+    for durability in [QUORUM, ALONE, TWO] {
+        nothing_is_lost(durability);
+    }
+}
+
+fn nothing_is_lost(durability: &[&str]) {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, durability);
     let stop = Arc::new(AtomicBool::new(false));
     let acks = Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..4)
@@ -37,7 +46,11 @@ fn no_acknowledged_write_is_lost_whichever_primary_is_killed() {
         cluster.until("writes go on", |_| acks.load(Ordering::Acquire) >= goal);
         let primary = cluster.primary_of(0).unwrap();
         cluster.nodes[primary].restart();
-        cluster.until("another primary", |c| c.primary_of(0).is_some_and(|n| n != primary));
+        // Who is alone in the in-sync set when it is killed is its own successor.
+        let may_stay = durability != QUORUM;
+        cluster.until("another primary", |c| {
+            c.primary_of(0).is_some_and(|n| may_stay || n != primary)
+        });
         cluster.until("everybody serves", |c| (0..3).all(|n| c.ready(n)));
     }
     stop.store(true, Ordering::Release);
@@ -107,4 +120,42 @@ fn without_a_majority_writes_are_refused_and_reads_go_on() {
         Follower::new(c.ports()).call(&here, &["SET", &here, "3"]).is_ok_and(|r| r == "OK")
     });
     assert_eq!(Follower::new(cluster.ports()).call(&here, &["GET", &here]).unwrap(), "3");
+}
+
+fn answers(cluster: &Cluster, key: &str, args: &[&str], reply: &str) -> bool {
+    Follower::new(cluster.ports()).call(key, args).is_ok_and(|r| r == reply)
+}
+
+#[test]
+fn a_shard_of_two_goes_on_alone_where_it_may_and_whoever_was_left_out_does_not_take_over() {
+    let mut cluster = Cluster::form(&[0, 0, 1, 1, 1], 2, ALONE);
+    let key = key_in(even_slots(0, 2), "here");
+    cluster.until("a write", |c| answers(c, &key, &["SET", &key, "both"], "OK"));
+    let primary = cluster.primary_of(0).unwrap();
+    let replica = 1 - primary;
+    cluster.nodes[replica].server.kill();
+    cluster.until("a write alone", |c| answers(c, &key, &["SET", &key, "alone"], "OK"));
+    cluster.nodes[primary].server.kill();
+    // Who was left out is back first, and heard; the data set is another's.
+    cluster.nodes[replica].restart();
+    let left_out = cluster.nodes[replica].member.id.clone();
+    cluster.until("it hears that it was left out", |c| {
+        c.topology(replica).is_some_and(|t| !t.shards[&0].in_sync.contains_key(&left_out))
+    });
+    cluster.nodes[primary].restart();
+    cluster.until("the last write", |c| answers(c, &key, &["GET", &key], "alone"));
+    cluster.until("both again", |c| (0..2).all(|n| c.ready(n)));
+}
+
+#[test]
+fn a_replica_that_is_asked_to_end_holds_nobody_up() {
+    let mut cluster = Cluster::form(&[0, 0, 1, 1, 1], 2, ALONE);
+    let key = key_in(even_slots(0, 2), "here");
+    cluster.until("a write", |c| answers(c, &key, &["SET", &key, "0"], "OK"));
+    let primary = cluster.primary_of(0).unwrap();
+    cluster.nodes[1 - primary].server.terminate();
+    // It has left the set before it ended, so that this one waits for nobody.
+    let view = cluster.topology(primary).unwrap();
+    assert_eq!(view.shards[&0].in_sync.len(), 1, "{:?}", view.shards[&0]);
+    assert!(answers(&cluster, &key, &["SET", &key, "1"], "OK"));
 }

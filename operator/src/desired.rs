@@ -203,6 +203,19 @@ impl Desired {
     }
 }
 
+/// Members without which a shard acknowledges nothing.
+fn min_in_sync(spec: &CacheClusterSpec, min: i32) -> Result<i32, Error> {
+    let most = spec.replicas_per_shard + 1;
+    if spec.durability != Durability::Quorum {
+        return Err(invalid("spec.minInSync", "needs durability: Quorum"));
+    }
+    if !(1..=most).contains(&min) {
+        let message = format!("must be between 1 and replicasPerShard + 1 ({most}), and is {min}");
+        return Err(invalid("spec.minInSync", message));
+    }
+    Ok(min)
+}
+
 fn invalid(field: &str, message: impl Into<String>) -> Error {
     Error::Invalid { field: field.into(), message: message.into() }
 }
@@ -289,6 +302,9 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     set("larder-failure-timeout-ms", timeout.to_string());
     if spec.durability == Durability::Quorum {
         set("larder-durability", "quorum".into());
+    }
+    if let Some(min) = spec.min_in_sync {
+        set("larder-min-in-sync", min_in_sync(spec, min)?.to_string());
     }
     let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
     let persistence = spec.persistence.as_ref().unwrap_or(&default);

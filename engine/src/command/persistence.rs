@@ -242,6 +242,7 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"capa" => {}
             b"version" => told.version = text(),
             b"larder-member" => told.member = text(),
+            b"larder-boot" => told.boot = text(),
             b"rdb-only" => told.rdb_only = number == Some(1),
             // Said behind the handshake only, where no reply is wanted.
             b"ack" | b"fack" | b"getack" => return,

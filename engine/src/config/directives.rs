@@ -253,6 +253,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("larder-node", "", Text, "", FIXED),
     row("larder-zone", "", Text, "", FIXED),
     row("larder-durability", "", Choice(&["async", "quorum"]), "async", FIXED),
+    row("larder-min-in-sync", "", Int(0, 6), "0", FIXED),
     row("larder-witness", "", Bool, "no", FIXED),
     row("larder-shard", "", Int(-1, 16_383), "-1", FIXED),
     row("larder-rdb-version", "", Int(0, 80), "0", 0),

@@ -91,6 +91,17 @@ impl Topology {
                 known.in_sync.clone_from(in_sync);
                 altered
             }
+            Change::JoinSync { shard: id, epoch, member, boot } => {
+                let known = self.shards.get_mut(id).ok_or("no such shard")?;
+                if known.epoch != *epoch {
+                    return Err(format!("the shard is at epoch {}", known.epoch));
+                }
+                if self.members.get(member).is_none_or(|m| m.shard != Some(*id)) {
+                    return Err(format!("{member} is no member of shard {id}"));
+                }
+                let before = known.in_sync.insert(member.clone(), boot.clone());
+                before.as_ref() != Some(boot)
+            }
             Change::Voters { voters } => {
                 let altered = self.voters != *voters;
                 self.voters.clone_from(voters);

@@ -46,14 +46,23 @@ pub(super) fn lineage_of<'a>(
         .filter(|l| l.incarnation == topology.incarnation)
 }
 
-/// The member of `shard` to appoint. `patience_over`: the grace for the missing has passed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rules {
+    /// The grace for the missing has passed.
+    pub(super) patience_over: bool,
+    /// Each member of the in-sync set has all that was acknowledged, however few they are. see: `crate::quorum::set`
+    pub(super) set_has_all: bool,
+}
+
+/// The member of `shard` to appoint.
 pub(super) fn choose(
     topology: &Topology,
     id: ShardId,
     shard: &Shard,
     members: &[Candidate<'_>],
-    patience_over: bool,
+    rules: Rules,
 ) -> Choice {
+    let Rules { patience_over, set_has_all } = rules;
     let wait = |why: &str| Choice::Wait(why.to_owned());
     let current = || members.iter().filter_map(|c| Some((c, c.report?)));
     let lineage = |report: &Report| lineage_of(topology, id, report).map(Lineage::rank);
@@ -98,7 +107,7 @@ pub(super) fn choose(
     {
         return wait("only members with older data answer");
     }
-    if !patience_over && current().count() * 2 < members.len() {
+    if !set_has_all && !patience_over && current().count() * 2 < members.len() {
         return wait("fewer than half of the shard's members answer");
     }
     let not_ahead = |r: &Report| lineage(r).is_some_and(|rank| rank <= found.rank());
@@ -154,7 +163,8 @@ mod tests {
                 .iter()
                 .map(|(id, report)| Candidate { id, name: id, report: report.as_ref() })
                 .collect();
-            match choose(&self.topology, 0, &self.shard, &members, patience_over) {
+            let rules = Rules { patience_over, ..Rules::default() };
+            match choose(&self.topology, 0, &self.shard, &members, rules) {
                 Choice::Appoint { to, .. } => Some(to),
                 Choice::Wait(_) => None,
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::choose::{Candidate, Choice, choose};
+use super::choose::{Candidate, Choice, Rules, choose};
 use super::consensus::{Consensus, Proposal};
 use super::departure::Departure;
 use super::handover::Handover;
@@ -183,7 +183,7 @@ impl Council {
             && !tenure.promoting.contains_key(&id)
             && !tenure.handovers.contains_key(&id)
             && self.suspicion(shard, tenure.since_ms).is_none()
-            && self.is_set_true(id, shard)
+            && (self.keeps_its_set(shard) || self.is_set_true(id, shard))
     }
 
     pub(super) fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {
@@ -265,10 +265,14 @@ impl Council {
         }
         let patience_over = self.now_ms >= lost_ms.max(since_ms) + self.settings.grace_ms;
         let candidates: Vec<_> = members.iter().map(|m| self.candidate(m, fence_ms)).collect();
+        let reports = || members.iter().filter_map(|m| self.seen.get(&m.id)).map(|s| &s.report);
         // Who has promised by majority is never replaced by whoever happens to be there.
-        let is_strict =
-            members.iter().filter_map(|m| self.seen.get(&m.id)).any(|s| s.report.quorum);
-        match choose(topology, id, shard, &candidates, patience_over && !is_strict) {
+        let is_strict = reports().any(|r| r.quorum);
+        let rules = Rules {
+            patience_over: patience_over && !is_strict,
+            set_has_all: reports().any(|r| r.min_in_sync > 0),
+        };
+        match choose(topology, id, shard, &candidates, rules) {
             Choice::Appoint { to, boot, lineage } => {
                 let last_ms = shard.primary.as_ref().and_then(|p| self.seen.get(p));
                 let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));
@@ -355,7 +359,13 @@ impl Council {
                 let member = member.clone();
                 self.start_departure(from, token, member, change, expected);
             }
+            // Said late it would count on somebody whom the primary does not wait for any more.
+            Change::JoinSync { .. } if expected.is_none() => {
+                let why = "who joins an in-sync set joins that of a known topology";
+                self.answer(from, token, Err(why.to_owned()));
+            }
             Change::Join(_)
+            | Change::JoinSync { .. }
             | Change::Assign { .. }
             | Change::Move { .. }
             | Change::Moved { .. }

@@ -19,6 +19,8 @@ pub struct Settings {
     pub voter_silence_ms: u64,
     /// A replica that lags or is silent for this long is no longer in sync.
     pub sync_lag_ms: u64,
+    /// The same, where writes wait for every replica in sync (`minInSync`).
+    pub kept_lag_ms: u64,
     /// A handover that has not come about by then is called off.
     pub handover_ms: u64,
     pub tick_ms: u64,
@@ -45,6 +47,7 @@ impl Settings {
             grace_ms: ms * 10,
             voter_silence_ms: ms * 30,
             sync_lag_ms: ms * 2,
+            kept_lag_ms: ms,
             handover_ms: ms,
             tick_ms: ms / 40,
             election_ticks: 12,

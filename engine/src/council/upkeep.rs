@@ -1,13 +1,13 @@
 //! What the leader keeps true while all is well: the in-sync sets, the voters, the accounts of losses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use raft::eraftpb::ConfChangeType;
 
 use super::Council;
 use super::voters::{Presence, let_off, pick};
-use crate::topology::{Change, Member, MemberId, Shard, ShardId, Topology};
+use crate::topology::{Change, Epoch, Member, MemberId, Shard, ShardId, Topology};
 
 /// Silent members that are told the topology at a time.
 const CALLED_MAX: usize = 16;
@@ -41,12 +41,15 @@ impl Council {
         members: &[&Member],
     ) {
         let Some(primary) = &shard.primary else { return };
-        if self.seen.get(primary).is_none() {
+        let Some(min) = self.seen.get(primary).map(|s| s.report.min_in_sync) else { return };
+        if min > 0 {
+            self.look_after_kept_set(topology, id, shard, min.into());
             return;
         }
         let mut wanted = shard.in_sync.clone();
         wanted.retain(|m, _| topology.members.contains_key(m));
         let mut waits = vec![];
+        let lag_ms = self.settings.sync_lag_ms;
         for member in members.iter().filter(|m| m.id != *primary) {
             let is_live = self.seen.is_live(&member.id, self.now_ms, &self.settings);
             let attached = self.seen.attached_boot(topology, id, shard, &member.id);
@@ -56,7 +59,7 @@ impl Council {
                 continue;
             }
             let Some(boot) = attached else {
-                if counted.is_some() && self.has_fallen_behind(id, shard, &member.id) {
+                if counted.is_some() && self.has_fallen_behind(id, shard, &member.id, lag_ms) {
                     wanted.remove(&member.id);
                 }
                 continue;
@@ -76,23 +79,74 @@ impl Council {
                 tenure.attached.remove(&member.id);
             }
         }
-        if wanted != shard.in_sync && !tenure.syncing.contains_key(&id) {
-            let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync: wanted };
-            if let Some(index) = self.put(change, None)
-                && let Some(tenure) = &mut self.tenure
-            {
-                tenure.syncing.insert(id, index);
-            }
+        self.put_sync(id, shard, wanted, None);
+    }
+
+    fn put_sync(
+        &mut self,
+        id: ShardId,
+        shard: &Shard,
+        in_sync: BTreeMap<MemberId, String>,
+        expected: Option<Epoch>,
+    ) {
+        let is_free = self.tenure.as_ref().is_some_and(|t| !t.syncing.contains_key(&id));
+        if in_sync == shard.in_sync || !is_free {
+            return;
+        }
+        let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync };
+        if let Some(index) = self.put(change, expected)
+            && let Some(tenure) = &mut self.tenure
+        {
+            tenure.syncing.insert(id, index);
         }
     }
 
-    /// A member of the set that was not known to be in sync for `sync_lag_ms`. Who leads anew goes by
+    /// The set that its primary keeps: nobody is added, and of those that are away or about to end, who has been so
+    /// for longest goes first, as long as more than `min` are in it. Writes wait for them meanwhile.
+    fn look_after_kept_set(&mut self, topology: &Topology, id: ShardId, shard: &Shard, min: usize) {
+        let lag_ms = self.settings.kept_lag_ms;
+        let mut away: Vec<(u64, &MemberId)> = vec![];
+        for (member, boot) in
+            shard.in_sync.iter().filter(|(m, _)| shard.primary.as_ref() != Some(m))
+        {
+            let report = self.seen.get(member).map(|s| &s.report).filter(|r| r.boot == *boot);
+            if report.is_some_and(|r| r.leaving) {
+                away.push((0, member));
+            } else if self.has_fallen_behind(id, shard, member, lag_ms) {
+                away.push((self.seen.last_in_sync_ms(id, shard, member).unwrap_or(0), member));
+            }
+        }
+        away.sort_unstable();
+        let mut wanted = shard.in_sync.clone();
+        wanted.retain(|m, _| topology.members.contains_key(m));
+        for (_, member) in away {
+            if wanted.len() > min {
+                wanted.remove(member);
+            }
+        }
+        // Who has left meanwhile, and come again, is not to be in it by this.
+        self.put_sync(id, shard, wanted, Some(topology.epoch));
+    }
+
+    /// Its primary keeps the set itself, and waits for everybody in it: it is never longer than the truth.
+    pub(super) fn keeps_its_set(&self, shard: &Shard) -> bool {
+        let primary = shard.primary.as_ref().and_then(|p| self.seen.get(p));
+        primary.is_some_and(|s| s.report.min_in_sync > 0)
+    }
+
+    /// A member of the set that was not known to be in sync for `lag_ms`. Who leads anew goes by
     /// what it heard before, so that one leader after another does not give it more and more time; a
     /// live member is heard by then.
-    fn has_fallen_behind(&self, id: ShardId, shard: &Shard, member: &MemberId) -> bool {
+    fn has_fallen_behind(
+        &self,
+        id: ShardId,
+        shard: &Shard,
+        member: &MemberId,
+        lag_ms: u64,
+    ) -> bool {
         let Some(tenure) = &self.tenure else { return false };
         let last_ms = self.seen.last_in_sync_ms(id, shard, member).unwrap_or(0);
-        let until_ms = last_ms + self.settings.sync_lag_ms;
+        let until_ms = last_ms + lag_ms;
         self.now_ms >= until_ms.max(tenure.since_ms + self.settings.suspect_ms)
     }
 

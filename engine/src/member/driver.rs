@@ -262,9 +262,9 @@ impl Driver {
                     boot: String::new(),
                     lineage: None,
                 };
-                self.propose(change, answer);
+                self.propose(change, None, answer);
             }
-            Said::Propose(change, answer) => self.propose(*change, answer),
+            Said::Propose(change, expected, answer) => self.propose(*change, expected, answer),
             Said::Meet { host, bus_port } => self.meet(host, bus_port),
             Said::Reset { hard, answer } => self.reset(hard, answer),
             Said::Retire(answer) => {
@@ -279,13 +279,13 @@ impl Driver {
         }
     }
 
-    fn propose(&mut self, change: Change, answer: Answering) {
+    fn propose(&mut self, change: Change, expected: Option<Epoch>, answer: Answering) {
         if self.is_joining() {
             // Who asked may have gone.
             let _ = answer.send(Err("this member is about to join a cluster; try again".into()));
             return;
         }
-        let token = self.council.propose(clock::monotonic_ms(), change, None);
+        let token = self.council.propose(clock::monotonic_ms(), change, expected);
         self.local_wishes.insert(token, answer);
     }
 

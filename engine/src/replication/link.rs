@@ -316,6 +316,7 @@ impl Attempt<'_> {
         let me = self.shared.cluster.view().my_id.clone();
         if self.shared.managed.get().is_some() {
             self.ask(wire, &["REPLCONF", "larder-member", &me])?;
+            self.ask(wire, &["REPLCONF", "larder-boot", self.shared.cluster.boot()])?;
         }
         self.ask(wire, &["REPLCONF", "version", "7.4.0"]).map(|_| ())
     }

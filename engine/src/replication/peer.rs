@@ -30,6 +30,7 @@ pub struct Peer {
     client: Arc<ClientInfo>,
     state: AtomicU8,
     member: String,
+    boot: String,
     ack: AtomicU64,
     /// What of it is on its disk, as far as it has a log.
     durable_ack: AtomicU64,
@@ -56,6 +57,11 @@ impl Peer {
     /// The member's ID; empty for what is not of our kind.
     pub fn member(&self) -> &String {
         &self.member
+    }
+
+    /// The member's process.
+    pub fn boot(&self) -> &String {
+        &self.boot
     }
 
     pub fn sent(&self) -> u64 {
@@ -129,6 +135,7 @@ fn run(
         client: session.info.clone(),
         state: AtomicU8::new(WAITING),
         member: told.member.clone(),
+        boot: told.boot.clone(),
         ack: AtomicU64::new(0),
         durable_ack: AtomicU64::new(0),
         acked: AtomicBool::new(false),

@@ -1,15 +1,19 @@
 //! A member's data set: a journal of writes, pulled by replicas from the primary.
 
+use engine::quorum::set::{Follower, InSync};
 use engine::topology::{Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
 
 /// One write: the shard epoch it was made under, and its number (0: a primary's first mark).
 pub(crate) type Write = (Epoch, u64);
 
+/// A replica that has not pulled for so long has no link any more.
+const LINK_MS: u64 = 500;
+
 /// What members say to each other about data.
 #[derive(Clone, Debug)]
 pub(crate) enum Sync {
-    /// A replica of `epoch` has a journal of that length, ending in a write of that epoch.
-    Pull { epoch: Epoch, have: usize, last: Epoch },
+    /// A replica of `epoch`, as that process, has a journal of that length, ending in a write of that epoch.
+    Pull { epoch: Epoch, boot: String, have: usize, last: Epoch },
     /// What follows `base` writes that both have. `end`: the length of the primary's journal.
     Push { epoch: Epoch, base: usize, writes: Vec<Write>, end: usize },
 }
@@ -29,15 +33,24 @@ pub(crate) struct Data {
     pub(crate) acked: Vec<u64>,
     dropped: (Epoch, u64),
     /// Lengths that replicas are known to have, under the present epoch.
-    pub(crate) replicas: Vec<(MemberId, usize)>,
+    replicas: Vec<(Follower, u64)>,
+    /// When the set was looked after last.
+    pub(crate) looked_ms: u64,
+    /// Where the shard acknowledges by its in-sync set.
+    pub(crate) set: InSync,
 }
 
 impl Data {
+    pub(crate) fn new(min_in_sync: usize) -> Self {
+        Self { set: InSync::new(min_in_sync), ..Self::default() }
+    }
+
     /// The process is gone; `keep` writes of the journal were on disk.
     pub(crate) fn restart(&mut self, keep: usize) {
         let mut journal = std::mem::take(&mut self.journal);
         journal.truncate(keep);
-        *self = Self { durable: journal.len(), journal, ..Self::default() };
+        let set = InSync::new(self.set.min());
+        *self = Self { durable: journal.len(), journal, set, ..Self::default() };
     }
 
     fn last_epoch(&self) -> Epoch {
@@ -68,16 +81,24 @@ impl Data {
         }
     }
 
-    pub(crate) fn pull(&self) -> Option<(MemberId, Sync)> {
+    pub(crate) fn pull(&self, boot: &str) -> Option<(MemberId, Sync)> {
         let (epoch, primary) = self.following.clone()?;
-        Some((primary, Sync::Pull { epoch, have: self.journal.len(), last: self.last_epoch() }))
+        let (boot, have, last) = (boot.to_owned(), self.journal.len(), self.last_epoch());
+        Some((primary, Sync::Pull { epoch, boot, have, last }))
+    }
+
+    /// Replicas that have pulled lately.
+    pub(crate) fn followers(&self, now_ms: u64) -> Vec<Follower> {
+        let lately = self.replicas.iter().filter(|(_, at_ms)| now_ms < at_ms + LINK_MS);
+        lately.map(|(f, _)| f.clone()).collect()
     }
 
     /// The primary's answer to a pull. A journal of the same epoch and length is the same journal.
     pub(crate) fn push(
         &mut self,
-        from: &MemberId,
+        (from, now_ms): (&MemberId, u64),
         epoch: Epoch,
+        boot: String,
         have: usize,
         last: Epoch,
     ) -> Option<Sync> {
@@ -87,8 +108,9 @@ impl Data {
         let is_prefix = have == 0 || self.journal.get(have - 1).is_some_and(|w| w.0 == last);
         let base = if is_prefix { have } else { 0 };
         if is_prefix {
-            self.replicas.retain(|(m, _)| m != from);
-            self.replicas.push((from.clone(), have));
+            self.replicas.retain(|(f, _)| f.id != *from);
+            let offset = have as u64;
+            self.replicas.push((Follower { id: from.clone(), boot, offset }, now_ms));
         }
         Some(Sync::Push {
             epoch,
@@ -169,6 +191,7 @@ impl Data {
             held_epoch: self.held.filter(|_| self.acting == self.held).unwrap_or(0),
             dropped_epoch: self.dropped.0,
             dropped_writes: self.dropped.1,
+            min_in_sync: self.set.min() as u16,
             ..Report::default()
         }
     }

@@ -38,6 +38,7 @@ pub(crate) enum What {
     SeatMoved,
     LeftInSync,
     JoinedInSync,
+    SetJoinWished,
 }
 
 const ALL: &[(What, &str)] = &[
@@ -73,6 +74,7 @@ const ALL: &[(What, &str)] = &[
     (What::SeatMoved, "changes of the voters"),
     (What::LeftInSync, "left the in-sync set"),
     (What::JoinedInSync, "joined it"),
+    (What::SetJoinWished, "proposals to join a set that its primary keeps"),
 ];
 
 /// Counts by kind.

@@ -80,8 +80,10 @@ struct Weather {
     delay_max_us: u64,
     fault_every_ms: u64,
     refusals: bool,
-    /// Writes are acknowledged once a majority of the shard has them; nothing written is lost.
+    /// Writes are acknowledged once a majority of the shard has them, or its in-sync set; nothing written is lost.
     quorum: bool,
+    /// The least that is in such a set; 0: a majority counts.
+    min_in_sync: usize,
     /// A crash keeps the data set, but for its tail.
     persistent: bool,
 }
@@ -119,7 +121,12 @@ impl World {
         let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x001a_2de2);
         let shards = 1 + rng.below(3) as u16;
         let replicas = rng.below(3) as u16;
-        let quorum = replicas == 1 && rng.chance(1, 2);
+        let majority = replicas == 1 && rng.chance(1, 2);
+        // Drawn apart, so that the other worlds are what they were.
+        let mut apart = Rng::new(seed ^ 0x5e7);
+        let by_set = replicas > 0 && apart.chance(1, 3);
+        let min_in_sync = if by_set { 1 + apart.below(2) as usize } else { 0 };
+        let quorum = majority || by_set;
         let weather = Weather {
             loss_permille: [0, 10, 50, 200][rng.below(4) as usize],
             duplicate_permille: [0, 20][rng.below(2) as usize],
@@ -127,6 +134,7 @@ impl World {
             fault_every_ms: 200 + rng.below(2_500),
             refusals: rng.chance(1, 2),
             quorum,
+            min_in_sync,
             persistent: quorum || rng.chance(2, 3),
         };
         let failure_timeout_ms = [500, 1000, 1000, 3000][rng.below(4) as usize];
@@ -200,7 +208,7 @@ impl World {
             member,
             council: None,
             disk: Disk::default(),
-            data: Data::default(),
+            data: Data::new(self.weather.min_in_sync),
             boot: 0,
             clock_offset: self.rng.below(1_000_000_000),
             drift_ppm,

@@ -101,6 +101,13 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// kill, and waits for its end.
+    pub(crate) fn terminate(&mut self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.ended();
+    }
+
     /// Waits for the end of the process; gives its exit code.
     pub(crate) fn ended(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()

@@ -20,6 +20,7 @@ impl World {
             fault_every_ms: u64::MAX,
             refusals: true,
             quorum: false,
+            min_in_sync: 0,
             persistent: true,
         };
         let mut world = Self::of(seed, Rng::new(seed), weather, 1000, (shards, 1), false);

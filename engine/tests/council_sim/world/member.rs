@@ -92,8 +92,9 @@ impl World {
                 self.checker.acknowledged(shard, id, now);
             }
         }
+        self.look_after_set(n);
         if self.nodes[n].data_cut_until <= self.now_us
-            && let Some((primary, pull)) = self.nodes[n].data.pull()
+            && let Some((primary, pull)) = self.nodes[n].data.pull(&self.boot(n))
             && let Some(to) = self.ids.get(&primary).copied()
         {
             self.transmit(n, to, Packet::Data(pull));
@@ -158,7 +159,7 @@ impl World {
                 if let Some(shard) =
                     self.nodes[n].member.shard.and_then(|s| topology.shards.get(&s))
                 {
-                    let boot = format!("{}-{}", n, self.nodes[n].boot);
+                    let boot = self.boot(n);
                     let id = self.nodes[n].member.id.clone();
                     self.nodes[n].data.follow(&id, &boot, shard);
                 }
@@ -229,7 +230,7 @@ impl World {
             };
             // It may have restarted since it was chosen, and then never acts under this epoch.
             let is_gone = self.nodes[to].council.is_none();
-            if is_gone || shard.boot != format!("{}-{}", to, self.nodes[to].boot) {
+            if is_gone || shard.boot != self.boot(to) {
                 continue;
             }
             let others: BTreeMap<MemberId, &Data> = self
@@ -244,16 +245,25 @@ impl World {
         }
     }
 
-    /// With two members a majority is both: what the replica has pulled may be acknowledged.
+    /// What the replicas are known to have is acknowledged: with two members a majority is both; by a set it is who is in it.
     pub(super) fn acknowledge_quorum(&mut self, n: usize) {
         if !self.weather.quorum || !self.holds_lease(n) {
             return;
         }
         let Some(shard) = self.nodes[n].member.shard else { return };
-        let data = &self.nodes[n].data;
-        let has = data.replicas.iter().map(|(_, have)| *have).max().unwrap_or(0);
+        let now = self.clock(n);
+        let node = &self.nodes[n];
+        let followers = node.data.followers(now);
+        let has = if node.data.set.min() > 0 {
+            let topology = node.council.as_ref().and_then(Council::topology);
+            let state = topology.and_then(|t| t.shards.get(&shard));
+            state.map_or(0, |s| node.data.set.state(s, &node.member.id, &followers).offset)
+        } else {
+            followers.iter().map(|f| f.offset).max().unwrap_or(0)
+        };
+        let data = &node.data;
         let epoch = data.acting;
-        let ids: Vec<u64> = data.journal[..has.min(data.journal.len())]
+        let ids: Vec<u64> = data.journal[..data.journal.len().min(has as usize)]
             .iter()
             .filter(|w| Some(w.0) == epoch && w.1 > 0)
             .map(|w| w.1)
@@ -264,5 +274,35 @@ impl World {
             self.nodes[n].data.acked.push(id);
             self.checker.acknowledged(shard, id, now);
         }
+    }
+
+    /// The primary's look at its in-sync set, once a beat.
+    fn look_after_set(&mut self, n: usize) {
+        let now = self.clock(n);
+        let node = &mut self.nodes[n];
+        let is_due = now >= node.data.looked_ms + self.settings.beat_ms;
+        if node.data.set.min() == 0 || !is_due {
+            return;
+        }
+        node.data.looked_ms = now;
+        let topology = node.council.as_ref().and_then(Council::topology).cloned();
+        if let (Some(shard), Some(topology)) = (node.member.shard, topology)
+            && self.holds_lease(n)
+        {
+            let node = &mut self.nodes[n];
+            let followers = node.data.followers(now);
+            let end = node.data.journal.len() as u64;
+            let change = node.data.set.look(&topology, shard, &node.member.id, &followers, end);
+            if let (Some(change), Some(council)) = (change, &mut node.council) {
+                self.tally.count(What::SetJoinWished, 1);
+                council.propose(now, change, Some(topology.epoch));
+            }
+        }
+        self.acknowledge_quorum(n);
+    }
+
+    /// Number of the process.
+    fn boot(&self, n: usize) -> String {
+        format!("{}-{}", n, self.nodes[n].boot)
     }
 }

@@ -68,8 +68,9 @@ impl World {
                 }
                 self.drive(to);
             }
-            Packet::Data(Sync::Pull { epoch, have, last }) => {
-                let reply = self.nodes[to].data.push(&sender, epoch, have, last);
+            Packet::Data(Sync::Pull { epoch, boot, have, last }) => {
+                let data = &mut self.nodes[to].data;
+                let reply = data.push((&sender, now), epoch, boot, have, last);
                 self.acknowledge_quorum(to);
                 if let Some(reply) = reply {
                     self.transmit(to, from, Packet::Data(reply));
