@@ -25,6 +25,7 @@ pub mod hashes;
 pub mod hll;
 pub mod info;
 pub mod inspect;
+mod item;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
@@ -225,6 +226,7 @@ const FAMILIES: &[&[Command]] = &[
     keys::COMMANDS,
     scan::COMMANDS,
     dump::COMMANDS,
+    item::COMMANDS,
     sentinel::COMMANDS,
     sort::COMMANDS,
     strings::COMMANDS,

@@ -46,6 +46,8 @@ pub struct Hot {
     /// Of normal clients, replicas, subscribers.
     pub output_limits: [OutputLimit; 3],
     pub protected_mode: bool,
+    /// Largest item of Memcached clients, key and header with it, bytes.
+    pub item_size_max: usize,
     pub replica_serves_stale: bool,
 }
 
@@ -422,6 +424,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         pubsub_output_bytes_max: usize::try_from(output_limits[2].hard).unwrap_or(usize::MAX),
         output_limits,
         protected_mode: text("protected-mode") == "yes",
+        item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
     })
 }

@@ -17,13 +17,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::clock;
 use crate::command::exec::{Executor, unwatch};
 use crate::config::Hot;
 use crate::keyspace::Env;
+use crate::listeners::Listener;
 use crate::moves::held::Seen;
 use crate::server::{Mail, Shared};
 use conn::{Conn, READ_BYTES};
@@ -34,6 +34,7 @@ mod accept;
 mod batch;
 mod conn;
 mod give_way;
+mod memcached;
 mod pause;
 mod read;
 mod timers;
@@ -54,7 +55,7 @@ pub struct EventLoop {
     index: usize,
     shared: Arc<Shared>,
     poll: Poll,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
@@ -90,10 +91,11 @@ impl EventLoop {
         index: usize,
         shared: Arc<Shared>,
         poll: Poll,
-        mut listeners: Vec<TcpListener>,
+        mut listeners: Vec<Listener>,
     ) -> io::Result<EventLoop> {
         for (at, listener) in listeners.iter_mut().enumerate() {
-            poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
+            let source = listener.socket.source();
+            poll.registry().register(source, Token(LISTENERS + at), Interest::READABLE)?;
         }
         let hot = shared.config.hot();
         Ok(EventLoop {
@@ -224,7 +226,7 @@ impl EventLoop {
         };
         for letter in mail {
             match letter {
-                Mail::Accepted(stream) => self.add(stream, executor.env.now_ms),
+                Mail::Accepted(stream, speaks) => self.add(stream, speaks, executor.env.now_ms),
                 Mail::Deliver { token, client, bytes, unblocks } => {
                     self.deliver(token, client, &bytes, unblocks, executor);
                 }

@@ -16,7 +16,7 @@ mod lock;
 pub mod table;
 
 pub use db::{Db, Env, Ttl, Typed, WrongType};
-pub use entry::{Entry, ValueRef};
+pub use entry::{Entry, Item, ValueRef};
 pub use table::Table;
 
 use crate::topology::{SLOTS, slot_of};

@@ -26,6 +26,7 @@ pub mod lazy;
 pub mod listeners;
 pub mod managed;
 pub mod member;
+pub mod memcached;
 pub mod metrics;
 pub mod moves;
 pub mod number;

@@ -2,14 +2,83 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream, UnixListener};
 
 use crate::config::Config;
+use crate::server::Speaks;
+
+/// Every listening socket of this server.
+pub fn listen_all(config: &Config) -> io::Result<Vec<Listener>> {
+    let of = |listeners: Vec<TcpListener>, speaks| {
+        listeners.into_iter().map(move |socket| Listener { socket: Socket::Tcp(socket), speaks })
+    };
+    let resp = listen_port(config, config.int("port", 6379) as u16)?;
+    let memcached = listen_port(config, config.int("memcached-port", 0) as u16)?;
+    let mut all: Vec<Listener> =
+        of(resp, Speaks::Resp).chain(of(memcached, Speaks::Memcached)).collect();
+    let path = config.get("memcached-unixsocket").unwrap_or_default();
+    if !path.is_empty() {
+        let mode = config.get("memcached-unixsocketperm").unwrap_or_default();
+        let socket = listen_unix(Path::new(&path), &mode).map_err(|e| {
+            io::Error::new(e.kind(), format!("Failed listening on {path} (unix), aborting: {e}"))
+        })?;
+        all.push(Listener { socket: Socket::Unix(socket), speaks: Speaks::Memcached });
+    }
+    Ok(all)
+}
+
+/// A listening socket, and what is spoken there.
+pub struct Listener {
+    pub socket: Socket,
+    pub speaks: Speaks,
+}
+
+pub enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    pub fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Socket::Tcp(listener) => listener,
+            Socket::Unix(listener) => listener,
+        }
+    }
+
+    /// The next connection. A Unix one is read and written by the same calls as any stream.
+    pub fn accept(&self) -> io::Result<TcpStream> {
+        match self {
+            Socket::Tcp(listener) => listener.accept().map(|(stream, _)| stream),
+            Socket::Unix(listener) => {
+                listener.accept().map(|(stream, _)| TcpStream::from(OwnedFd::from(stream)))
+            }
+        }
+    }
+}
+
+/// A socket in the file system; one that a dead server has left is taken over.
+fn listen_unix(path: &Path, mode: &str) -> io::Result<UnixListener> {
+    let mode = u32::from_str_radix(mode, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| io::Error::other("memcached-unixsocketperm is not an octal mode"))?;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
 
 /// Listens on every address of `bind`. One with a `-` before it may be missing on this machine.
-pub fn listen_all(config: &Config) -> io::Result<Vec<TcpListener>> {
-    let port = config.int("port", 6379) as u16;
+fn listen_port(config: &Config, port: u16) -> io::Result<Vec<TcpListener>> {
     let backlog = config.int("tcp-backlog", 511) as i32;
     let bind = config.get("bind").unwrap_or_default();
     let mut found = Vec::new();

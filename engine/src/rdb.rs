@@ -31,7 +31,7 @@ use std::{fmt, io};
 
 pub use payload::{dump_payload, restore_payload};
 pub use reader::Reader;
-pub use writer::{Access, WriteOptions, Writer, encode_entry};
+pub use writer::{Access, WriteOptions, Writer, encode_aux, encode_entry};
 
 use crate::types::Collection;
 

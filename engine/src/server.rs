@@ -14,6 +14,7 @@ use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::managed::Engine;
+use crate::memcached::Memcached;
 use crate::moves::Moves;
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
@@ -47,6 +48,7 @@ pub struct Shared {
     pub hold: Hold,
     pub moves: Moves,
     pub quorum: Quorum,
+    pub memcached: Memcached,
     /// The council's side of a managed member, once it runs.
     pub managed: OnceLock<Arc<Engine>>,
     pub cluster: ClusterState,
@@ -173,10 +175,17 @@ pub struct LoopHandle {
     pub held_slots: AtomicU64,
 }
 
+/// What the clients of a listener speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Resp,
+    Memcached,
+}
+
 /// What a loop is told by others.
 pub enum Mail {
     /// A connection that another thread accepted.
-    Accepted(mio::net::TcpStream),
+    Accepted(mio::net::TcpStream, Speaks),
     /// Bytes for a client: a push, or the reply of a command that was blocked.
     Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
     /// The reply that a client waits for, of something that was not done under this member's lease.

@@ -37,6 +37,7 @@ pub struct ClientInfo {
     /// Place of the last command in the table, plus one; 0: none yet.
     pub last_command: AtomicU32,
     pub no_evict: AtomicBool,
+    pub memcached: AtomicBool,
     /// The client is to be closed after its replies are out.
     pub kill: AtomicBool,
 }
@@ -82,8 +83,14 @@ impl ClientInfo {
             pending_out: AtomicU64::new(0),
             last_command: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
+            memcached: AtomicBool::new(false),
             kill: AtomicBool::new(false),
         }
+    }
+
+    /// It speaks one of the Memcached protocols.
+    pub fn is_memcached(&self) -> bool {
+        self.memcached.load(Ordering::Relaxed)
     }
 
     pub fn names(&self) -> Names {

@@ -27,6 +27,8 @@ use crate::topology::SLOTS;
 const SLICE_BYTES: usize = 64 * 1024;
 /// Buckets looked at in one turn under a slot's lock.
 const SLICE_BUCKETS: usize = 256;
+/// Name of the remark that holds flags and marks of the key that follows it.
+pub const ITEM_AUX: &[u8] = b"larder-item";
 /// Least limit of the old values that wait to be written.
 const PENDING_MIN: u64 = 64 << 20;
 
@@ -59,6 +61,11 @@ impl Codec {
             ValueRef::String(bytes) => rdb::ValueRef::String(bytes),
             ValueRef::Collection(collection) => rdb::ValueRef::Collection(collection),
         };
+        let item = entry.item();
+        if item.flags != 0 || item.state != 0 {
+            // A remark about the key that follows: servers that do not know it pass over it.
+            rdb::encode_aux(out, ITEM_AUX, format!("{} {}", item.flags, item.state).as_bytes());
+        }
         encode_entry(out, entry.key(), value, entry.ttl(), access, &self.options);
     }
 }
@@ -184,6 +191,14 @@ fn encode_restore(entry: &Entry, out: &mut Vec<u8>) {
     let words: [&[u8]; 6] =
         [b"RESTORE", entry.key(), at.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
     crate::resp::encode_request(out, &words);
+    let item = entry.item();
+    if item.flags != 0 || item.state != 0 {
+        // What RESTORE has no place for. The CAS is each member's own.
+        let [flags, state] = [item.flags, item.state].map(|n| n.to_string());
+        let words: [&[u8]; 5] =
+            [b"LARDER.ITEM", entry.key(), flags.as_bytes(), state.as_bytes(), b"0"];
+        crate::resp::encode_request(out, &words);
+    }
 }
 
 /// What a snapshot's file says of itself beyond the data.

@@ -19,6 +19,7 @@ use crate::event_loop::{EventLoop, WAKER};
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
+use crate::memcached::{Memcached, Users};
 use crate::moves::{self, Moves};
 use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
@@ -41,6 +42,10 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     );
     command::set_renames(&config.renames);
     let mut listeners = listeners::listen_all(&config)?;
+    let users = match config.get("memcached-auth-file").filter(|path| !path.is_empty()) {
+        Some(path) => Users::read(&path)?,
+        None => Users::default(),
+    };
     let cluster = ClusterState::new(config.is_yes("cluster-enabled"), managed, random::hex(40));
     let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
     let loops = polls
@@ -73,6 +78,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         hold: Hold::default(),
         moves: Moves::default(),
         quorum,
+        memcached: Memcached::new(threads + 2, users),
         managed: OnceLock::new(),
         cluster,
         run_id: random::hex(40),

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{Command, Ctx, Effects, Group, Keys, flag, slowlog};
 use crate::clock;
-use crate::keyspace::{Db, Env, Locked};
+use crate::keyspace::{Db, Env, Locked, hash_key};
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
 use crate::session::{After, Session};
@@ -167,6 +167,18 @@ impl<'s> Executor<'s> {
         if !command.arity_fits(args.len()) {
             return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
         }
+        self.admit(session, command, args, hint)
+    }
+
+    /// The same, without the number of arguments.
+    #[inline]
+    fn admit(
+        &mut self,
+        session: &mut Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        hint: Option<(u64, u16)>,
+    ) -> Result<(), String> {
         if session.from_primary || session.importing {
             return Ok(());
         }
@@ -285,6 +297,46 @@ impl<'s> Executor<'s> {
         Ok(())
     }
 
+    /// Does with one key what has no request in RESP, as a request of `command` is done: the same checks,
+    /// counters, lock, journal and waiting clients. `args` are the command's name and the key; what goes to
+    /// the journal `act` says by `Ctx::propagate`. The error is what a RESP client would be replied.
+    pub fn keyed<T>(
+        &mut self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: &'static Command,
+        args: &[&[u8]; 2],
+        act: impl FnOnce(&mut Ctx<'_, '_>) -> T,
+    ) -> Result<T, String> {
+        bump(&self.stats.commands, 1);
+        let hint = Some((hash_key(args[1]), slot_of(args[1])));
+        let stats = &self.stats.calls[command.id()];
+        if let Err(error) = self.admit(session, command, args, hint) {
+            bump(&stats.rejected, 1);
+            self.count_error(error.as_bytes());
+            return Err(error);
+        }
+        bump(&session.info.commands, 1);
+        session.info.last_command.store(command.id() as u32 + 1, Ordering::Relaxed);
+        let calls = stats.calls.load(Ordering::Relaxed);
+        stats.calls.store(calls + 1, Ordering::Relaxed);
+        let timed = self.times_all || calls.is_multiple_of(TIMED_SAMPLE);
+        let from = if timed { clock::monotonic_us() } else { 0 };
+        let (done, changed) = self.locked(session, reply, command, args, hint, act);
+        let stats = &self.stats.calls[command.id()];
+        if timed {
+            let usec = clock::monotonic_us() - from;
+            bump(&stats.usec, if self.times_all { usec } else { usec * TIMED_SAMPLE });
+            if self.times_all {
+                slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
+            }
+        }
+        if !changed.is_empty() {
+            self.serve(changed);
+        }
+        done
+    }
+
     /// One command under the locks of its keys. Gives the keys that changed, when anybody wants to know.
     fn single(
         &mut self,
@@ -293,7 +345,27 @@ impl<'s> Executor<'s> {
         command: &'static Command,
         args: &[&[u8]],
         hint: Option<(u64, u16)>,
-    ) -> Vec<(u16, Vec<u8>)> {
+    ) -> Changed {
+        let (done, changed) =
+            self.locked(session, reply, command, args, hint, |ctx| (command.run)(ctx));
+        if let Err(error) = done {
+            reply.error(&error);
+        }
+        changed
+    }
+
+    /// Runs `act` as a command under the locks of its keys: its result, or the error that a client is replied,
+    /// and the keys that changed: a request that is refused may find expired ones.
+    #[inline]
+    fn locked<T>(
+        &mut self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: &'static Command,
+        args: &[&[u8]],
+        hint: Option<(u64, u16)>,
+        act: impl FnOnce(&mut Ctx<'_, '_>) -> T,
+    ) -> (Result<T, String>, Changed) {
         let shared = self.shared;
         let locked = match (command.keys, hint) {
             _ if command.locks_all(args) => shared.keyspace.lock_all(),
@@ -311,8 +383,7 @@ impl<'s> Executor<'s> {
             && !session.from_primary
             && let Some(error) = shared.state.refuses_write()
         {
-            reply.error(&error);
-            return Vec::new();
+            return (Err(error), Vec::new());
         }
         // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
         self.env.tracks_changes = shared.waiters.any();
@@ -327,11 +398,10 @@ impl<'s> Executor<'s> {
             && !session.importing
             && let Err(error) = shared.route_locked(session, command, args, &mut db)
         {
-            reply.error(&error);
             if !db.expired.is_empty() {
                 self.journal(session, &mut db, args, 0, Effects::Verbatim);
             }
-            return self.changed(&mut db);
+            return (Err(error), self.changed(&mut db));
         }
         let mut ctx = Ctx {
             shared,
@@ -345,7 +415,7 @@ impl<'s> Executor<'s> {
             retry: false,
             in_exec: false,
         };
-        (command.run)(&mut ctx);
+        let result = act(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
         let writes = dirty > 0 || !db.expired.is_empty();
         if writes {
@@ -353,7 +423,8 @@ impl<'s> Executor<'s> {
         }
         self.note_quorum(session, &mut db, writes);
         self.count(&db);
-        self.changed(&mut db)
+        let changed = self.changed(&mut db);
+        (Ok(result), changed)
     }
 
     /// Writes what one command did to the journal, while its locks are held.

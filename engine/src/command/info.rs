@@ -11,7 +11,7 @@ use crate::keyspace::Table;
 use crate::server::{CommandStats, Shared};
 
 mod facts;
-mod process;
+pub(crate) mod process;
 
 pub use process::rss_bytes;
 

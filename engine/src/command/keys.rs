@@ -275,7 +275,10 @@ fn copy(ctx: &mut Ctx<'_, '_>) {
 /// A copy of an entry under another key.
 fn duplicate(entry: &Entry, key: &[u8], access: u32) -> Entry {
     match entry.value() {
-        ValueRef::String(value) => Entry::string(key, value, entry.ttl(), access, entry.is_raw()),
+        ValueRef::String(value) => {
+            let (ttl, raw, item) = (entry.ttl(), entry.is_raw(), entry.item().changed());
+            Entry::string_item(key, value, ttl, access, raw, item)
+        }
         ValueRef::Collection(value) => {
             Entry::collection(key, Box::new(value.clone()), entry.ttl(), access)
         }

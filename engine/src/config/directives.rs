@@ -90,6 +90,15 @@ pub const DIRECTIVES: &[Directive] = &[
     row("io-threads", "", Int(1, 64), "1", FIXED),
     row("io-threads-do-reads", "", Bool, "yes", FIXED | INERT),
     row("prefetch-batch-max-size", "", Int(0, 128), "16", INERT),
+    // Memcached clients.
+    row("memcached-port", "", Int(0, 65_535), "0", FIXED),
+    row("memcached-unixsocket", "", Text, "", FIXED),
+    row("memcached-unixsocketperm", "", Text, "700", FIXED),
+    row("memcached-item-size-max", "", Memory(1024, 1 << 30), "1048576", 0),
+    row("memcached-auth-file", "", Text, "", FIXED),
+    row("memcached-shutdown", "", Bool, "no", FIXED),
+    row("memcached-flush", "", Bool, "yes", FIXED),
+    row("memcached-dump-keys", "", Bool, "yes", FIXED),
     // Access.
     row("requirepass", "", Text, "", SECRET),
     row("masterauth", "", Text, "", SECRET),

@@ -11,8 +11,9 @@ use mio::{Interest, Token};
 use super::conn::Conn;
 use super::{EventLoop, LISTENERS};
 use crate::clock;
+use crate::memcached::Protocol;
 use crate::resp::Decoder;
-use crate::server::{Mail, bump};
+use crate::server::{Mail, Speaks, bump};
 use crate::session::{ClientInfo, Session};
 
 /// Connections accepted in one turn.
@@ -23,25 +24,32 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     no password is set for the default user. In this mode connections are only accepted from the loopback \
     interface. Set a password (requirepass), or turn protected-mode off, to accept others.\r\n";
 
+const PROTECTED_MEMCACHED: &str = "SERVER_ERROR protected mode: connections are only accepted from the loopback \
+    interface until a password is set\r\n";
+
 impl EventLoop {
     pub(super) fn accept(&mut self, at: usize) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(at) else { return };
-            match listener.accept() {
-                Ok((mut stream, _)) => {
+            let speaks = listener.speaks;
+            match listener.socket.accept() {
+                Ok(mut stream) => {
                     self.accept_failed = false;
                     if self.shared.clients.len() >= self.hot.maxclients {
                         bump(&self.shared.stats.rejected_connections, 1);
                         // Best effort: the client may not read it.
-                        let _ = stream.write(b"-ERR max number of clients reached\r\n");
+                        let _ = stream.write(match speaks {
+                            Speaks::Resp => b"-ERR max number of clients reached\r\n",
+                            Speaks::Memcached => b"ERROR Too many open connections\r\n",
+                        });
                         continue;
                     }
                     let to = self.next_loop % self.shared.loops.len();
                     self.next_loop += 1;
                     if to == self.index {
-                        self.add(stream, clock::unix_ms());
+                        self.add(stream, speaks, clock::unix_ms());
                     } else {
-                        self.shared.loops[to].send(Mail::Accepted(stream));
+                        self.shared.loops[to].send(Mail::Accepted(stream, speaks));
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -59,11 +67,12 @@ impl EventLoop {
         self.shared.loops[self.index].send(Mail::Look);
         if let Some(listener) = self.listeners.get_mut(at) {
             let token = Token(LISTENERS + at);
-            let _ = self.poll.registry().reregister(listener, token, Interest::READABLE);
+            let source = listener.socket.source();
+            let _ = self.poll.registry().reregister(source, token, Interest::READABLE);
         }
     }
 
-    pub(super) fn add(&mut self, mut stream: TcpStream, now_ms: i64) {
+    pub(super) fn add(&mut self, mut stream: TcpStream, speaks: Speaks, now_ms: i64) {
         let token = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             self.conns.len() - 1
@@ -77,9 +86,16 @@ impl EventLoop {
             self.free.push(token);
             return;
         }
-        if self.hot.protected_mode && self.hot.requirepass.is_empty() && !is_loopback(&stream) {
+        let is_memcached = speaks == Speaks::Memcached;
+        let users = is_memcached && !self.shared.memcached.users.is_empty();
+        let is_open = self.hot.requirepass.is_empty() && !users;
+        if self.hot.protected_mode && is_open && !is_local(&stream) {
             // Best effort: whoever it is will see the connection close.
-            let _ = stream.write(PROTECTED.as_bytes());
+            let _ = stream.write(if is_memcached {
+                PROTECTED_MEMCACHED.as_bytes()
+            } else {
+                PROTECTED.as_bytes()
+            });
             let _ = self.poll.registry().deregister(&mut stream);
             self.shared.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
             self.free.push(token);
@@ -89,10 +105,12 @@ impl EventLoop {
         let info = Arc::new(ClientInfo::new(id, addr, laddr, now_ms, self.index, token));
         self.shared.clients.add(&info);
         self.shared.stats.connections.fetch_add(1, Ordering::Relaxed);
-        let authenticated = self.hot.requirepass.is_empty();
+        info.memcached.store(is_memcached, Ordering::Relaxed);
+        let memcached = is_memcached.then(|| Box::new(Protocol::default()));
         self.conns[token] = Some(Box::new(Conn {
             stream,
-            session: Session::new(info, authenticated),
+            session: Session::new(info, is_open),
+            memcached,
             decoder: Decoder::default(),
             input: Vec::new(),
             out: Vec::new(),
@@ -111,6 +129,10 @@ impl EventLoop {
     }
 }
 
-fn is_loopback(stream: &TcpStream) -> bool {
-    stream.peer_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback())
+/// From this machine: the loopback interface, or a socket in its file system.
+fn is_local(stream: &TcpStream) -> bool {
+    match stream.peer_addr() {
+        Ok(addr) => addr.ip().to_canonical().is_loopback(),
+        Err(e) => e.kind() == io::ErrorKind::InvalidInput,
+    }
 }

@@ -106,6 +106,9 @@ impl EventLoop {
         if conn.out.capacity() == 0 {
             conn.out = self.spare.pop().unwrap_or_default();
         }
+        if conn.memcached.is_some() {
+            return self.process_memcached(conn, buffer, executor, budget);
+        }
         let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3)
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         let mut start = 0;
@@ -153,7 +156,13 @@ impl EventLoop {
                 break;
             }
         }
-        conn.out = reply.out;
+        self.settle(conn, reply.out);
+        start
+    }
+
+    /// Takes the output of a batch, and what its replies have to wait for.
+    pub(super) fn settle(&mut self, conn: &mut Conn, out: Vec<u8>) {
+        conn.out = out;
         conn.leased |= std::mem::take(&mut conn.session.leased);
         conn.quorum_gate = conn.quorum_gate.max(std::mem::take(&mut conn.session.quorum_gate));
         if conn.session.last_write != conn.seen_write {
@@ -163,7 +172,6 @@ impl EventLoop {
                 self.wrote = self.wrote.max(conn.gate);
             }
         }
-        start
     }
 
     /// The request waits: everybody's, or those with keys in slots that are about to change their owner.

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use mio::net::TcpStream;
 
+use crate::memcached::Protocol;
 use crate::resp::Decoder;
 use crate::session::Session;
 
@@ -19,6 +20,8 @@ pub(super) struct Conn {
     pub(super) stream: TcpStream,
     pub(super) session: Session,
     pub(super) decoder: Decoder,
+    /// A client of Memcached, and where it stands.
+    pub(super) memcached: Option<Box<Protocol>>,
     /// Bytes read and not consumed: the rest of an incomplete request, or of a turn that ended.
     pub(super) input: Vec<u8>,
     pub(super) out: Vec<u8>,
@@ -75,7 +78,8 @@ pub(super) fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
     if have > limit {
         return Err(io::Error::other("the query buffer limit is reached"));
     }
-    let want = conn.decoder.need().saturating_sub(have).clamp(READ_BYTES, 16 << 20);
+    let need = conn.memcached.as_ref().map_or_else(|| conn.decoder.need(), |m| m.need());
+    let want = need.saturating_sub(have).clamp(READ_BYTES, 16 << 20);
     conn.input.reserve(want);
     let room = conn.input.capacity();
     conn.input.resize(room, 0);

@@ -81,6 +81,9 @@ impl EventLoop {
         if !self.shared.hold.is_on() {
             self.sweep.run(executor);
             crate::eviction::tick(&self.shared, &executor.env);
+            if self.index == 0 {
+                crate::memcached::flush_if_due(executor);
+            }
         }
         if self.index == 0 {
             crate::command::info::sample(&self.shared, mono);

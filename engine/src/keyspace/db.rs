@@ -3,7 +3,7 @@
 //! Everything that changes an entry goes through this file, so that used memory, the entry's old value
 //! for a running snapshot, and the list of changed keys are right whatever a command does.
 
-use super::{Entry, Locked, Table, hash_key};
+use super::{Entry, Item, Locked, Table, hash_key};
 use crate::lazy;
 use crate::snapshot::Preimages;
 use crate::topology::{SLOTS, slot_of};
@@ -310,16 +310,67 @@ impl<'a> Db<'a> {
                 return;
             }
         }
+        let item = self.kept_item(key, ttl);
         let ttl = self.resolve(key, ttl);
-        self.put(key, Entry::string(key, value, ttl, access, false));
+        self.put(key, Entry::string_item(key, value, ttl, access, false, item));
+    }
+
+    /// Sets a string with what a Memcached client keeps beside it.
+    pub fn set_item(&mut self, key: &[u8], value: &[u8], ttl: Ttl, item: Item) {
+        if item.is_plain() && ttl != Ttl::Keep {
+            return self.set(key, value, ttl);
+        }
+        let ttl = self.resolve(key, ttl);
+        let (hash, slot) = self.locate(key);
+        let access = self.access_over(key, hash, slot);
+        self.put(key, Entry::string_item(key, value, ttl, access, false, item));
+    }
+
+    /// A value that keeps its expiry time keeps its client's flags; which version it is and what was said of
+    /// the old one go with that.
+    fn kept_item(&mut self, key: &[u8], ttl: Ttl) -> Item {
+        let old = if ttl == Ttl::Keep { self.peek(key) } else { None };
+        old.map_or(Item::default(), |entry| entry.item().changed())
+    }
+
+    /// Changes what Memcached clients keep beside a string; its bytes stay. `false` when it is not there.
+    pub fn mark_item(&mut self, key: &[u8], change: impl FnOnce(&mut Item)) -> bool {
+        let (hash, slot) = self.locate(key);
+        if self.drop_if_expired(key, hash, slot) {
+            return false;
+        }
+        self.before_change(key, hash, slot);
+        let table = self.locked.table(self.index, slot);
+        let Some(entry) = table.get_mut(hash, key).filter(|e| e.is_string()) else { return false };
+        let was = entry.item();
+        let mut item = was;
+        change(&mut item);
+        if item == was || entry.set_item_in_place(item) {
+            return true;
+        }
+        let Some(taken) = table.remove(hash, key) else { return false };
+        let before = taken.memory() as i64;
+        let made = taken.with_item(item);
+        self.used_delta += made.memory() as i64 - before;
+        table.insert(hash, made);
+        true
+    }
+
+    /// Notes that a Memcached client has fetched a value.
+    pub fn mark_fetched(&mut self, key: &[u8]) {
+        let (hash, slot) = self.locate(key);
+        if let Some(entry) = self.table(slot).get_mut(hash, key).filter(|e| !e.is_fetched()) {
+            entry.set_fetched();
+        }
     }
 
     /// Sets a string that a command changed in place (APPEND, SETRANGE, SETBIT): OBJECT ENCODING says raw.
     pub fn set_changed(&mut self, key: &[u8], value: &[u8]) {
+        let item = self.kept_item(key, Ttl::Keep);
         let ttl = self.resolve(key, Ttl::Keep);
         let (hash, slot) = self.locate(key);
         let access = self.access_over(key, hash, slot);
-        self.put(key, Entry::string(key, value, ttl, access, true));
+        self.put(key, Entry::string_item(key, value, ttl, access, true, item));
     }
 
     /// Changes the bytes of a string without changing its length; `None` when it is not there.
@@ -335,7 +386,11 @@ impl<'a> Db<'a> {
         self.before_change(key, hash, slot);
         match self.table(slot).get_mut(hash, key) {
             None => Ok(None),
-            Some(entry) => entry.as_string_mut().map(change).map(Some).ok_or(WrongType),
+            Some(entry) => {
+                let item = entry.item().changed();
+                entry.set_item_in_place(item);
+                entry.as_string_mut().map(change).map(Some).ok_or(WrongType)
+            }
         }
     }
 

@@ -6,10 +6,13 @@
 //!              bit  26      a TTL follows
 //!              bit  27      snapshot parity
 //!              bit  28      long: the two lengths follow as u64 each
+//!              bit  29      an item's words follow: what Memcached clients keep beside a value
+//!              bit  30      a Memcached client has fetched it
 //!              bits 32..40  key length    (when not long)
 //!              bits 40..64  value length  (when not long)
 //! [lengths]    16 bytes when long
 //! [ttl]        8 bytes, unix milliseconds, when there is one
+//! [item]       16 bytes: client flags u32, state u32, CAS u64; only strings have them, and most have none
 //! key bytes
 //! value        string bytes, or a `Box<Collection>` as 8 bytes
 //! ```
@@ -34,10 +37,15 @@ const KIND_MASK: u64 = 0b11 << KIND_SHIFT;
 const TTL_BIT: u64 = 1 << 26;
 const PARITY_BIT: u64 = 1 << 27;
 const LONG_BIT: u64 = 1 << 28;
+const ITEM_BIT: u64 = 1 << 29;
+const FETCHED_BIT: u64 = 1 << 30;
 const KEY_LEN_SHIFT: u32 = 32;
 const VALUE_LEN_SHIFT: u32 = 40;
 const SHORT_KEY_MAX: usize = 0xff;
 const SHORT_VALUE_MAX: usize = 0xff_ffff;
+
+/// An `Item` as it lies in an entry; it is aligned as the entry is.
+const ITEM_BYTES: usize = size_of::<Item>();
 
 const KIND_STRING: u64 = 0;
 const KIND_STRING_RAW: u64 = 1;
@@ -49,6 +57,36 @@ pub struct Entry(NonNull<u8>);
 
 // SAFETY: an entry owns its allocation and its collection, both of which are Send.
 unsafe impl Send for Entry {}
+
+/// What Memcached clients keep beside a value. All zero is what every other value has, and takes no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Item {
+    /// The clients' own 32 bits.
+    pub flags: u32,
+    /// The bits `STALE` and `TOKEN_SENT`.
+    pub state: u32,
+    /// Names this version of the value; 0: nobody has asked yet.
+    pub cas: u64,
+}
+
+impl Item {
+    /// Marked as out of date: served until somebody has put a new value in its place.
+    pub const STALE: u32 = 1;
+    /// One client has been told to put a new value in its place.
+    pub const TOKEN_SENT: u32 = 2;
+
+    /// No more than what a value has by itself.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self == Item::default()
+    }
+
+    /// What is left when the value changes and its key stays: the flags.
+    #[must_use]
+    pub fn changed(self) -> Item {
+        Item { flags: self.flags, ..Item::default() }
+    }
+}
 
 /// Value of an entry, borrowed.
 pub enum ValueRef<'a> {
@@ -68,13 +106,20 @@ struct Parts {
 impl Entry {
     /// A string entry; `raw` marks a value that was changed in place (OBJECT ENCODING says raw).
     pub fn string(key: &[u8], value: &[u8], ttl: Option<i64>, access: u32, raw: bool) -> Entry {
-        let entry = Entry::allocate(
-            key,
-            value.len(),
-            ttl,
-            access,
-            if raw { KIND_STRING_RAW } else { KIND_STRING },
-        );
+        Entry::string_item(key, value, ttl, access, raw, Item::default())
+    }
+
+    /// The same with what Memcached clients keep beside it.
+    pub fn string_item(
+        key: &[u8],
+        value: &[u8],
+        ttl: Option<i64>,
+        access: u32,
+        raw: bool,
+        item: Item,
+    ) -> Entry {
+        let kind = if raw { KIND_STRING_RAW } else { KIND_STRING };
+        let entry = Entry::allocate(key, value.len(), ttl, access, kind, item);
         let parts = entry.parts();
         // SAFETY: `allocate` reserved `value.len()` bytes at `parts.value`, and nobody else has the entry.
         unsafe {
@@ -88,7 +133,7 @@ impl Entry {
     }
 
     pub fn collection(key: &[u8], value: Box<Collection>, ttl: Option<i64>, access: u32) -> Entry {
-        let entry = Entry::allocate(key, 8, ttl, access, KIND_COLLECTION);
+        let entry = Entry::allocate(key, 8, ttl, access, KIND_COLLECTION, Item::default());
         let parts = entry.parts();
         // SAFETY: eight bytes were reserved at `parts.value`; the entry owns the box from here on.
         unsafe {
@@ -102,7 +147,14 @@ impl Entry {
         entry
     }
 
-    fn allocate(key: &[u8], value_len: usize, ttl: Option<i64>, access: u32, kind: u64) -> Entry {
+    fn allocate(
+        key: &[u8],
+        value_len: usize,
+        ttl: Option<i64>,
+        access: u32,
+        kind: u64,
+        item: Item,
+    ) -> Entry {
         let long = key.len() > SHORT_KEY_MAX || value_len > SHORT_VALUE_MAX;
         let mut header = u64::from(access) & ACCESS_MASK | kind << KIND_SHIFT;
         let mut at = 8;
@@ -112,9 +164,15 @@ impl Entry {
         } else {
             header |= (key.len() as u64) << KEY_LEN_SHIFT | (value_len as u64) << VALUE_LEN_SHIFT;
         }
+        let ttl_at = at;
         if ttl.is_some() {
             header |= TTL_BIT;
             at += 8;
+        }
+        let item_at = at;
+        if !item.is_plain() {
+            header |= ITEM_BIT;
+            at += ITEM_BYTES;
         }
         let layout = layout(at + key.len() + value_len);
         // SAFETY: the layout is never of size 0; every write below stays inside it, and 8-byte fields lie
@@ -128,7 +186,10 @@ impl Entry {
                 p.add(16).cast::<u64>().write(value_len as u64);
             }
             if let Some(ttl) = ttl {
-                p.add(at - 8).cast::<i64>().write(ttl);
+                p.add(ttl_at).cast::<i64>().write(ttl);
+            }
+            if !item.is_plain() {
+                p.add(item_at).cast::<Item>().write(item);
             }
             std::ptr::copy_nonoverlapping(key.as_ptr(), p.add(at), key.len());
             Entry(base)
@@ -165,6 +226,9 @@ impl Entry {
         }
         if header & TTL_BIT != 0 {
             key += 8;
+        }
+        if header & ITEM_BIT != 0 {
+            key += ITEM_BYTES;
         }
         Parts { key, key_len, value: key + key_len, value_len }
     }
@@ -270,23 +334,77 @@ impl Entry {
         if ttl.is_none() && self.ttl().is_none() {
             return self;
         }
+        if self.is_string() {
+            let item = self.item();
+            return self.rebuilt(ttl, item);
+        }
         let (access, parity) = (self.access(), self.parity());
-        let mut made = if self.is_string() {
-            let value = self.as_string().unwrap_or_default();
-            Entry::string(self.key(), value, ttl, access, self.is_raw())
-        } else {
-            let value = self.take_collection();
-            Entry::collection(self.key(), value, ttl, access)
-        };
+        let value = self.take_collection();
+        let mut made = Entry::collection(self.key(), value, ttl, access);
         made.set_parity(parity);
         made
+    }
+
+    /// The same string with other words around it.
+    fn rebuilt(&self, ttl: Option<i64>, item: Item) -> Entry {
+        let (access, raw) = (self.access(), self.is_raw());
+        let value = self.as_string().unwrap_or_default();
+        let mut made = Entry::string_item(self.key(), value, ttl, access, raw, item);
+        made.set_header(made.header() | self.header() & (PARITY_BIT | FETCHED_BIT));
+        made
+    }
+
+    /// What Memcached clients keep beside the value.
+    #[inline]
+    pub fn item(&self) -> Item {
+        match self.item_at() {
+            // SAFETY: the item bit says that an initialised `Item` lies there, at a multiple of 8.
+            Some(at) => unsafe { self.0.as_ptr().add(at).cast::<Item>().read() },
+            None => Item::default(),
+        }
+    }
+
+    #[inline]
+    fn item_at(&self) -> Option<usize> {
+        let header = self.header();
+        if header & ITEM_BIT == 0 {
+            return None;
+        }
+        let lengths = if header & LONG_BIT == 0 { 0 } else { 16 };
+        Some(8 + lengths + if header & TTL_BIT == 0 { 0 } else { 8 })
+    }
+
+    /// Changes an item that is there already; `false` when there is none to change.
+    pub fn set_item_in_place(&mut self, item: Item) -> bool {
+        let Some(at) = self.item_at() else { return false };
+        // SAFETY: as in `item`, exclusive by `&mut self`.
+        unsafe { self.0.as_ptr().add(at).cast::<Item>().write(item) };
+        true
+    }
+
+    /// The same string with another item beside it; a collection stays as it is.
+    pub fn with_item(mut self, item: Item) -> Entry {
+        if !self.is_string() || self.set_item_in_place(item) || item.is_plain() {
+            return self;
+        }
+        self.rebuilt(self.ttl(), item)
+    }
+
+    /// A Memcached client has fetched the value since it was set.
+    pub fn is_fetched(&self) -> bool {
+        self.header() & FETCHED_BIT != 0
+    }
+
+    pub fn set_fetched(&mut self) {
+        self.set_header(self.header() | FETCHED_BIT);
     }
 
     /// The same value under another key.
     pub fn with_key(mut self, key: &[u8]) -> Entry {
         let (ttl, access) = (self.ttl(), self.access());
         if self.is_string() {
-            Entry::string(key, self.as_string().unwrap_or_default(), ttl, access, self.is_raw())
+            let (value, raw) = (self.as_string().unwrap_or_default(), self.is_raw());
+            Entry::string_item(key, value, ttl, access, raw, self.item())
         } else {
             let value = self.take_collection();
             Entry::collection(key, value, ttl, access)
@@ -338,7 +456,7 @@ impl Entry {
     #[inline]
     pub fn overwrite_string(&mut self, value: &[u8], access: u32) -> bool {
         let header = self.header();
-        if header & (KIND_MASK | TTL_BIT | LONG_BIT) != 0
+        if header & (KIND_MASK | TTL_BIT | LONG_BIT | ITEM_BIT) != 0
             || (header >> VALUE_LEN_SHIFT) as usize != value.len()
         {
             return false;
@@ -352,7 +470,7 @@ impl Entry {
                 value.len(),
             );
         }
-        self.set_header(header & !ACCESS_MASK | u64::from(access) & ACCESS_MASK);
+        self.set_header(header & !(ACCESS_MASK | FETCHED_BIT) | u64::from(access) & ACCESS_MASK);
         true
     }
 

@@ -14,7 +14,7 @@ use crate::command::exec::Executor;
 use crate::command::find;
 use crate::disk::Disk;
 use crate::keyspace::db::fresh_access;
-use crate::keyspace::{Db, Entry, Env};
+use crate::keyspace::{Db, Entry, Env, Item};
 use crate::rdb::{Event, Reader, Value};
 use crate::resp::{Decoder, Limits, Reply};
 use crate::server::Shared;
@@ -113,10 +113,11 @@ pub fn snapshot(
     let databases = u64::from(shared.keyspace.databases());
     let mut reader = Reader::new(source, env.limits);
     let mut origin = Origin::default();
-    let mut db = 0u16;
+    let (mut db, mut item) = (0u16, Item::default());
     loop {
         match reader.next_event().map_err(|e| e.to_string())? {
             Event::End => return Ok(origin),
+            Event::Aux(key, value) if key == crate::snapshot::ITEM_AUX => item = item_of(&value),
             Event::Aux(key, value) => note_aux(&mut origin, &key, &value),
             Event::Db(index) if index >= databases => return Err(too_few_databases(index)),
             Event::Db(index) => db = index as u16,
@@ -125,6 +126,7 @@ pub fn snapshot(
                 tracing::warn!("a library of functions in the snapshot is left out");
             }
             Event::Key { key, value, expire_at_ms, idle, freq } => {
+                let item = std::mem::take(&mut item);
                 if !keep_expired && expire_at_ms.is_some_and(|at| at <= env.now_ms) {
                     origin.expired += 1;
                     continue;
@@ -138,7 +140,7 @@ pub fn snapshot(
                 };
                 let entry = match value {
                     Value::String(bytes) => {
-                        Entry::string(&key, &bytes, expire_at_ms, access, false)
+                        Entry::string_item(&key, &bytes, expire_at_ms, access, false, item)
                     }
                     Value::Collection(value) => {
                         Entry::collection(&key, value, expire_at_ms, access)
@@ -153,6 +155,13 @@ pub fn snapshot(
             }
         }
     }
+}
+
+/// Flags and marks of the key that follows.
+fn item_of(text: &[u8]) -> Item {
+    let mut words = std::str::from_utf8(text).unwrap_or_default().split(' ');
+    let mut next = || words.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    Item { flags: next(), state: next() & (Item::STALE | Item::TOKEN_SENT), cas: 0 }
 }
 
 fn note_aux(origin: &mut Origin, key: &[u8], value: &[u8]) {

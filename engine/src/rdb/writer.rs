@@ -149,6 +149,13 @@ pub fn encode_entry(
     debug_assert!(written.is_ok());
 }
 
+/// Appends a remark, to be handed to [`Writer::encoded`] later.
+pub fn encode_aux(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.push(opcodes::AUX);
+    write_string(out, key, false);
+    write_string(out, value, false);
+}
+
 /// All of an entry that stands before its value.
 fn write_head(
     out: &mut Vec<u8>,

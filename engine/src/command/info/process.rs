@@ -18,7 +18,7 @@ pub(super) fn total_memory() -> u64 {
 }
 
 /// Seconds of processor time: in user code, in the system. The system counts in hundredths.
-pub(super) fn cpu_seconds() -> (f64, f64) {
+pub(crate) fn cpu_seconds() -> (f64, f64) {
     let stat = read_to_string("/proc/self/stat").unwrap_or_default();
     // The name of the process, in parentheses, may hold spaces; the fields behind it do not.
     let behind = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

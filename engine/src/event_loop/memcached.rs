@@ -1,0 +1,57 @@
+//! A turn of a Memcached client: its requests are run one by one, and wait as RESP requests do.
+
+use super::EventLoop;
+use super::conn::{Conn, TURN_BYTES};
+use super::pause::Pause;
+use crate::command::exec::Executor;
+use crate::command::{Command, Keys};
+use crate::memcached::{Client, Step};
+use crate::resp::Reply;
+use crate::session::After;
+use crate::topology::slot_of;
+
+impl EventLoop {
+    /// Runs the whole requests of a buffer; gives how many bytes they took.
+    pub(super) fn process_memcached(
+        &mut self,
+        conn: &mut Conn,
+        buffer: &[u8],
+        executor: &mut Executor<'_>,
+        budget: &mut usize,
+    ) -> usize {
+        let Some(mut protocol) = conn.memcached.take() else { return 0 };
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), false)
+            .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
+        executor.env.no_touch = false;
+        let mut at = 0;
+        while *budget > 0 && reply.out.len() - conn.sent <= conn.turn_bytes() {
+            let holds = |row: &'static Command, key: &[u8]| {
+                (self.pause != Pause::Nobody && self.pause.holds(Some(row)))
+                    || self.held_slots.slots.as_ref().is_some_and(|slots| {
+                        matches!(row.keys, Keys::None) || slots.contains(slot_of(key))
+                    })
+            };
+            let item_size_max = self.hot.item_size_max;
+            let (session, reply) = (&mut conn.session, &mut reply);
+            let mut client = Client { executor, session, reply, holds: &holds, item_size_max };
+            match protocol.step(&mut client, buffer, at) {
+                Step::Need => break,
+                Step::Done(end) => at = end,
+                Step::Held(from) => {
+                    at = from;
+                    self.paused.push(conn.session.info.token);
+                    break;
+                }
+                Step::Close(end) => {
+                    at = end;
+                    conn.session.after = After::Close;
+                    break;
+                }
+            }
+            *budget -= 1;
+        }
+        conn.memcached = Some(protocol);
+        self.settle(conn, reply.out);
+        at
+    }
+}
