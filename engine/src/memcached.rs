@@ -1,8 +1,9 @@
 //! The Memcached protocols (text, meta and binary) on the keys of database 0, which RESP clients share.
 //!
 //! ```text
-//! bytes -> text | meta | binary: pure decoding -> ops: one implementation of get, store, count, touch, delete
-//!       -> Executor::keyed: the checks, lock, journal and quorum of every other request -> reply bytes
+//! bytes -> run -> text | meta | binary: pure decoding -> ops: what is asked, one set of words for all three
+//!       -> client -> Executor::keyed: the checks, lock, journal and quorum of every other request
+//!       -> items: what becomes of the item, and what the journal is told -> reply bytes
 //! ```
 //!
 //! A value that a Memcached client stores is a plain string. What RESP has no place for, the client's 32 bits
@@ -18,18 +19,23 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::command::{self, Command};
 
+mod answer;
 mod auth;
 mod base64;
 pub mod binary;
+mod client;
+mod dump;
+mod items;
 pub mod meta;
 pub mod ops;
+mod plain;
 mod run;
 pub mod stats;
 pub mod text;
 
 pub use auth::Users;
-pub use ops::Client;
-pub use run::{Protocol, Step, flush_if_due};
+pub use client::{Client, flush_if_due};
+pub use run::{Protocol, Step};
 use stats::{COUNTS, Count, Counters};
 
 /// Version that clients are told: the one whose commands these are.

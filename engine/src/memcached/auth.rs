@@ -4,9 +4,20 @@ use std::io;
 
 use subtle::{Choice, ConstantTimeEq};
 
+use super::answer::line;
+use super::client::Client;
+use super::run::Step;
+use super::stats::Count;
+use super::text::{self, Request};
+
 /// Largest file of users, bytes, and most users in it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const USERS_MAX: usize = 4096;
+/// Longest `name password` of the text protocol, bytes.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+const UNAUTHENTICATED: &str = "CLIENT_ERROR unauthenticated";
+const BAD_TOKEN: &str = "CLIENT_ERROR bad authentication token format";
 
 /// Names and passwords, one a line as `name:password`; as memcached's `-Y` takes them.
 #[derive(Default)]
@@ -62,6 +73,67 @@ pub(super) fn sasl_plain(token: &[u8]) -> Option<(&[u8], &[u8])> {
     // Some clients end the password with another zero.
     let password = password.strip_suffix(b"\0").unwrap_or(password);
     (!name.is_empty()).then_some((name, password))
+}
+
+/// What a client that has not logged in asks by text: `set <any key> <flags> <exptime> <bytes>`, its data
+/// `name password`, is memcached's way to log in. `skip`: bytes behind it that are to be left out.
+pub(super) fn by_text(
+    client: &mut Client<'_, '_>,
+    words: &[u8],
+    buffer: &[u8],
+    end: usize,
+    skip: &mut u64,
+) -> Step {
+    let request = text::decode(words);
+    if request == Request::Quit {
+        return Step::Close(end);
+    }
+    let bytes = match request {
+        Request::Store(storage) if text::words(words)[0] == b"set" => storage.bytes,
+        request => {
+            // Its data may be as long as that of anybody: left out as it comes.
+            *skip = request.data_bytes();
+            line(client, UNAUTHENTICATED);
+            return Step::Done(end);
+        }
+    };
+    if bytes > TOKEN_BYTES_MAX {
+        line(client, BAD_TOKEN);
+        return Step::Close(end);
+    }
+    let Some(data) = buffer.get(end..end + bytes + 2) else {
+        return Step::Need;
+    };
+    let end = end + bytes + 2;
+    let Some(token) = data.strip_suffix(b"\r\n") else {
+        line(client, "CLIENT_ERROR bad command line termination");
+        return Step::Done(end);
+    };
+    match text::words(token).as_slice() {
+        [name, password, ..] => {
+            let admitted = log_in(client, name, password);
+            let text = if admitted { "STORED" } else { "CLIENT_ERROR authentication failure" };
+            line(client, text);
+        }
+        _ => line(client, BAD_TOKEN),
+    }
+    Step::Done(end)
+}
+
+/// Checks a name and a password; the session is authenticated from then on.
+pub(super) fn log_in(client: &mut Client<'_, '_>, name: &[u8], password: &[u8]) -> bool {
+    let shared = client.executor.shared;
+    let requirepass = &shared.config.hot().requirepass;
+    let admitted = shared.memcached.users.admit(name, password, requirepass);
+    client.count(Count::AuthCmds);
+    if admitted {
+        client.session.authenticated = true;
+        let name = crate::command::exec::printable(name);
+        client.session.info.set_names(|names| names.user = name);
+    } else {
+        client.count(Count::AuthErrors);
+    }
+    admitted
 }
 
 #[cfg(test)]

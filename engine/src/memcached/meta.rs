@@ -11,6 +11,8 @@ use super::base64;
 use super::ops::Mode;
 use super::text::{BAD_FORMAT, ERROR, Request};
 
+pub(super) mod run;
+
 /// Longest opaque, with its letter, bytes.
 const OPAQUE_BYTES_MAX: usize = 32;
 /// Most flags of one request.

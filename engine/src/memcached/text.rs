@@ -96,6 +96,32 @@ pub enum Request<'b> {
     },
 }
 
+impl Request<'_> {
+    /// Bytes of data that follow the line, the end of theirs with them.
+    pub fn data_bytes(&self) -> u64 {
+        match self {
+            Request::Store(storage) => storage.bytes as u64 + 2,
+            Request::Meta(Meta::Set { bytes, .. }) => *bytes as u64 + 2,
+            Request::Say { skip, .. } => *skip,
+            _ => 0,
+        }
+    }
+
+    /// The client reads no answer: one would be taken for that of its next request.
+    pub fn is_noreply(&self) -> bool {
+        match self {
+            Request::Store(storage) => storage.noreply,
+            Request::Count { noreply, .. }
+            | Request::Touch { noreply, .. }
+            | Request::Delete { noreply, .. }
+            | Request::FlushAll { noreply, .. }
+            | Request::Verbosity { noreply }
+            | Request::Say { noreply, .. } => *noreply,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crawl {
     Metadump,
