@@ -59,10 +59,40 @@ pub fn main_with_args(args: &[String]) -> i32 {
         println!(
             "usage: larder-server [FILE] [--directive value ...]\n\
              FILE has the form of redis.conf; - reads standard input.\n\
-             example: larder-server /etc/larder.conf --port 7000 --save \"\""
+             example: larder-server /etc/larder.conf --port 7000 --save \"\"\n\
+             or:    larder-server memcached [FLAG ...]: memcached's own flags (memcached -h shows them)"
         );
         return 0;
     }
+    if let Some((first, flags)) = args.split_first()
+        && first == "memcached"
+    {
+        return as_memcached(flags);
+    }
+    serve(args)
+}
+
+/// `larder-server memcached`: the command line of memcached.
+fn as_memcached(flags: &[String]) -> i32 {
+    use memcached::args::{Asked, read};
+    let failed = |why: String| {
+        eprintln!("larder-server memcached: {why}");
+        1
+    };
+    match read(flags) {
+        Ok(Asked::Print(text)) => {
+            println!("{text}");
+            0
+        }
+        Ok(Asked::Serve(directives, user)) => match user.map(|u| memcached::become_user(&u)) {
+            Some(Err(why)) => failed(why),
+            _ => serve(&directives),
+        },
+        Err(why) => failed(why),
+    }
+}
+
+fn serve(args: &[String]) -> i32 {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stdout).init();
     let config = match config::Config::from_args(args) {
         Ok(config) => config,

@@ -20,6 +20,7 @@ use std::sync::{Mutex, OnceLock};
 use crate::command::{self, Command};
 
 mod answer;
+pub mod args;
 mod auth;
 mod base64;
 pub mod binary;
@@ -32,11 +33,13 @@ mod plain;
 mod run;
 pub mod stats;
 pub mod text;
+mod user;
 
 pub use auth::Users;
 pub use client::{Client, flush_if_due};
 pub use run::{Protocol, Step};
 use stats::{COUNTS, Count, Counters};
+pub use user::become_user;
 
 /// Version that clients are told: the one whose commands these are.
 pub const VERSION: &str = "1.6.45";

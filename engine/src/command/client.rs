@@ -165,11 +165,12 @@ fn line(info: &ClientInfo, now_ms: i64) -> String {
     let pending = info.pending_out.load(Ordering::Relaxed);
     let last = info.last_command.load(Ordering::Relaxed) as usize;
     let last = last.checked_sub(1).and_then(|id| super::all().nth(id)).map_or("NULL", |c| c.name);
+    let is_memcached = info.is_memcached();
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 \
          multi={} watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} \
          tot-mem={} events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} \
-         tot-net-out={} tot-cmds={}",
+         tot-net-out={} tot-cmds={}{}",
         info.id,
         info.addr,
         info.laddr,
@@ -187,12 +188,18 @@ fn line(info: &ClientInfo, now_ms: i64) -> String {
         pending + 1024,
         last,
         names.user,
-        if info.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
+        match info.resp3.load(Ordering::Relaxed) {
+            _ if is_memcached => 0,
+            true => 3,
+            false => 2,
+        },
         names.lib_name,
         names.lib_version,
         info.in_bytes.load(Ordering::Relaxed),
         info.out_bytes.load(Ordering::Relaxed),
         info.commands.load(Ordering::Relaxed),
+        // Behind all that tools know by its name, and only where it is so.
+        if is_memcached { " proto=memcached" } else { "" },
     )
 }
 

@@ -78,7 +78,13 @@ impl EventLoop {
             self.conns.len() - 1
         });
         let _ = stream.set_nodelay(true);
-        let name = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?:0".into(), |a| a.to_string());
+        // Who came by a socket in the file system has no address: the socket's stands for it.
+        let path = || self.shared.config.get("memcached-unixsocket").unwrap_or_default();
+        let name = |a: io::Result<SocketAddr>| match a {
+            Ok(addr) => addr.to_string(),
+            Err(_) if speaks == Speaks::Memcached => format!("{}:0", path()),
+            Err(_) => "?:0".into(),
+        };
         let (addr, laddr) = (name(stream.peer_addr()), name(stream.local_addr()));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.poll.registry().register(&mut stream, Token(token), interest) {

@@ -158,6 +158,10 @@ impl Client<'_, '_> {
         let memcached = &self.executor.shared.memcached;
         match Expire::of(delay_s, self.executor.env.now_ms) {
             Expire::At(at) => {
+                // Asked again when the time comes; who cannot write now is told so now.
+                if let Some(error) = self.executor.shared.state.refuses_write() {
+                    return Err(Refusal::Error(error));
+                }
                 memcached.set_flush(at);
                 Ok(())
             }
@@ -183,10 +187,14 @@ fn flush_now(executor: &mut Executor<'_>, session: &mut Session) -> Result<(), S
 pub fn flush_if_due(executor: &mut Executor<'_>) {
     let shared = executor.shared;
     let at = shared.memcached.flush_at_ms();
-    if at == 0 || at > executor.env.now_ms || shared.state.is_replica.load(Ordering::Acquire) {
+    if at == 0 || at > executor.env.now_ms {
         return;
     }
     shared.memcached.set_flush(0);
+    if shared.state.is_replica.load(Ordering::Acquire) {
+        // It was primary when it was asked: later on, as one again, it would flush what others have written.
+        return;
+    }
     let info = ClientInfo::new(0, String::new(), String::new(), at, 0, 0);
     let mut session = Session::new(Arc::new(info), true);
     if let Err(error) = flush_now(executor, &mut session) {

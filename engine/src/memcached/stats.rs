@@ -278,10 +278,15 @@ fn conns(shared: &Shared, now_ms: i64) -> Lines {
     let mut lines = Lines::new();
     for info in shared.clients.all().iter().filter(|info| info.is_memcached()) {
         let idle_s = (now_ms - info.last_ms.load(Ordering::Relaxed)).max(0) / 1000;
-        let kind = if info.laddr.starts_with('/') { "unix" } else { "tcp" };
+        // Only the address of a socket in the file system has no port.
+        let path = info.laddr.strip_suffix(":0");
+        let shown = |addr: &str| match path {
+            Some(path) => format!("unix:{path}"),
+            None => format!("tcp:{addr}"),
+        };
         for (name, value) in [
-            ("addr", format!("{kind}:{}", info.addr)),
-            ("listen_addr", format!("{kind}:{}", info.laddr)),
+            ("addr", shown(&info.addr)),
+            ("listen_addr", shown(&info.laddr)),
             ("state", "conn_read".to_string()),
             ("secs_since_last_cmd", idle_s.to_string()),
         ] {

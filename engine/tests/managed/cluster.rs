@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Node {
     pub(crate) member: Member,
     args: Vec<String>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pub(crate) server: Server,
 }
 
@@ -43,7 +43,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Members of these shards, in order; the first `owning` shards own the slots. `extra`: further settings.
+    /// Members of these shards, in order; the first `owning` shards own the slots. `extra`: further settings, `{dir}` in
+    /// them for each member's own folder.
     pub(crate) fn form(shards: &[u16], owning: u16, extra: &[&str]) -> Cluster {
         let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
         let tls = ca.write(dir.path(), "member");
@@ -78,7 +79,7 @@ impl Cluster {
              always --io-threads 2 --larder-tls-dir {}",
             tls.display()
         );
-        let extra = extra.iter().map(|s| (*s).to_string());
+        let extra = extra.iter().map(|s| s.replace("{dir}", &dir.to_string_lossy()));
         let args: Vec<String> = args.split(' ').map(str::to_string).chain(extra).collect();
         let server = Node::spawn(&args, &dir, port);
         let member = Member {
