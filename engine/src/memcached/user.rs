@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 
 /// The running program, whatever its path has become, and may be entered by whom.
 const MYSELF: &str = "/proc/self/exe";
+/// The name that lists of processes show.
+const COMM: &str = "/proc/self/comm";
 
 /// Becomes this user when the process is root's; who is not root stays who he is. Comes back only when nothing
 /// is left to be done, or with the reason why it cannot be.
@@ -14,6 +16,10 @@ pub fn become_user(name: &str) -> Result<(), String> {
     let status = std::fs::read_to_string("/proc/self/status")
         .map_err(|e| format!("cannot see who is running this: {e}"))?;
     if effective_uid(&status) != Some(0) {
+        if std::fs::read_to_string(COMM).is_ok_and(|name| name.trim_end() == "exe") {
+            // Started over by MYSELF: lists of processes are to show the program's own name, and do without it.
+            let _ = std::fs::write(COMM, "larder-server");
+        }
         return Ok(());
     }
     let users = std::fs::read_to_string("/etc/passwd")

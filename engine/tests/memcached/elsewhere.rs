@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use engine::topology::slot_of;
+use engine::topology::{Change, SlotRange, slot_of};
 
 use crate::cluster::Cluster;
 use crate::read_to;
@@ -55,6 +55,32 @@ fn a_member_that_may_not_answer_for_a_key_says_so_and_flags_outlive_a_failover()
         reply == "OK" || c.primary_of(0) == Some(replica)
     });
     cluster.until("it serves", |c| ask(c, replica, &format!("get {key}\r\n")) == expected);
+}
+
+#[test]
+fn flags_marks_and_expiry_go_with_a_slot_that_moves() {
+    let cluster = Cluster::form(&[0, 1], 2, &["--memcached-unixsocket", "{dir}/memcached"]);
+    let moving = SlotRange { first: 0, last: 4095 };
+    let is_moving =
+        |k: &String| moving.first <= slot_of(k.as_bytes()) && slot_of(k.as_bytes()) <= moving.last;
+    let keys: Vec<String> = (0..).map(|n| format!("key:{n}")).filter(is_moving).take(3).collect();
+    let [plain, dated, stale] = [&keys[0], &keys[1], &keys[2]];
+    let stores = format!(
+        "set {plain} 7 0 2\r\nhi\r\nset {dated} 8 100000 2\r\nho\r\nms {stale} 2 F9\r\nhe\r\nmd {stale} I\r\n"
+    );
+    assert_eq!(ask(&cluster, 0, &stores), "STORED\r\nSTORED\r\nHD\r\nHD\r\n");
+    cluster.wish(Change::Move { slots: vec![moving], from: 0, to: 1 });
+    let look = format!("get {plain} {dated}\r\nmg {stale} f v\r\n");
+    let expected = format!(
+        "VALUE {plain} 7 2\r\nhi\r\nVALUE {dated} 8 2\r\nho\r\nEND\r\nVA 2 f9 X W\r\nhe\r\n"
+    );
+    cluster.until("the keys are there", |c| {
+        let moved = ask(c, 1, &format!("get {plain}\r\n")).starts_with("VALUE ");
+        moved && c.topology(1).is_some_and(|t| t.moves.is_empty())
+    });
+    assert_eq!(ask(&cluster, 1, &look), expected);
+    assert_eq!(ask(&cluster, 1, &format!("touch {dated} 100000\r\n")), "TOUCHED\r\n");
+    assert!(ask(&cluster, 0, &format!("get {plain}\r\n")).starts_with("SERVER_ERROR MOVED "));
 }
 
 #[test]

@@ -91,7 +91,10 @@ fn memcached_flags_mean_here_what_they_mean_there() {
         assert!(stats.lines().any(|l| l == line), "{line} in {stats}");
     }
     if user_of("self") == "0" {
-        assert_ne!(user_of(&server.0.id().to_string()), "0", "root's rights are dropped");
+        let pid = server.0.id().to_string();
+        assert_ne!(user_of(&pid), "0", "root's rights are dropped");
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert_eq!(name.trim_end(), "larder-server");
     }
     let mut stream = connect(addr);
     stream.write_all(b"shutdown\r\n").unwrap();
