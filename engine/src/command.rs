@@ -2,12 +2,15 @@
 
 use smallvec::SmallVec;
 
+pub mod access;
+pub mod categories;
 mod context;
 pub mod exec;
 mod expiry_args;
 mod lookup;
 mod walk;
 
+pub mod acl;
 pub mod bitfield;
 pub mod bits;
 pub mod client;
@@ -218,6 +221,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     client::COMMANDS,
     server::COMMANDS,
+    acl::COMMANDS,
     table::COMMANDS,
     info::COMMANDS,
     inspect::COMMANDS,

@@ -17,6 +17,8 @@ pub mod lists;
 mod rewrite;
 pub mod units;
 
+pub(crate) use rewrite::replace as replace_file;
+
 use directives::{DIRECTIVES, Directive, FIXED, Kind, PROTECTED};
 use lists::OutputLimit;
 
@@ -106,6 +108,8 @@ pub struct Config {
     file: Option<PathBuf>,
     /// `rename-command` lines: old name, new name (empty: the command is gone).
     pub renames: Vec<(String, String)>,
+    /// `user` lines: a name and its rules.
+    pub users: Vec<Vec<String>>,
 }
 
 impl Config {
@@ -119,19 +123,19 @@ impl Config {
         {
             let file = if first == "-" { Path::new("/dev/stdin") } else { Path::new(first) };
             for line in file::read(file, 0)? {
-                builder
-                    .take(&line.words)
-                    .map_err(|reason| file::fatal(line.number, &line.text, &reason))?;
+                builder.take(&line.words).map_err(|reason| {
+                    let shown = shown(&line.words).unwrap_or(line.text);
+                    file::fatal(line.number, &shown, &reason)
+                })?;
             }
             path =
                 (first != "-").then(|| std::path::absolute(file).unwrap_or_else(|_| file.into()));
             rest = others;
         }
         for (at, words) in flag_lines(rest)?.into_iter().enumerate() {
-            let shown: Vec<String> = words.iter().map(|w| file::quote(w)).collect();
-            builder
-                .take(&words)
-                .map_err(|reason| file::fatal(at + 1, &shown.join(" "), &reason))?;
+            let line: Vec<String> = words.iter().map(|w| file::quote(w)).collect();
+            let line = shown(&words).unwrap_or(line.join(" "));
+            builder.take(&words).map_err(|reason| file::fatal(at + 1, &line, &reason))?;
         }
         builder.size_by_cgroup(cgroup::read(), processors());
         let hot = parse_hot(&builder.values)?;
@@ -143,6 +147,7 @@ impl Config {
             generation: AtomicU64::new(1),
             file: path,
             renames: builder.renames,
+            users: builder.users,
         })
     }
 
@@ -261,9 +266,10 @@ impl Config {
     }
 
     /// CONFIG REWRITE: writes what was given and what differs from the defaults into the file.
-    pub fn rewrite(&self) -> Result<(), String> {
+    /// `users` are the lines of the users that there are now.
+    pub fn rewrite(&self, users: &[String]) -> Result<(), String> {
         let path = self.file.as_deref().ok_or("The server is running without a config file")?;
-        rewrite::rewrite(path, &self.values(), &self.given(), &self.renames)
+        rewrite::rewrite(path, &self.values(), &self.given(), &self.renames, users)
     }
 }
 
@@ -297,6 +303,11 @@ fn flag_lines(args: &[String]) -> Result<Vec<Vec<String>>, String> {
     for line in &mut lines {
         // `--port "6379"` and `--save "60 1"` come as single arguments with spaces in them.
         if let [name, value] = line.as_slice()
+            && name.eq_ignore_ascii_case("user")
+        {
+            let words = file::split_words(value).ok_or("unbalanced quotes behind --user")?;
+            *line = [vec![name.clone()], words].concat();
+        } else if let [name, value] = line.as_slice()
             && let Some(d) = directives::find(name)
             && matches!(d.kind, Kind::Words | Kind::Save | Kind::OutputLimits)
             && value.contains(' ')
@@ -314,6 +325,7 @@ struct Builder {
     values: Values,
     given: BTreeSet<&'static str>,
     renames: Vec<(String, String)>,
+    users: Vec<Vec<String>>,
 }
 
 impl Default for Builder {
@@ -322,6 +334,7 @@ impl Default for Builder {
             values: DIRECTIVES.iter().map(|d| (d.name, d.default.to_string())).collect(),
             given: BTreeSet::new(),
             renames: Vec::new(),
+            users: Vec::new(),
         }
     }
 }
@@ -332,7 +345,8 @@ impl Builder {
         let Some((name, words)) = line.split_first() else { return Ok(()) };
         match name.to_ascii_lowercase().as_str() {
             "rename-command" => return self.rename(words),
-            "loadmodule" | "user" => {
+            "user" => return self.user(words),
+            "loadmodule" => {
                 return Err(format!("'{name}' is not supported by this server"));
             }
             _ => {}
@@ -349,6 +363,23 @@ impl Builder {
             value = format!("{old} {value}");
         }
         self.values.insert(directive.name, value);
+        Ok(())
+    }
+
+    /// Its rules are checked now, so that the line at fault is told; what comes of them is made when all is read.
+    fn user(&mut self, words: &[String]) -> Result<(), String> {
+        if words.is_empty() {
+            return Err("wrong number of arguments".into());
+        }
+        if self.users.iter().any(|line| line.first() == words.first()) {
+            return Err(
+                "Duplicate user found. A user can only be defined once in config files".into()
+            );
+        }
+        let all_channels =
+            self.values.get("acl-pubsub-default").is_some_and(|v| v == "allchannels");
+        crate::acl::Acl::new(b"").define(words, all_channels)?;
+        self.users.push(words.to_vec());
         Ok(())
     }
 
@@ -439,6 +470,15 @@ fn reply_bytes_max(limit: OutputLimit, maxmemory: i64) -> usize {
         (hard, _) => hard,
     };
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A line whose words are secrets, as it may be shown; `None`: any other.
+fn shown(words: &[String]) -> Option<String> {
+    let name = words.first()?;
+    if name.eq_ignore_ascii_case("user") {
+        return Some(format!("{name} {} ...", words.get(1)?));
+    }
+    directives::find(name).filter(|d| d.is(directives::SECRET)).map(|_| format!("{name} ..."))
 }
 
 /// One seed for the life of the process.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+pub mod acl;
 pub mod admin;
 pub mod allocator;
 pub mod bus;

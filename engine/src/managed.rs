@@ -329,6 +329,9 @@ impl Local for Engine {
                 config.set(name, value).err().map(|why| (name.clone(), why.to_string()))
             })
             .collect();
+        if directives.iter().any(|(name, _)| name.eq_ignore_ascii_case("requirepass")) {
+            self.shared.acl.set_default_password(&config.hot().requirepass);
+        }
         let mut now = lock(&self.now);
         if refused.is_empty() {
             now.config_hash = hash.to_owned();

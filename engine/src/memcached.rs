@@ -17,11 +17,12 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use crate::acl::Acl;
 use crate::command::{self, Command};
 
 mod answer;
 pub mod args;
-mod auth;
+pub mod auth;
 mod base64;
 pub mod binary;
 mod client;
@@ -62,6 +63,11 @@ pub struct Memcached {
 }
 
 impl Memcached {
+    /// Clients need not log in.
+    pub fn is_open(&self, acl: &Acl) -> bool {
+        self.users.is_empty() && acl.everything_is_open()
+    }
+
     pub fn new(loops: usize, users: Users) -> Memcached {
         Memcached {
             cas: AtomicU64::new(0),

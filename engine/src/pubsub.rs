@@ -88,6 +88,16 @@ impl PubSub {
         receivers
     }
 
+    /// Every subscription: the channel or pattern, whether it is a pattern, and whose it is.
+    pub fn each_subscription(&self, mut look: impl FnMut(&[u8], bool, &Arc<ClientInfo>)) {
+        for (subscriptions, is_pattern) in [(&self.channels, false), (&self.patterns, true)] {
+            let subscriptions = subscriptions.read().unwrap_or_else(PoisonError::into_inner);
+            for (name, clients) in subscriptions.iter() {
+                clients.iter().for_each(|client| look(name, is_pattern, client));
+            }
+        }
+    }
+
     /// Channels with listeners that match a pattern.
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);

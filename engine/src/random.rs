@@ -30,6 +30,15 @@ pub fn seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
+/// Hex digits that nobody can guess, for passwords; `None`: the system has no randomness to give.
+pub fn secret_hex(digits: usize) -> Option<String> {
+    let mut bytes = vec![0; digits.div_ceil(2)];
+    rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes).ok()?;
+    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(digits);
+    Some(text)
+}
+
 /// Random hex digits, for identities.
 pub fn hex(digits: usize) -> String {
     let mut text = String::with_capacity(digits + 16);

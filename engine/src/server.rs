@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use mio::Waker;
 
+use crate::acl::Acl;
 use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
@@ -27,6 +28,7 @@ use crate::waiters::Waiters;
 /// Everything shared. Parts lock for themselves, briefly, and never while holding another part's lock.
 pub struct Shared {
     pub config: Config,
+    pub acl: Acl,
     /// Where persistence writes: the system's disk, or one that a test makes fail.
     pub disk: Arc<dyn Disk>,
     pub keyspace: Keyspace,

@@ -128,6 +128,8 @@ pub struct Session {
     pub db: u16,
     pub resp3: bool,
     pub authenticated: bool,
+    /// Of the user that the client is; a session of the server itself may do anything.
+    pub rights: crate::acl::Rights,
     pub queue: Option<Queue>,
     /// Set by whoever changes a watched key.
     pub watch_broken: Option<Arc<AtomicBool>>,
@@ -172,6 +174,7 @@ impl Session {
             db: 0,
             resp3: false,
             authenticated,
+            rights: crate::acl::Rights::default(),
             queue: None,
             watch_broken: None,
             watched: Vec::new(),

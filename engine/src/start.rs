@@ -10,6 +10,7 @@ use mio::{Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::acl::Acl;
 use crate::clock;
 use crate::cluster::ClusterState;
 use crate::command::{self, info::LARDER_VERSION};
@@ -58,8 +59,10 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         .collect::<io::Result<_>>()?;
     let by_quorum = managed && config.get("larder-durability").is_some_and(|d| d == "quorum");
     let quorum = Quorum::new(by_quorum, config.int("larder-min-in-sync", 0).max(0) as usize);
+    let acl = Acl::from_config(&config).map_err(io::Error::other)?;
     let shared = Arc::new(Shared {
         config,
+        acl,
         disk,
         keyspace: Keyspace::new(databases),
         journal: Journal::default(),

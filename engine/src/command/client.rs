@@ -143,7 +143,7 @@ fn parse_kind(word: &[u8]) -> Option<&'static str> {
 }
 
 /// One client as a line of CLIENT LIST.
-fn line(info: &ClientInfo, now_ms: i64) -> String {
+pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     let names = info.names();
     let get = |n: &AtomicI64| n.load(Ordering::Relaxed);
     let mut flags = String::new();
@@ -279,7 +279,8 @@ fn kill(ctx: &mut Ctx<'_, '_>) {
             let Some(kind) = parse_kind(value) else { return unknown_kind(ctx, i + 1) };
             filter.kind = Some(kind);
         } else if ctx.is_word(i, "user") {
-            if value != b"default" {
+            if std::str::from_utf8(value).ok().and_then(|name| ctx.shared.acl.user(name)).is_none()
+            {
                 let user = super::exec::printable(value);
                 return ctx.reply.error(&format!("ERR No such user '{user}'"));
             }

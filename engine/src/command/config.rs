@@ -31,7 +31,12 @@ fn config(ctx: &mut Ctx<'_, '_>) {
             let pairs: Vec<(&[u8], &[u8])> =
                 ctx.args[2..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
             match ctx.shared.config.set_live(&pairs) {
-                Ok(()) => ctx.reply.ok(),
+                Ok(()) => {
+                    if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"requirepass")) {
+                        ctx.shared.acl.set_default_password(&ctx.shared.config.hot().requirepass);
+                    }
+                    ctx.reply.ok();
+                }
                 Err(error) => ctx.reply.error(&error),
             }
         }
@@ -39,7 +44,9 @@ fn config(ctx: &mut Ctx<'_, '_>) {
             reset(ctx);
             ctx.reply.ok();
         }
-        (b"rewrite", 2) => match ctx.shared.config.rewrite() {
+        (b"rewrite", 2) => match crate::acl::config_lines(ctx.shared)
+            .and_then(|users| ctx.shared.config.rewrite(&users))
+        {
             Ok(()) => ctx.reply.ok(),
             Err(error) => ctx.reply.error(&format!("ERR {error}")),
         },

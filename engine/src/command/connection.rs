@@ -2,8 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use subtle::ConstantTimeEq;
-
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::session::After;
 
@@ -46,17 +44,21 @@ fn echo(ctx: &mut Ctx<'_, '_>) {
     ctx.reply.bulk(ctx.args[1]);
 }
 
-/// A user's password fits. There is one user, `default`; comparing takes the same time wherever they differ.
-fn password_fits(ctx: &Ctx<'_, '_>, user: &[u8], password: &[u8]) -> bool {
-    let wanted = ctx.shared.config.hot().requirepass.clone();
-    let same: bool = digest(password).ct_eq(&digest(&wanted)).into();
-    (wanted.is_empty() || same) && user == b"default"
-}
-
-/// Equal lengths for the comparison, whatever the lengths of the passwords.
-fn digest(password: &[u8]) -> [u8; 32] {
-    use sha2::Digest;
-    sha2::Sha256::digest(password).into()
+/// The client becomes the user whose name and password these are; a wrong one stands in the ACL log.
+fn log_in(ctx: &mut Ctx<'_, '_>, user: &[u8], password: &[u8]) -> bool {
+    let shared = ctx.shared;
+    match shared.acl.authenticate(user, password) {
+        Some(user) => {
+            shared.acl.become_user(ctx.session, user);
+            true
+        }
+        None => {
+            let (word, now_ms) = (ctx.args[0], ctx.db.now_ms());
+            crate::acl::note_wrong_password(shared, ctx.session, user, word, now_ms);
+            ctx.reply.error(WRONG_PASSWORD);
+            false
+        }
+    }
 }
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -64,7 +66,7 @@ const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user i
 fn auth(ctx: &mut Ctx<'_, '_>) {
     let (user, password) = match ctx.args {
         [_, password] => {
-            if ctx.shared.config.hot().requirepass.is_empty() {
+            if ctx.shared.acl.default_has_no_password() {
                 return ctx.reply.error(
                     "ERR AUTH <password> called without any password configured for the default user. \
                      Are you sure your configuration is correct?",
@@ -75,11 +77,8 @@ fn auth(ctx: &mut Ctx<'_, '_>) {
         [_, user, password] => (*user, *password),
         _ => return ctx.reply.syntax_error(),
     };
-    if password_fits(ctx, user, password) {
-        ctx.session.authenticated = true;
+    if log_in(ctx, user, password) {
         ctx.reply.ok();
-    } else {
-        ctx.reply.error(WRONG_PASSWORD);
     }
 }
 
@@ -96,13 +95,10 @@ fn hello(ctx: &mut Ctx<'_, '_>) {
         }
         i = 2;
     }
-    let mut name = None;
+    let (mut name, mut credentials) = (None, None);
     while i < ctx.args.len() {
         if ctx.is_word(i, "auth") && i + 2 < ctx.args.len() {
-            if !password_fits(ctx, ctx.args[i + 1], ctx.args[i + 2]) {
-                return ctx.reply.error(WRONG_PASSWORD);
-            }
-            ctx.session.authenticated = true;
+            credentials = Some((ctx.args[i + 1], ctx.args[i + 2]));
             i += 3;
         } else if ctx.is_word(i, "setname") && i + 1 < ctx.args.len() {
             if !super::client::is_plain(ctx.args[i + 1]) {
@@ -114,6 +110,11 @@ fn hello(ctx: &mut Ctx<'_, '_>) {
             let word = super::exec::printable(ctx.args[i]);
             return ctx.reply.error(&format!("ERR Syntax error in HELLO option '{word}'"));
         }
+    }
+    if let Some((user, password)) = credentials
+        && !log_in(ctx, user, password)
+    {
+        return;
     }
     if !ctx.session.authenticated {
         return ctx.reply.error(
@@ -184,7 +185,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     session.reply_off = false;
     session.reply_skip = false;
     session.no_touch = false;
-    session.authenticated = ctx.shared.config.hot().requirepass.is_empty();
+    ctx.shared.acl.become_default(session);
     let info = &session.info;
     info.resp3.store(false, Ordering::Relaxed);
     info.in_multi.store(false, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::{Command, Ctx, Effects, Group, Keys, flag, slowlog};
+use crate::acl::{self, Context};
 use crate::clock;
 use crate::keyspace::{Db, Env, Locked, hash_key};
 use crate::resp::Reply;
@@ -185,6 +186,9 @@ impl<'s> Executor<'s> {
         if !session.authenticated && !command.is(flag::NO_AUTH) {
             return Err("NOAUTH Authentication required.".into());
         }
+        if session.rights.restricted {
+            self.check_rights(session, command, args)?;
+        }
         if session.in_subscribe_mode() && !command.is(flag::IN_SUBSCRIBE) {
             return Err(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
@@ -212,6 +216,19 @@ impl<'s> Executor<'s> {
             self.check_queue(session)?;
         }
         Ok(())
+    }
+
+    /// May the session's user make this request?
+    #[cold]
+    fn check_rights(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) -> Result<(), String> {
+        let context = if session.queue.is_some() { Context::Multi } else { Context::TopLevel };
+        let now_ms = self.env.now_ms;
+        acl::refusal(self.shared, session, command, args, context, now_ms).map_or(Ok(()), Err)
     }
 
     /// A primary that the council manages answers for its keys only while its lease holds, reads too: another
@@ -510,6 +527,13 @@ impl<'s> Executor<'s> {
         for (command, args) in &queue.commands {
             let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
             db.index = session.db;
+            if session.rights.restricted
+                && let Some(error) =
+                    acl::refusal_at_exec(shared, session, command, &args, self.env.now_ms)
+            {
+                reply.error(&error);
+                continue;
+            }
             let errors = reply.errors;
             let mut ctx = Ctx {
                 shared,
@@ -610,6 +634,10 @@ impl<'s> Executor<'s> {
         session.db = waiter.db;
         session.resp3 = waiter.resp3;
         let mut reply = Reply::new(Vec::new(), waiter.resp3);
+        if let Some(error) = acl::refusal_of_waiter(shared, waiter, self.env.now_ms) {
+            reply.error(&error);
+            return Some((reply.out, Vec::new()));
+        }
         let keys = waiter.command.key_positions(&args);
         let locked = shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
         self.env.tracks_changes = shared.waiters.any();

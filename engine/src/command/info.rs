@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Command, Ctx, Group, Keys, all, flag, walk};
+use crate::acl::Reason;
 use crate::clock;
 use crate::config::units::human;
 use crate::keyspace::Table;
@@ -294,10 +295,10 @@ fn stats(out: &mut String, shared: &Shared) {
         ("dump_payload_sanitizations", "0".into()),
         ("total_reads_processed", "0".into()),
         ("total_writes_processed", "0".into()),
-        ("acl_access_denied_auth", "0".into()),
-        ("acl_access_denied_cmd", "0".into()),
-        ("acl_access_denied_key", "0".into()),
-        ("acl_access_denied_channel", "0".into()),
+        ("acl_access_denied_auth", shared.acl.log.refused(Reason::Auth).to_string()),
+        ("acl_access_denied_cmd", shared.acl.log.refused(Reason::Command).to_string()),
+        ("acl_access_denied_key", shared.acl.log.refused(Reason::Key).to_string()),
+        ("acl_access_denied_channel", shared.acl.log.refused(Reason::Channel).to_string()),
     ];
     block(out, "Stats", fields);
 }

@@ -14,7 +14,6 @@ pub const COMMANDS: &[Command] = &[
     Command::new("swapdb", 3, W | flag::FAST, Keys::None, Group::Server, "4.0.0", "Exchanges two databases.", swapdb),
     Command::new("latency", -2, flag::ADMIN | flag::NOSCRIPT | ANY, Keys::None, Group::Server, "2.8.13", "Shows latency spikes; this server records none.", latency),
     Command::new("module", -2, flag::ADMIN | flag::NOSCRIPT, Keys::None, Group::Server, "4.0.0", "Lists loaded modules: there are none.", module),
-    Command::new("acl", -2, flag::ADMIN | flag::NOSCRIPT | ANY | flag::SKIP_LOG, Keys::None, Group::Server, "6.0.0", "Shows the one user that there is.", acl),
 ];
 
 fn time(ctx: &mut Ctx<'_, '_>) {
@@ -128,26 +127,5 @@ fn module(ctx: &mut Ctx<'_, '_>) {
         }
         b"help" => ctx.help(&["MODULE <subcommand>. Subcommands are:", "LIST"]),
         _ => ctx.unknown_subcommand(),
-    }
-}
-
-fn acl(ctx: &mut Ctx<'_, '_>) {
-    let word = ctx.args[1].to_ascii_lowercase();
-    match (word.as_slice(), ctx.args.len()) {
-        (b"whoami", 2) => ctx.reply.bulk(b"default"),
-        (b"users", 2) => {
-            ctx.reply.array(1);
-            ctx.reply.bulk(b"default");
-        }
-        (b"list", 2) => {
-            let open = ctx.shared.config.hot().requirepass.is_empty();
-            let password = if open { "nopass" } else { "#(requirepass)" };
-            ctx.reply.array(1);
-            ctx.reply.bulk(format!("user default on {password} ~* &* +@all").as_bytes());
-        }
-        (b"help", 2) => ctx.help(&["ACL <subcommand>. Subcommands are:", "WHOAMI, USERS, LIST"]),
-        _ => ctx.reply.error(
-            "ERR access control lists are not supported by this server; requirepass guards its one user",
-        ),
     }
 }

@@ -88,6 +88,20 @@ fn options<'a>(ctx: &mut Ctx<'a, '_>) -> Option<Options<'a>> {
         }
         i += 1;
     }
+    if ctx.session.rights.restricted
+        && let Some(user) = &ctx.session.rights.user
+        && !user.reads_all_keys(ctx.command, ctx.args)
+    {
+        // Which keys the patterns name is not known before.
+        let by = o.by.is_some_and(|by| by.contains(&b'*'));
+        if by || !o.get.is_empty() {
+            let option = if by { "BY" } else { "GET" };
+            ctx.reply.error(&format!(
+                "ERR {option} option of SORT denied due to insufficient ACL permissions."
+            ));
+            return None;
+        }
+    }
     let foreign = |p: &&[u8]| **p != b"#"[..] && p.contains(&b'*');
     let elsewhere = o.by.iter().chain(o.get.iter()).any(foreign);
     if elsewhere && ctx.shared.cluster.is_enabled() {

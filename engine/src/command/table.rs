@@ -1,6 +1,6 @@
 //! COMMAND: the table of commands as clients read it.
 
-use super::{Command, Ctx, Group, Keys, all, find, flag};
+use super::{Command, Ctx, Group, Keys, all, categories, find, flag};
 use crate::glob;
 use crate::resp::Reply;
 
@@ -99,37 +99,6 @@ pub fn group_name(group: Group) -> &'static str {
     }
 }
 
-/// ACL categories, with their @.
-fn categories(command: &Command) -> Vec<&'static str> {
-    let mut found = vec![match command.group {
-        Group::Generic => "@keyspace",
-        Group::String => "@string",
-        Group::Hash => "@hash",
-        Group::List => "@list",
-        Group::Set => "@set",
-        Group::SortedSet => "@sortedset",
-        Group::Stream => "@stream",
-        Group::HyperLogLog => "@hyperloglog",
-        Group::Geo => "@geo",
-        Group::PubSub => "@pubsub",
-        Group::Transactions => "@transaction",
-        Group::Connection | Group::Cluster | Group::Sentinel => "@connection",
-        Group::Server => "@admin",
-    }];
-    for (bit, name) in [
-        (flag::WRITE, "@write"),
-        (flag::READONLY, "@read"),
-        (flag::BLOCKING, "@blocking"),
-        (flag::ADMIN, "@dangerous"),
-    ] {
-        if command.is(bit) {
-            found.push(name);
-        }
-    }
-    found.push(if command.is(flag::FAST) { "@fast" } else { "@slow" });
-    found
-}
-
 /// First key, last key and step, as COMMAND prints them.
 fn key_range(command: &Command) -> (i64, i64, i64) {
     match command.keys {
@@ -158,9 +127,9 @@ fn describe(reply: &mut Reply, command: &Command) {
     reply.int(first);
     reply.int(last);
     reply.int(step);
-    let categories = categories(command);
+    let categories: Vec<_> = categories::names(categories::of(command)).collect();
     reply.set(categories.len());
-    categories.iter().for_each(|name| reply.simple(name));
+    categories.iter().for_each(|name| reply.simple(&format!("@{name}")));
     // Tips, key specifications, subcommands.
     reply.array(0);
     reply.array(0);
@@ -188,8 +157,8 @@ fn list(ctx: &mut Ctx<'_, '_>) {
         let fits = |name: &str| glob::matches_nocase(ctx.args[4], name.as_bytes());
         all().map(|c| c.name).filter(|n| fits(n)).collect()
     } else if ctx.is_word(2, "filterby") && ctx.is_word(3, "aclcat") {
-        let wanted = ctx.args[4].to_ascii_lowercase();
-        let fits = |c: &&Command| categories(c).iter().any(|n| n.as_bytes()[1..] == *wanted);
+        let wanted = categories::find(ctx.args[4]).unwrap_or(0);
+        let fits = |c: &&Command| categories::of(c) & wanted != 0;
         all().filter(fits).map(|c| c.name).collect()
     } else if ctx.is_word(2, "filterby") && ctx.is_word(3, "module") {
         Vec::new()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::directives::{self, DIRECTIVES, Kind};
@@ -15,13 +16,14 @@ pub(super) fn rewrite(
     values: &Values,
     given: &BTreeSet<&'static str>,
     renames: &[(String, String)],
+    users: &[String],
 ) -> Result<(), String> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(format!("Rewriting config file: {e}")),
     };
-    let new = rewritten(&old, values, given, renames);
+    let new = rewritten(&old, values, given, renames, users);
     replace(path, new.as_bytes()).map_err(|e| format!("Rewriting config file: {e}"))
 }
 
@@ -30,14 +32,22 @@ fn rewritten(
     values: &Values,
     given: &BTreeSet<&'static str>,
     renames: &[(String, String)],
+    users: &[String],
 ) -> String {
     let mut out = String::new();
     let mut written: BTreeSet<&str> = BTreeSet::new();
-    let mut has_renames = false;
+    let (mut has_renames, mut has_users) = (false, false);
     for line in old.lines() {
         let words = file::split_words(line.trim()).unwrap_or_default();
         let name = words.first().map_or("", String::as_str);
         let is_setting = !name.is_empty() && !line.trim_start().starts_with('#');
+        if is_setting && name.eq_ignore_ascii_case("user") {
+            // Several lines become those of the users that there are now, at the place of the first.
+            if !std::mem::replace(&mut has_users, true) {
+                users.iter().for_each(|line| out.extend([line, "\n"]));
+            }
+            continue;
+        }
         match directives::find(name).filter(|_| is_setting) {
             None => {
                 has_renames |= is_setting && name.eq_ignore_ascii_case("rename-command");
@@ -61,6 +71,13 @@ fn rewritten(
             marked = true;
         }
         lines_of(&mut out, d.name, d.kind, value);
+    }
+    if !has_users && !users.is_empty() {
+        if !marked {
+            out.push_str(MARK);
+            out.push('\n');
+        }
+        users.iter().for_each(|line| out.extend([line, "\n"]));
     }
     if !has_renames {
         for (from, to) in renames {
@@ -91,7 +108,7 @@ fn lines_of(out: &mut String, name: &str, kind: Kind, value: &str) {
 }
 
 /// Puts a file in place of another at once, and makes that durable.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A file that may not be written must not be replaced either, although its folder would allow it.
     if let Ok(meta) = std::fs::metadata(path) {
@@ -103,7 +120,10 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
     let result = (|| {
-        let mut file = std::fs::File::create(&temporary)?;
+        // Passwords stand in such files: nobody else reads a new one.
+        let mut options = std::fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         if let Ok(meta) = std::fs::metadata(path) {
             file.set_permissions(meta.permissions())?;
         }

@@ -93,9 +93,14 @@ impl EventLoop {
             return;
         }
         let is_memcached = speaks == Speaks::Memcached;
-        let users = is_memcached && !self.shared.memcached.users.is_empty();
-        let is_open = self.hot.requirepass.is_empty() && !users;
-        if self.hot.protected_mode && is_open && !is_local(&stream) {
+        let acl = &self.shared.acl;
+        let (is_open, is_guarded) = if is_memcached {
+            let is_open = self.shared.memcached.is_open(acl);
+            (is_open, !is_open)
+        } else {
+            (acl.is_open(), !acl.default_has_no_password())
+        };
+        if self.hot.protected_mode && !is_guarded && !is_local(&stream) {
             // Best effort: whoever it is will see the connection close.
             let _ = stream.write(if is_memcached {
                 PROTECTED_MEMCACHED.as_bytes()

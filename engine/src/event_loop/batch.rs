@@ -111,6 +111,9 @@ impl EventLoop {
         }
         let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3)
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
+        if self.shared.acl.is_newer(&conn.session.rights) {
+            self.shared.acl.refresh(&mut conn.session);
+        }
         let mut start = 0;
         let mut ahead = Ahead::default();
         'turn: loop {

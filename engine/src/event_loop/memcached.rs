@@ -5,7 +5,7 @@ use super::conn::{Conn, TURN_BYTES};
 use super::pause::Pause;
 use crate::command::exec::Executor;
 use crate::command::{Command, Keys};
-use crate::memcached::{Client, Step};
+use crate::memcached::{Client, Step, auth};
 use crate::resp::Reply;
 use crate::session::After;
 use crate::topology::slot_of;
@@ -20,6 +20,9 @@ impl EventLoop {
         budget: &mut usize,
     ) -> usize {
         let Some(mut protocol) = conn.memcached.take() else { return 0 };
+        if self.shared.acl.is_newer(&conn.session.rights) {
+            auth::recheck(&self.shared, &mut conn.session);
+        }
         let mut reply = Reply::new(std::mem::take(&mut conn.out), false)
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         executor.env.no_touch = false;

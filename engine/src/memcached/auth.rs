@@ -9,6 +9,8 @@ use super::client::Client;
 use super::run::Step;
 use super::stats::Count;
 use super::text::{self, Request};
+use crate::server::Shared;
+use crate::session::Session;
 
 /// Largest file of users, bytes, and most users in it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -52,15 +54,15 @@ impl Users {
         self.0.is_empty()
     }
 
-    /// The password is this user's. `requirepass` is the password of the user `default`, or empty. Everything
-    /// is compared, so that the time tells nothing.
-    pub fn admit(&self, name: &[u8], password: &[u8], requirepass: &[u8]) -> bool {
-        let default: [(&[u8], &[u8]); 1] = [(b"default", requirepass)];
-        let own = if requirepass.is_empty() { &default[..0] } else { &default[..] };
-        let listed = self.0.iter().map(|(n, p)| (n.as_slice(), p.as_slice()));
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name.as_bytes())
+    }
+
+    /// The password is this user's. Everything is compared, so that the time tells nothing.
+    pub fn admit(&self, name: &[u8], password: &[u8]) -> bool {
         let mut found = Choice::from(0);
-        for (n, p) in listed.chain(own.iter().copied()) {
-            found |= n.ct_eq(name) & p.ct_eq(password);
+        for (n, p) in &self.0 {
+            found |= n.as_slice().ct_eq(name) & p.as_slice().ct_eq(password);
         }
         found.into()
     }
@@ -120,20 +122,38 @@ pub(super) fn by_text(
     Step::Done(end)
 }
 
-/// Checks a name and a password; the session is authenticated from then on.
+/// Checks a name and a password; the session is authenticated from then on. A user of the ACL must be one who may do
+/// everything: rights to some keys or commands are not looked at here.
 pub(super) fn log_in(client: &mut Client<'_, '_>, name: &[u8], password: &[u8]) -> bool {
     let shared = client.executor.shared;
-    let requirepass = &shared.config.hot().requirepass;
-    let admitted = shared.memcached.users.admit(name, password, requirepass);
     client.count(Count::AuthCmds);
-    if admitted {
+    if shared.memcached.users.admit(name, password) {
         client.session.authenticated = true;
+        client.session.rights = shared.acl.rights_of_a_stranger();
         let name = crate::command::exec::printable(name);
         client.session.info.set_names(|names| names.user = name);
-    } else {
-        client.count(Count::AuthErrors);
+        return true;
     }
-    admitted
+    let user = shared.acl.authenticate(name, password).filter(|user| user.is_unrestricted());
+    if let Some(user) = user {
+        shared.acl.become_user(client.session, user);
+        return true;
+    }
+    client.count(Count::AuthErrors);
+    false
+}
+
+/// The users have changed: a client whose user is gone, or may not do everything any more, has to log in again.
+#[cold]
+pub fn recheck(shared: &Shared, session: &mut Session) {
+    if shared.memcached.users.has(&session.info.names().user) {
+        session.rights = shared.acl.rights_of_a_stranger();
+        return;
+    }
+    let was_in = session.authenticated;
+    shared.acl.refresh(session);
+    let stays = was_in && session.authenticated && !session.rights.restricted;
+    session.authenticated = stays || shared.memcached.is_open(&shared.acl);
 }
 
 #[cfg(test)]
@@ -141,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_listed_and_the_default_user_are_admitted_and_nobody_else() {
+    fn the_listed_are_admitted_and_nobody_else() {
         let users = Users::parse(b"# no\nann:one\r\nbob:two:three\n:x\nnone:\n");
         for (name, password, admitted) in [
             ("ann", "one", true),
@@ -150,13 +170,11 @@ mod tests {
             ("ann", "on", false),
             ("", "x", false),
             ("none", "", false),
-            ("default", "secret", true),
             ("default", "", false),
         ] {
-            let admits = users.admit(name.as_bytes(), password.as_bytes(), b"secret");
+            let admits = users.admit(name.as_bytes(), password.as_bytes());
             assert_eq!(admits, admitted, "{name} {password}");
         }
-        assert!(!users.admit(b"default", b"", b""));
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn settings(shared: &Shared) -> Lines {
     let text = |name: &str| config.get(name).unwrap_or_default();
     let yes = |on: bool| if on { "yes" } else { "no" }.to_string();
     let null = |value: String| if value.is_empty() { "NULL".to_string() } else { value };
-    let has_users = !shared.memcached.users.is_empty() || !hot.requirepass.is_empty();
+    let has_users = !shared.memcached.is_open(&shared.acl);
     let evicts = hot.maxmemory_policy != crate::config::Policy::NoEviction;
     let inter = match text("bind").as_str() {
         "*" | "* -::*" => "NULL".to_string(),

@@ -70,7 +70,10 @@ impl Target<'_> {
                     let mut wire = Wire::new(stream, SILENCE_MS)?;
                     let password = self.shared.config.get("masterauth").unwrap_or_default();
                     if !password.is_empty() {
-                        self.ask(&mut wire, &["AUTH", &password])?;
+                        let user = self.shared.config.get("masteruser").unwrap_or_default();
+                        let both = ["AUTH", &user, &password];
+                        let one = ["AUTH", &password];
+                        self.ask(&mut wire, if user.is_empty() { &one } else { &both })?;
                     }
                     return Ok(wire);
                 }

@@ -113,6 +113,7 @@ scripts! {
     places_reply_as_redis: "geo";
     bit_fields_reply_as_redis: "bitfield";
     encodings_are_named_as_by_redis: "encodings";
+    users_are_refused_as_by_redis: "acl";
 }
 
 #[test]
@@ -173,4 +174,14 @@ fn random_mixtures_reply_as_redis() {
 #[test]
 fn the_table_of_commands_is_that_of_redis() {
     table::compare();
+}
+
+#[test]
+fn categories_of_commands_are_those_of_redis() {
+    table::compare_categories();
+}
+
+#[test]
+fn commands_need_the_same_rights_on_their_keys_as_in_redis() {
+    table::compare_needs();
 }

@@ -21,6 +21,13 @@ const FLAGS: &[&str] = &[
     "movablekeys",
 ];
 
+/// Commands of other categories here, and why.
+const OTHER_CATEGORIES: &[(&str, &str)] =
+    &[("wait", "later versions say that it blocks"), ("waitaof", "later versions only")];
+
+/// Commands of which no key is looked at there when their arguments make no sense; here those that are known are.
+const UNCHECKED_THERE: &[&str] = &["pfmerge", "zdiffstore", "zinterstore", "zunionstore"];
+
 /// Rows that differ, and why.
 const TOLERATED: &[(&str, &str)] = &[
     ("acl", "its flags are those of its subcommands there"),
@@ -86,4 +93,74 @@ pub(crate) fn compare() {
     }
     assert!(wrong.is_empty(), "{} of {compared} rows differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared > 150, "{compared}");
+}
+
+/// The members of each category as far as both servers know them, by `ACL CAT`.
+pub(crate) fn compare_categories() {
+    let redis = match Server::oracle(&[]) {
+        Ok(redis) => redis,
+        Err(why) => return println!("skipped: nothing to compare with: {why}"),
+    };
+    let larder = Server::larder(&[]);
+    let (mut ours, mut theirs) = (larder.connect(), redis.connect());
+    let members = |client: &mut crate::support::Client, category: &str| -> BTreeSet<String> {
+        client.command(&["ACL", "CAT", category]).items().iter().map(text).collect()
+    };
+    let names: Vec<String> = theirs.words("ACL CAT").items().iter().map(text).collect();
+    let everything = |client: &mut crate::support::Client| -> BTreeSet<String> {
+        names.iter().flat_map(|name| members(client, name)).collect()
+    };
+    let (all_ours, all_theirs) = (everything(&mut ours), everything(&mut theirs));
+    let both: BTreeSet<&String> = all_ours.intersection(&all_theirs).collect();
+    assert!(both.len() > 250, "{} commands and subcommands in both", both.len());
+    let mut wrong = Vec::new();
+    for name in &names {
+        let (ours, theirs) = (members(&mut ours, name), members(&mut theirs, name));
+        for command in ours.symmetric_difference(&theirs) {
+            let tolerated = OTHER_CATEGORIES.iter().any(|(tolerated, _)| tolerated == command);
+            if both.contains(command) && !tolerated {
+                let whose = if ours.contains(command) { "here" } else { "there" };
+                wrong.push(format!("{command} is in {name} only {whose}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A user who may read `r`, write `w` and both `b`: which commands it may run on which of them.
+pub(crate) fn compare_needs() {
+    let redis = match Server::oracle(&[]) {
+        Ok(redis) => redis,
+        Err(why) => return println!("skipped: nothing to compare with: {why}"),
+    };
+    let larder = Server::larder(&[]);
+    let known = rows(&redis);
+    let rows: Vec<_> =
+        rows(&larder).into_iter().filter(|(name, _)| known.contains_key(name)).collect();
+    let (mut ours, mut theirs) = (larder.connect(), redis.connect());
+    for client in [&mut ours, &mut theirs] {
+        client.words("ACL SETUSER u +@all %R~r %W~w ~b");
+    }
+    let mut wrong = Vec::new();
+    let mut compared = 0;
+    for (name, row) in &rows {
+        let Value::Int(arity) = row.arity else { panic!("no arity: {}", row.arity) };
+        for key in ["r", "w", "b", "x"] {
+            for others in ["r", "w", "b", "x", "1", "2"] {
+                // The first key and all else; numbers stand for counts of keys.
+                let mut words = vec!["ACL", "DRYRUN", "u", name, key];
+                words.resize(4 + arity.unsigned_abs().max(2) as usize - 1, others);
+                words.truncate(if arity == 1 { 4 } else { words.len() });
+                let is_refusal = |value: &Value| value.to_string().contains("no permissions");
+                let (a, b) = (ours.command(&words), theirs.command(&words));
+                compared += 1;
+                let tolerated = !is_refusal(&b) && UNCHECKED_THERE.contains(&name.as_str());
+                if is_refusal(&a) != is_refusal(&b) && !tolerated {
+                    wrong.push(format!("{}: redis {b}, larder {a}", words[3..].join(" ")));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared > 4000, "{compared}");
 }

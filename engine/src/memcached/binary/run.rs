@@ -190,7 +190,7 @@ fn statistics(client: &mut Client<'_, '_>, packet: &Packet<'_>) {
 /// SASL: the one mechanism is PLAIN, which is over after one step.
 fn authenticate(client: &mut Client<'_, '_>, sasl: &mut Quiet, packet: &Packet<'_>) {
     let shared = client.executor.shared;
-    if shared.memcached.users.is_empty() && shared.config.hot().requirepass.is_empty() {
+    if shared.memcached.is_open(&shared.acl) {
         // As a memcached that was started without -S.
         return error(client, packet, UNKNOWN);
     }
