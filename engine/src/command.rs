@@ -19,6 +19,7 @@ mod cluster_change;
 mod cluster_own;
 mod cluster_slots;
 mod collections;
+pub mod conditional;
 pub mod config;
 pub mod connection;
 mod deferred;
@@ -234,6 +235,7 @@ const FAMILIES: &[&[Command]] = &[
     sentinel::COMMANDS,
     sort::COMMANDS,
     strings::COMMANDS,
+    conditional::COMMANDS,
     bits::COMMANDS,
     bitfield::COMMANDS,
     lcs::COMMANDS,

@@ -483,3 +483,79 @@ fn a_password_set_live_holds_for_new_connections() {
     assert_eq!(text(&old.command(&["CONFIG", "SET", "requirepass", ""])), "OK");
     assert_eq!(text(&server.connect().words("GET a")), "1");
 }
+
+#[test]
+fn values_are_compared_and_set_together_as_by_later_versions() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    client.words("LPUSH l a");
+    for (words, reply) in [
+        ("SET k v IFEQ a", "(nil)"),
+        ("SET k v IFNE a", "OK"),
+        ("SET k w IFEQ v", "OK"),
+        ("SET k w IFEQ v", "(nil)"),
+        ("SET k x IFEQ w GET", "w"),
+        ("SET k y IFEQ w GET", "x"),
+        ("SET k y IFNE x", "(nil)"),
+        ("SET k x IFEQ", "ERR syntax error"),
+        ("SET k x IFEQ a NX", "ERR syntax error"),
+        ("SET k x XX IFEQ a", "ERR syntax error"),
+        ("SET k x IFEQ a IFNE b", "ERR syntax error"),
+        ("SET l x IFEQ a", "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("SET k y IFEQ x EX 100", "OK"),
+        ("TTL k", "100"),
+        ("DELIFEQ k x", "0"),
+        ("DELIFEQ k y", "1"),
+        ("DELIFEQ k y", "0"),
+        ("DELIFEQ l a", "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ("MSETEX 1 a 1", "1"),
+        ("MSETEX 2 a 1", "ERR syntax error"),
+        ("MSETEX 2 a 1 b 2 EX 100", "1"),
+        ("TTL b", "100"),
+        ("MSETEX 2 a 3 b 4 KEEPTTL", "1"),
+        ("TTL a", "100"),
+        ("MSETEX 2 a 1 c 2 NX", "0"),
+        ("MSETEX 2 a 1 c 2 XX", "0"),
+        ("EXISTS c", "0"),
+        ("MSETEX 1 c 1 NX PX 100000", "1"),
+        ("MSETEX 0 a 1", "ERR invalid numkeys value or out of range"),
+        ("MSETEX 99999999999 a 1", "ERR invalid numkeys value or out of range"),
+        ("MSETEX 1 a 1 EX 0", "ERR invalid expire time in 'msetex' command"),
+        ("MSETEX 1 a 1 NX XX", "ERR syntax error"),
+        ("MSETEX 1 a 1 EX 10 KEEPTTL", "ERR syntax error"),
+        ("MSETEX 1 a 1 b 2", "ERR syntax error"),
+        ("MSETEX 1 a 1 PXAT 1", "1"),
+        ("EXISTS a", "0"),
+        ("MSETEX 2 a 1 a 2", "1"),
+        ("GET a", "2"),
+        ("HSET h a 1 b 2", "2"),
+        (
+            "HGETDEL h FIELDS 0 b",
+            "ERR numfields should be greater than 0 and match the provided number of fields",
+        ),
+        (
+            "HGETDEL h FIELDS 2 b",
+            "ERR numfields should be greater than 0 and match the provided number of fields",
+        ),
+        ("HGETDEL h FOO 1 b", "ERR syntax error"),
+        (
+            "HGETDEL l FIELDS 1 a",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ),
+        ("EXISTS h", "1"),
+    ] {
+        let got = client.words(words);
+        let got = match got {
+            Value::NilBulk => "(nil)".into(),
+            Value::Int(n) => n.to_string(),
+            other => text(&other),
+        };
+        assert_eq!(got, reply, "{words}");
+    }
+    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
+    let taken = client.words("HGETDEL h FIELDS 3 a x a");
+    assert_eq!(taken, Value::Array(vec![bulk("1"), Value::NilBulk, Value::NilBulk]));
+    assert_eq!(client.words("HGETDEL h FIELDS 1 b"), Value::Array(vec![bulk("2")]));
+    assert_eq!(client.words("EXISTS h"), Value::Int(0));
+    assert_eq!(client.words("HGETDEL h FIELDS 1 b"), Value::Array(vec![Value::NilBulk]));
+}

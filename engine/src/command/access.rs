@@ -112,8 +112,12 @@ fn of_row(command: &Command) -> (u8, u8) {
 pub fn need(command: &Command, args: &[&[u8]], nth: usize) -> u8 {
     static NEEDS: OnceLock<Vec<(u8, u8)>> = OnceLock::new();
     let has = |word: &str| args.iter().skip(2).any(|a| a.eq_ignore_ascii_case(word.as_bytes()));
+    // A comparison tells of the value as much as reading it does.
+    let tells = |word: &&[u8]| {
+        [b"get".as_slice(), b"ifeq", b"ifne"].iter().any(|told| word.eq_ignore_ascii_case(told))
+    };
     match command.name {
-        "set" if has("get") => BOTH,
+        "set" if args.iter().skip(3).any(tells) => BOTH,
         "bitfield" => {
             if has("set") || has("incrby") {
                 BOTH
@@ -151,6 +155,10 @@ mod tests {
             ("exists k l", &[0, 0]),
             ("set k v", &[WRITE]),
             ("set k v nx get", &[BOTH]),
+            ("set k get", &[WRITE]),
+            ("set k v ifeq w", &[BOTH]),
+            ("msetex 2 a 1 b 2 ex 10", &[WRITE, WRITE]),
+            ("msetex 3 a 1 b 2", &[]),
             ("incr k", &[BOTH]),
             ("mset a 1 b 2", &[WRITE, WRITE]),
             ("bitfield k get u8 0", &[READ]),

@@ -36,6 +36,14 @@ pub const COMMANDS: &[Command] = &[
     row("hstrlen", 3, READ_FAST, "3.2.0", "Returns the length of a field's value.", hstrlen),
     row("hexists", 3, READ_FAST, "2.0.0", "Tells whether a field is there.", hexists),
     row("hdel", -3, WRITE_FAST, "2.0.0", "Deletes fields.", hdel),
+    row(
+        "hgetdel",
+        -5,
+        WRITE_FAST,
+        "8.0.0",
+        "Returns the values of fields and deletes them.",
+        hgetdel,
+    ),
     row("hincrby", 4, GROW_FAST, "2.0.0", "Adds to the integer of a field.", hincrby),
     row("hincrbyfloat", 4, GROW_FAST, "2.6.0", "Adds to the number of a field.", hincrbyfloat),
     row("hrandfield", -2, READ, "6.2.0", "Returns random fields.", hrandfield),
@@ -168,6 +176,47 @@ fn hdel(ctx: &mut Ctx<'_, '_>) {
             }
             ctx.reply.int(gone as i64);
         }
+    }
+}
+
+/// `HGETDEL key FIELDS numfields field ...`
+fn hgetdel(ctx: &mut Ctx<'_, '_>) {
+    if !ctx.is_word(2, "fields") {
+        return ctx.reply.syntax_error();
+    }
+    let Some(n) = ctx.int_arg(3) else { return };
+    let (key, fields) = (ctx.args[1], &ctx.args[4..]);
+    if usize::try_from(n) != Ok(fields.len()) {
+        return ctx.reply.error(
+            "ERR numfields should be greater than 0 and match the provided number of fields",
+        );
+    }
+    let taken = ctx.db.update::<Hash, _>(key, |hash, _| {
+        let mut take = |field: &&[u8]| {
+            let value = hash.get(field).map(|value| value.to_vec());
+            hash.remove(field);
+            value
+        };
+        fields.iter().map(&mut take).collect::<Vec<_>>()
+    });
+    let taken = match taken {
+        Err(WrongType) => return ctx.reply.wrong_type(),
+        Ok(taken) => taken.unwrap_or_else(|| vec![None; fields.len()]),
+    };
+    let mut gone: Vec<&[u8]> = vec![b"HDEL", key];
+    ctx.reply.array(taken.len());
+    for (field, value) in fields.iter().zip(&taken) {
+        match value {
+            Some(value) => {
+                ctx.reply.bulk(value);
+                gone.push(field);
+            }
+            None => ctx.reply.null(),
+        }
+    }
+    if gone.len() > 2 {
+        ctx.propagate(&gone);
+        ctx.modified(key);
     }
 }
 

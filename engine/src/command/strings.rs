@@ -47,11 +47,13 @@ fn get(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
-/// Only set when the key is there, or only when it is not.
+/// Only set when the key is there, or only when it is not; when its value is this one, or is not.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     Exists,
     Absent,
+    Equals(&'a [u8]),
+    Differs(&'a [u8]),
 }
 
 fn set(ctx: &mut Ctx<'_, '_>) {
@@ -65,10 +67,16 @@ fn set(ctx: &mut Ctx<'_, '_>) {
     let (mut condition, mut get, mut expiry) = (None, false, Expiry::None);
     let mut i = 3;
     while i < ctx.args.len() {
-        if ctx.is_word(i, "nx") && condition != Some(Condition::Exists) {
+        if ctx.is_word(i, "nx") && condition.is_none_or(|c| c == Condition::Absent) {
             condition = Some(Condition::Absent);
-        } else if ctx.is_word(i, "xx") && condition != Some(Condition::Absent) {
+        } else if ctx.is_word(i, "xx") && condition.is_none_or(|c| c == Condition::Exists) {
             condition = Some(Condition::Exists);
+        } else if ctx.is_word(i, "ifeq") && condition.is_none() && i + 1 < ctx.args.len() {
+            condition = Some(Condition::Equals(ctx.args[i + 1]));
+            i += 1;
+        } else if ctx.is_word(i, "ifne") && condition.is_none() && i + 1 < ctx.args.len() {
+            condition = Some(Condition::Differs(ctx.args[i + 1]));
+            i += 1;
         } else if ctx.is_word(i, "get") {
             get = true;
         } else if ctx.is_word(i, "keepttl") && expiry == Expiry::None {
@@ -85,24 +93,30 @@ fn set(ctx: &mut Ctx<'_, '_>) {
         }
         i += 1;
     }
-    let exists = if get {
+    let compared = match condition {
+        Some(Condition::Equals(value) | Condition::Differs(value)) => Some(value),
+        _ => None,
+    };
+    let (exists, equal) = if get || compared.is_some() {
         match ctx.db.string(key) {
             Err(WrongType) => return ctx.reply.wrong_type(),
-            Ok(Some(value)) => {
-                ctx.reply.bulk(value);
-                true
-            }
-            Ok(None) => {
-                ctx.reply.null();
-                false
+            Ok(value) => {
+                match value {
+                    Some(value) if get => ctx.reply.bulk(value),
+                    None if get => ctx.reply.null(),
+                    _ => {}
+                }
+                (value.is_some(), value.is_some() && value == compared)
             }
         }
     } else {
-        condition.is_some() && ctx.db.exists(key)
+        (condition.is_some() && ctx.db.exists(key), false)
     };
     let refused = match condition {
         Some(Condition::Absent) => exists,
         Some(Condition::Exists) => !exists,
+        Some(Condition::Equals(_)) => !equal,
+        Some(Condition::Differs(_)) => equal,
         None => false,
     };
     if refused {
@@ -118,7 +132,7 @@ fn set(ctx: &mut Ctx<'_, '_>) {
 }
 
 /// Sets a value, and writes it to the journal with the time at which it expires.
-fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], value: &[u8], expiry: Expiry) {
+pub(super) fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], value: &[u8], expiry: Expiry) {
     match expiry {
         Expiry::None => {
             ctx.db.set(key, value, Ttl::Clear);
