@@ -358,3 +358,35 @@ fn the_default_user_can_be_shut_out_and_protected_mode_sees_it() {
         "NOPERM User default has no permissions to run the 'set' command"
     );
 }
+
+#[test]
+fn no_command_touches_a_key_that_its_user_may_not_touch() {
+    let server = Server::larder(&[]);
+    let mut admin = server.connect();
+    ok(&mut admin, "ACL SETUSER al on >pw +@all ~mine");
+    let mut client = as_user(&server, "al", "pw");
+    ok(&mut admin, "SET k v");
+    let mut refused = 0;
+    for row in admin.words("COMMAND").items() {
+        let parts = row.items();
+        let (name, Value::Int(arity)) = (text(&parts[0]), &parts[1]) else { panic!("no arity") };
+        let arity = arity.unsigned_abs() as usize;
+        // Words that mean something to commands whose keys are found by their arguments.
+        for filler in ["k", "1", "encoding", "streams", "2"] {
+            let mut words = vec![name.as_str()];
+            words.resize(arity.max(2) + 1, filler);
+            words.push("k");
+            words.truncate(if filler == "k" { arity.max(2) } else { arity + 2 });
+            let keys = admin.command(&[&["COMMAND", "GETKEYS"], words.as_slice()].concat());
+            if keys.is_error() || !keys.items().iter().any(|key| text(key) != "mine") {
+                continue;
+            }
+            let answer = text(&client.command(&words));
+            assert_eq!(answer, "NOPERM No permissions to access a key", "{words:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 300, "{refused}");
+    assert_eq!(texts(admin.words("KEYS *")), ["k"]);
+    assert_eq!(text(&admin.words("GET k")), "v");
+}
