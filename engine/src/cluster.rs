@@ -173,6 +173,15 @@ fn asks(session: &Session, command: &Command) -> bool {
     session.asking || matches!(command.name, "restore-asking" | "migrate")
 }
 
+/// A replica may answer. Shard channels are heard on every member of the shard, and spoken to on the primary, from where
+/// all the others hear it.
+fn may_read(session: &Session, command: &Command) -> bool {
+    if command.is(flag::PUBSUB) {
+        return command.is(flag::IN_SUBSCRIBE);
+    }
+    session.readonly && !command.is(flag::WRITE)
+}
+
 impl Shared {
     /// Takes a new topology in. What it says of this member's own role is for replication to act on.
     pub fn set_topology(&self, topology: &Topology, my_id: &str) {
@@ -204,6 +213,7 @@ impl Shared {
         // Last: who sees that no slot is open any more sees the owners that this has left.
         cluster.any_open.store(any_open, Ordering::Release);
         drop(view);
+        self.leave_foreign_shards();
         self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
         self.note_acks();
     }
@@ -233,17 +243,11 @@ impl Shared {
                 slot
             }
         };
-        self.route_slot(session, command.is(flag::WRITE), slot, asks(session, command))
+        self.route_slot(may_read(session, command), slot, asks(session, command))
     }
 
-    /// Refuses a slot that this member may not serve to this client.
-    fn route_slot(
-        &self,
-        session: &Session,
-        writes: bool,
-        slot: u16,
-        asks: bool,
-    ) -> Result<(), String> {
+    /// Refuses a slot that this member may not serve to this client. `reads`: as a replica it may.
+    fn route_slot(&self, reads: bool, slot: u16, asks: bool) -> Result<(), String> {
         let cluster = &self.cluster;
         let owner = cluster.owner(slot);
         if asks && cluster.imports(slot) {
@@ -259,7 +263,7 @@ impl Shared {
         if is_primary && self.moves.held.is_vain(slot) {
             return Err("CLUSTERDOWN The slot is about to change its owner".into());
         }
-        if is_primary || (session.readonly && !writes) {
+        if is_primary || reads {
             return Ok(());
         }
         Err(cluster.moved(slot, owner))
@@ -282,8 +286,10 @@ impl Shared {
         // First whether the slot is on its way, then whose it is: a slot that is handed on in between has its new owner
         // by then (see: keys_that_change_while_they_are_moved_are_not_lost).
         let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
-        self.route_slot(session, command.is(flag::WRITE), slot, asks)?;
-        if command.name == "migrate" || to.is_none() && !imported {
+        // What a shard channel is called is no key that could be here or there.
+        let is_channel = command.is(flag::PUBSUB);
+        self.route_slot(may_read(session, command), slot, asks)?;
+        if command.name == "migrate" || is_channel || to.is_none() && !imported {
             return Ok(());
         }
         let missing = keys.iter().filter(|at| db.peek(args[**at]).is_none()).count();

@@ -25,6 +25,7 @@ use crate::config::Hot;
 use crate::keyspace::Env;
 use crate::listeners::Listener;
 use crate::moves::held::Seen;
+use crate::resp::Reply;
 use crate::server::{Mail, Shared};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
@@ -246,6 +247,9 @@ impl EventLoop {
                 Mail::CutWait { token, client, with_error } => {
                     self.cut_wait(token, client, with_error, executor);
                 }
+                Mail::SlotLeft { token, client, channel } => {
+                    self.leave_shard_channel(token, client, &channel);
+                }
                 Mail::Look => {
                     for token in std::mem::take(&mut self.waiting) {
                         self.look(token, executor);
@@ -297,6 +301,21 @@ impl EventLoop {
         if unblocks {
             self.unblocked(token, executor);
         }
+    }
+
+    /// The slot of a shard channel is served elsewhere now: its listener is told, and does not hear it here any more.
+    fn leave_shard_channel(&mut self, token: usize, client: u64, channel: &[u8]) {
+        let shared = self.shared.clone();
+        let Some(conn) = self.conn_of(token, client) else { return };
+        let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+        crate::command::pubsub::leave_shard_channel(
+            &shared,
+            &mut conn.session,
+            &mut reply,
+            channel,
+        );
+        conn.out = reply.out;
+        self.mark_dirty(token);
     }
 
     /// A client may go on: its deadline is forgotten and its buffered requests are run.
@@ -374,6 +393,9 @@ impl EventLoop {
         }
         for pattern in std::mem::take(&mut session.patterns) {
             self.shared.pubsub.punsubscribe(&pattern, &session.info);
+        }
+        for channel in std::mem::take(&mut session.shard_channels) {
+            self.shared.pubsub.sunsubscribe(&channel, &session.info);
         }
         self.shared.clients.remove(session.info.id);
     }

@@ -1,4 +1,6 @@
-//! Channels and patterns, and who listens to them on this member.
+//! Channels, patterns and shard channels, and who listens to them on this member.
+//!
+//! A shard channel belongs to the slot of its name: it is heard only on members of the shard that owns the slot.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::resp::Reply;
 use crate::session::ClientInfo;
+use crate::topology::slot_of;
 
 type Listeners = HashMap<Vec<u8>, Vec<Arc<ClientInfo>>>;
 
@@ -13,6 +16,7 @@ type Listeners = HashMap<Vec<u8>, Vec<Arc<ClientInfo>>>;
 pub struct PubSub {
     channels: RwLock<Listeners>,
     patterns: RwLock<Listeners>,
+    shards: RwLock<Listeners>,
     listeners: AtomicUsize,
 }
 
@@ -31,6 +35,14 @@ impl PubSub {
 
     pub fn punsubscribe(&self, pattern: &[u8], client: &Arc<ClientInfo>) {
         self.remove(&self.patterns, pattern, client);
+    }
+
+    pub fn ssubscribe(&self, channel: &[u8], client: &Arc<ClientInfo>) {
+        self.add(&self.shards, channel, client);
+    }
+
+    pub fn sunsubscribe(&self, channel: &[u8], client: &Arc<ClientInfo>) {
+        self.remove(&self.shards, channel, client);
     }
 
     fn add(&self, to: &RwLock<Listeners>, name: &[u8], client: &Arc<ClientInfo>) {
@@ -90,7 +102,8 @@ impl PubSub {
 
     /// Every subscription: the channel or pattern, whether it is a pattern, and whose it is.
     pub fn each_subscription(&self, mut look: impl FnMut(&[u8], bool, &Arc<ClientInfo>)) {
-        for (subscriptions, is_pattern) in [(&self.channels, false), (&self.patterns, true)] {
+        let maps = [(&self.channels, false), (&self.patterns, true), (&self.shards, false)];
+        for (subscriptions, is_pattern) in maps {
             let subscriptions = subscriptions.read().unwrap_or_else(PoisonError::into_inner);
             for (name, clients) in subscriptions.iter() {
                 clients.iter().for_each(|client| look(name, is_pattern, client));
@@ -98,18 +111,51 @@ impl PubSub {
         }
     }
 
+    /// The same for a shard channel, which no pattern matches.
+    pub fn spublish(
+        &self,
+        channel: &[u8],
+        message: &[u8],
+        mut deliver: impl FnMut(&Arc<ClientInfo>, Arc<[u8]>),
+    ) -> usize {
+        if self.listeners.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(clients) = shards.get(channel) else { return 0 };
+        let parts: [&[u8]; 3] = [b"smessage", channel, message];
+        let mut encoded = Encoded::new(&parts);
+        clients.iter().for_each(|client| deliver(client, encoded.bytes_for(client)));
+        clients.len()
+    }
+
+    /// Shard channels that are listened to although their slot is not (or no longer) served here, with who does.
+    pub fn foreign_shards(
+        &self,
+        is_served: impl Fn(u16) -> bool,
+    ) -> Vec<(Vec<u8>, Arc<ClientInfo>)> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let foreign = shards.iter().filter(|(channel, _)| !is_served(slot_of(channel)));
+        foreign
+            .flat_map(|(channel, clients)| clients.iter().map(|c| (channel.clone(), c.clone())))
+            .collect()
+    }
+
     /// Channels with listeners that match a pattern.
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
-        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
-        let fits = |name: &Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name));
-        let mut found: Vec<_> = channels.keys().filter(|c| fits(c)).cloned().collect();
-        found.sort();
-        found
+        names(&self.channels, pattern)
+    }
+
+    pub fn shard_channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+        names(&self.shards, pattern)
     }
 
     pub fn listeners_of(&self, channel: &[u8]) -> usize {
-        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
-        channels.get(channel).map_or(0, Vec::len)
+        count(&self.channels, channel)
+    }
+
+    pub fn shard_listeners_of(&self, channel: &[u8]) -> usize {
+        count(&self.shards, channel)
     }
 
     pub fn patterns(&self) -> usize {
@@ -119,6 +165,22 @@ impl PubSub {
     pub fn channel_count(&self) -> usize {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).len()
     }
+
+    pub fn shard_channel_count(&self) -> usize {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+fn names(of: &RwLock<Listeners>, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let of = of.read().unwrap_or_else(PoisonError::into_inner);
+    let fits = |name: &Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name));
+    let mut found: Vec<_> = of.keys().filter(|name| fits(name)).cloned().collect();
+    found.sort();
+    found
+}
+
+fn count(of: &RwLock<Listeners>, name: &[u8]) -> usize {
+    of.read().unwrap_or_else(PoisonError::into_inner).get(name).map_or(0, Vec::len)
 }
 
 /// A push encoded once for each protocol that somebody wants it in.

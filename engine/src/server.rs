@@ -196,6 +196,8 @@ pub enum Mail {
     Kill { token: usize, client: u64 },
     /// End a client's WAIT, with what has come about so far or with an error.
     CutWait { token: usize, client: u64, with_error: bool },
+    /// A client does not hear a shard channel here any more: its slot is served elsewhere.
+    SlotLeft { token: usize, client: u64, channel: Vec<u8> },
     /// Look again: what some client waits for (durability, replicas, a pause) may have come.
     Look,
 }
@@ -413,5 +415,24 @@ impl Shared {
     /// Publishes to the subscribers of this member.
     pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
         self.pubsub.publish(channel, message, |client, bytes| self.deliver(client, bytes, false))
+    }
+
+    /// Publishes a shard channel's message to its listeners on this member.
+    pub fn spublish(&self, channel: &[u8], message: &[u8]) -> usize {
+        self.pubsub.spublish(channel, message, |client, bytes| self.deliver(client, bytes, false))
+    }
+
+    /// Shard channels of this slot are heard here.
+    pub fn hears_shard(&self, slot: u16) -> bool {
+        !self.cluster.is_enabled() || self.cluster.owns(slot)
+    }
+
+    /// Ends subscriptions of shard channels whose slots this member's shard does not own (any more).
+    pub fn leave_foreign_shards(&self) {
+        for (channel, client) in self.pubsub.foreign_shards(|slot| self.hears_shard(slot)) {
+            if let Some(to) = self.loops.get(client.thread) {
+                to.send(Mail::SlotLeft { token: client.token, client: client.id, channel });
+            }
+        }
     }
 }

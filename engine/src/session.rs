@@ -23,6 +23,7 @@ pub struct ClientInfo {
     pub resp3: AtomicBool,
     pub subscriptions: AtomicU32,
     pub patterns: AtomicU32,
+    pub shard_channels: AtomicU32,
     pub in_multi: AtomicBool,
     pub blocked: AtomicBool,
     /// Blocked in WAIT or WAITAOF; taken by whoever ends the wait.
@@ -72,6 +73,7 @@ impl ClientInfo {
             resp3: AtomicBool::new(false),
             subscriptions: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
+            shard_channels: AtomicU32::new(0),
             in_multi: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             in_wait: AtomicBool::new(false),
@@ -91,6 +93,14 @@ impl ClientInfo {
     /// It speaks one of the Memcached protocols.
     pub fn is_memcached(&self) -> bool {
         self.memcached.load(Ordering::Relaxed)
+    }
+
+    /// Channels, patterns and shard channels that the client listens to.
+    pub fn listens_to(&self) -> u32 {
+        [&self.subscriptions, &self.patterns, &self.shard_channels]
+            .into_iter()
+            .map(|n| n.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub fn names(&self) -> Names {
@@ -138,6 +148,7 @@ pub struct Session {
     pub watched_ttls: Vec<i64>,
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
+    pub shard_channels: BTreeSet<Vec<u8>>,
     /// READONLY: reads of a replica's slots are served.
     pub readonly: bool,
     /// ASKING: holds for one command.
@@ -181,6 +192,7 @@ impl Session {
             watched_ttls: Vec::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
+            shard_channels: BTreeSet::new(),
             readonly: false,
             asking: false,
             reply_off: false,
@@ -206,7 +218,8 @@ impl Session {
 
     /// Subscribed clients in RESP2 may only run a handful of commands.
     pub fn in_subscribe_mode(&self) -> bool {
-        !self.resp3 && (!self.channels.is_empty() || !self.patterns.is_empty())
+        let listens = !self.channels.is_empty() || !self.patterns.is_empty();
+        !self.resp3 && (listens || !self.shard_channels.is_empty())
     }
 
     pub fn is_blocked(&self) -> bool {

@@ -247,6 +247,54 @@ fn a_blocked_client_is_sent_on_when_its_slot_moves() {
 }
 
 #[test]
+fn shard_channels_are_heard_on_all_members_of_the_shard_until_their_slot_moves() {
+    let cluster = Cluster::form(&[0, 0, 1], 2, &["--io-threads", "2"]);
+    let mut names = (0..).map(|i| format!("channel:{i}"));
+    let moving = names.find(|k| MOVING.contains(slot_of(k.as_bytes()))).unwrap();
+    let staying = SlotRange { first: 4096, last: 8191 };
+    let other = names.find(|k| staying.contains(slot_of(k.as_bytes()))).unwrap();
+    let primary = cluster.primary_of(0).unwrap();
+    let connect = |n: usize| Client::try_connect(cluster.ports()[n]).unwrap();
+    let port = |n: usize| cluster.ports()[n].to_string();
+    let (mut at_primary, mut at_replica) = (connect(primary), connect(1 - primary));
+    for listener in [&mut at_primary, &mut at_replica] {
+        let subscribed = listener.call(&["SSUBSCRIBE", &moving]);
+        assert_eq!(subscribed, format!("ssubscribe {moving} 1"));
+        assert_eq!(listener.call(&["SSUBSCRIBE", &other]), format!("ssubscribe {other} 2"));
+    }
+    let mut elsewhere = connect(2);
+    for words in [&["SSUBSCRIBE", &moving][..], &["SPUBLISH", &moving, "m"]] {
+        let reply = elsewhere.call(words);
+        assert!(reply.starts_with("-MOVED ") && reply.ends_with(&port(primary)), "{reply}");
+    }
+    let reply = connect(1 - primary).call(&["SPUBLISH", &moving, "m"]);
+    assert!(reply.starts_with("-MOVED ") && reply.ends_with(&port(primary)), "{reply}");
+    let reply = connect(primary).call(&["SSUBSCRIBE", &moving, &other]);
+    assert!(reply.starts_with("-CROSSSLOT "), "{reply}");
+    assert_eq!(connect(primary).call(&["SPUBLISH", &moving, "one"]), "1");
+    for listener in [&mut at_primary, &mut at_replica] {
+        assert_eq!(listener.reply().unwrap(), format!("smessage {moving} one"));
+    }
+    begin_move(&cluster, 0, 1);
+    until_owned_by(&cluster, 1);
+    for listener in [&mut at_primary, &mut at_replica] {
+        assert_eq!(listener.reply().unwrap(), format!("sunsubscribe {moving} 1"));
+    }
+    let mut client = connect(primary);
+    assert_eq!(client.call(&["PUBSUB", "SHARDCHANNELS"]), other);
+    let reply = client.call(&["SSUBSCRIBE", &moving]);
+    assert!(reply.starts_with("-MOVED ") && reply.ends_with(&port(2)), "{reply}");
+    assert_eq!(elsewhere.call(&["SSUBSCRIBE", &moving]), format!("ssubscribe {moving} 1"));
+    assert_eq!(connect(2).call(&["SPUBLISH", &moving, "two"]), "1");
+    assert_eq!(elsewhere.reply().unwrap(), format!("smessage {moving} two"));
+    // Nothing of it came to the former owner.
+    assert_eq!(client.call(&["SPUBLISH", &other, "three"]), "1");
+    for listener in [&mut at_primary, &mut at_replica] {
+        assert_eq!(listener.reply().unwrap(), format!("smessage {other} three"));
+    }
+}
+
+#[test]
 fn whoever_is_killed_on_the_way_the_slots_have_one_owner_with_every_key() {
     let mut cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let mut client = Follower::new(cluster.ports());

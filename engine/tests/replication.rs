@@ -126,6 +126,30 @@ fn a_restarted_replica_with_a_log_needs_no_full_sync() {
 }
 
 #[test]
+fn messages_reach_the_replica_and_what_is_published_there_stays_out_of_the_journal() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let replica = Server::start(dirs[1].path(), &[]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    follow(&mut r, &primary);
+    let mut listener = replica.client();
+    assert_eq!(listener.call(&["SSUBSCRIBE", "c"]), "ssubscribe c 1");
+    assert_eq!(listener.call(&["SUBSCRIBE", "c"]), "subscribe c 1");
+    assert_eq!(p.call(&["SPUBLISH", "c", "one"]), "0");
+    assert_eq!(listener.reply().unwrap(), "smessage c one");
+    assert_eq!(p.call(&["PUBLISH", "c", "two"]), "0");
+    assert_eq!(listener.reply().unwrap(), "message c two");
+    for word in ["SPUBLISH", "PUBLISH"] {
+        assert_eq!(r.call(&[word, "c", "here"]), "1");
+        assert!(listener.reply().unwrap().ends_with("message c here"));
+    }
+    p.ok(&["SET", "k", "v"]);
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(r.call(&["GET", "k"]), "v");
+    assert_eq!(r.info("master_repl_offset"), p.info("master_repl_offset"));
+}
+
+#[test]
 fn redis_follows_us_and_we_follow_redis() {
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
     let ours = Server::start(dirs[0].path(), &[]);

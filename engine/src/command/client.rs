@@ -125,15 +125,11 @@ fn kind(info: &ClientInfo) -> &'static str {
         "master"
     } else if info.is_replica.load(Ordering::Relaxed) {
         "replica"
-    } else if subscriptions(info) > 0 {
+    } else if info.listens_to() > 0 {
         "pubsub"
     } else {
         "normal"
     }
-}
-
-fn subscriptions(info: &ClientInfo) -> u32 {
-    info.subscriptions.load(Ordering::Relaxed) + info.patterns.load(Ordering::Relaxed)
 }
 
 fn parse_kind(word: &[u8]) -> Option<&'static str> {
@@ -150,7 +146,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     for (set, letter) in [
         (info.is_replica.load(Ordering::Relaxed), 'S'),
         (info.is_primary.load(Ordering::Relaxed), 'M'),
-        (subscriptions(info) > 0, 'P'),
+        (info.listens_to() > 0, 'P'),
         (info.in_multi.load(Ordering::Relaxed), 'x'),
         (info.blocked.load(Ordering::Relaxed), 'b'),
         (info.no_evict.load(Ordering::Relaxed), 'e'),
@@ -167,7 +163,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     let last = last.checked_sub(1).and_then(|id| super::all().nth(id)).map_or("NULL", |c| c.name);
     let is_memcached = info.is_memcached();
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
          multi={} watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} \
          tot-mem={} events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} \
          tot-net-out={} tot-cmds={}{}",
@@ -182,6 +178,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         info.db.load(Ordering::Relaxed),
         info.subscriptions.load(Ordering::Relaxed),
         info.patterns.load(Ordering::Relaxed),
+        info.shard_channels.load(Ordering::Relaxed),
         if info.in_multi.load(Ordering::Relaxed) { 0 } else { -1 },
         u8::from(pending > 0),
         pending,

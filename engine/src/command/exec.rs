@@ -207,7 +207,8 @@ impl<'s> Executor<'s> {
             _ => None,
         };
         self.shared.route(session, command, args, slot)?;
-        if !matches!(command.keys, Keys::None) || command.is(flag::WRITE) {
+        let has_keys = !matches!(command.keys, Keys::None) && !command.is(flag::PUBSUB);
+        if has_keys || command.is(flag::WRITE) {
             self.check_lease(session)?;
         }
         if command.is(flag::WRITE) {
@@ -386,6 +387,10 @@ impl<'s> Executor<'s> {
         let shared = self.shared;
         let locked = match (command.keys, hint) {
             _ if command.locks_all(args) => shared.keyspace.lock_all(),
+            // Roles change under all locks: what is published cannot get into the journal of a new replica.
+            (Keys::None, _) if command.is(flag::PUBSUB) => {
+                shared.keyspace.lock_slot(slot_of(args[args.len() - 1]))
+            }
             (Keys::None, _) => shared.keyspace.lock_slots(SmallVec::new()),
             (Keys::Range { first: 1, last: 1, .. }, Some((_, slot))) => {
                 shared.keyspace.lock_slot(slot)
@@ -489,6 +494,9 @@ impl<'s> Executor<'s> {
         for (command, args) in &queue.commands {
             let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
             slots.extend(command.key_positions(&args).iter().map(|i| slot_of(args[*i])));
+            if command.is(flag::PUBSUB) {
+                slots.extend(args.last().map(|last| slot_of(last)));
+            }
         }
         let locked: Locked<'_> =
             if all { shared.keyspace.lock_all() } else { shared.keyspace.lock_slots(slots) };

@@ -152,8 +152,7 @@ fn clients(out: &mut String, shared: &Shared) {
         all.iter().filter(|c| pick(c)).count().to_string()
     };
     let replicas = all.iter().filter(|c| c.is_replica.load(Ordering::Relaxed)).count();
-    let pubsub =
-        count(|c| c.subscriptions.load(Ordering::Relaxed) + c.patterns.load(Ordering::Relaxed) > 0);
+    let pubsub = count(|c| c.listens_to() > 0);
     let output = all.iter().map(|c| c.pending_out.load(Ordering::Relaxed)).max().unwrap_or(0);
     let fields: &[Field] = &[
         ("connected_clients", all.len().saturating_sub(replicas).to_string()),
@@ -276,7 +275,7 @@ fn stats(out: &mut String, shared: &Shared) {
         ("keyspace_misses", s.sum(|l| &l.misses).to_string()),
         ("pubsub_channels", shared.pubsub.channel_count().to_string()),
         ("pubsub_patterns", shared.pubsub.patterns().to_string()),
-        ("pubsubshard_channels", "0".into()),
+        ("pubsubshard_channels", shared.pubsub.shard_channel_count().to_string()),
         ("latest_fork_usec", "0".into()),
         ("total_forks", "0".into()),
         ("migrate_cached_sockets", "0".into()),

@@ -15,17 +15,19 @@ impl Pause {
     pub(super) fn holds(self, command: Option<&'static Command>) -> bool {
         // EXEC may write, and so may whoever publishes to replicas.
         let may_write = || {
-            command.is_some_and(|c| c.is(flag::WRITE) || c.name == "exec" || c.name == "publish")
+            command.is_some_and(|c| {
+                c.is(flag::WRITE) || matches!(c.name, "exec" | "publish" | "spublish")
+            })
         };
         match self {
             Pause::Nobody => false,
             Pause::Writers => may_write(),
             Pause::Everybody => command.is_none_or(|c| c.name != "client"),
-            // WAIT writes into the journal, to ask the replicas.
+            // WAIT writes into the journal, to ask the replicas, and PUBLISH, to reach their listeners.
             Pause::Keyed => command.is_some_and(|c| {
                 !matches!(c.keys, Keys::None)
                     || c.is(flag::WRITE)
-                    || matches!(c.name, "exec" | "wait")
+                    || matches!(c.name, "exec" | "wait" | "publish")
             }),
         }
     }

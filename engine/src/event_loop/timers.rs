@@ -97,8 +97,7 @@ impl EventLoop {
             let Some(Some(conn)) = self.conns.get(token) else { continue };
             buffered += conn.out.capacity() + conn.input.capacity();
             let idle = now - conn.session.info.last_ms.load(Ordering::Relaxed);
-            let kept = conn.session.is_blocked()
-                || conn.session.info.subscriptions.load(Ordering::Relaxed) > 0;
+            let kept = conn.session.is_blocked() || conn.session.info.listens_to() > 0;
             if conn.session.info.kill.load(Ordering::Acquire)
                 || (idle_ms > 0 && idle > idle_ms && !kept)
             {

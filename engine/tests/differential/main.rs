@@ -106,6 +106,7 @@ scripts! {
     transactions_reply_as_redis: "transactions";
     blocked_clients_are_served_as_by_redis: "blocking";
     subscribers_hear_as_from_redis: "pubsub";
+    subscribers_of_shard_channels_hear_as_from_redis: "shardpubsub";
     server_commands_reply_as_redis: "server";
     streams_reply_as_redis: "streams";
     groups_of_consumers_reply_as_redis: "groups";
