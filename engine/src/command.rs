@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 pub mod access;
 pub mod categories;
 mod context;
+mod events;
 pub mod exec;
 mod expiry_args;
 mod lookup;

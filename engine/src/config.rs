@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::types::Limits;
@@ -51,6 +51,8 @@ pub struct Hot {
     /// Largest item of Memcached clients, key and header with it, bytes.
     pub item_size_max: usize,
     pub replica_serves_stale: bool,
+    /// Classes of keyspace events that are told, as bits of `notify::class`.
+    pub events: u32,
 }
 
 /// maxmemory-policy.
@@ -104,6 +106,8 @@ pub struct Config {
     hot: RwLock<Arc<Hot>>,
     maxmemory: AtomicU64,
     generation: AtomicU64,
+    /// Classes of keyspace events that are told.
+    events: AtomicU32,
     /// The file that the server was started with.
     file: Option<PathBuf>,
     /// `rename-command` lines: old name, new name (empty: the command is gone).
@@ -141,6 +145,7 @@ impl Config {
         let hot = parse_hot(&builder.values)?;
         Ok(Config {
             maxmemory: AtomicU64::new(hot.maxmemory),
+            events: AtomicU32::new(hot.events),
             values: RwLock::new(builder.values),
             given: Mutex::new(builder.given),
             hot: RwLock::new(Arc::new(hot)),
@@ -242,6 +247,7 @@ impl Config {
         let hot = parse_hot(&next).map_err(|e| (name, e))?;
         *values = next;
         self.maxmemory.store(hot.maxmemory, Ordering::Release);
+        self.events.store(hot.events, Ordering::Release);
         *self.hot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hot);
         drop(values);
         self.given().extend(changes.iter().map(|(d, _)| d.name));
@@ -257,6 +263,12 @@ impl Config {
     #[inline]
     pub fn maxmemory(&self) -> u64 {
         self.maxmemory.load(Ordering::Relaxed)
+    }
+
+    /// Classes of keyspace events that are told, as bits of `notify::class`.
+    #[inline]
+    pub fn events(&self) -> u32 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Grows with every change: who keeps a `Hot` looks here whether it is still right.
@@ -457,6 +469,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         protected_mode: text("protected-mode") == "yes",
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
+        events: crate::notify::told(text("notify-keyspace-events")),
     })
 }
 

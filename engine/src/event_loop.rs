@@ -138,6 +138,7 @@ impl EventLoop {
             hides_expired: false,
             sees_expired: false,
             tracks_changes: false,
+            events: 0,
             no_touch: false,
             limits: self.hot.limits,
         };

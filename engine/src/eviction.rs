@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{Hot, Policy};
 use crate::keyspace::db::{lfu_counter, lru_clock};
 use crate::keyspace::{Db, Entry, Env};
+use crate::notify::class;
 use crate::random;
 use crate::server::Shared;
 use crate::topology::SLOTS;
@@ -173,7 +174,7 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u16, slot: u16, key: &[u8]) 
 fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool {
     let mut env = env.clone();
     let locked = shared.keyspace.lock_slot(candidate.slot);
-    env.tracks_changes = shared.waiters.any();
+    shared.heed(&mut env);
     let preimages = shared.preimages();
     let mut db = Db::new(locked, candidate.db, &env, preimages.as_deref());
     let key = candidate.key.as_slice();
@@ -186,6 +187,7 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
     };
     if gone.is_some() {
         db.note_changed(key);
+        db.note_event(class::EVICTED, "evicted", key);
     }
     if shared.journal.is_active() && (gone.is_some() || !db.expired.is_empty()) {
         shared.journal.append(candidate.db, &[b"DEL".as_slice(), key]);
@@ -193,7 +195,7 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
     let freed = gone.is_some() || !db.expired.is_empty();
     db.expired.clear();
     // Watchers are told while the lock is held, as by every other change.
-    db.changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
+    shared.tell(&mut db);
     drop(db);
     if let Some(entry) = gone {
         shared.stats.evicted_keys.fetch_add(1, Ordering::Relaxed);

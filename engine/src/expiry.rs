@@ -83,7 +83,7 @@ impl Sweep {
 fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut ExpiryWalk) {
     let shared = executor.shared;
     let locked = shared.keyspace.lock_slot(slot);
-    executor.env.tracks_changes = shared.waiters.any();
+    shared.heed(&mut executor.env);
     let preimages = shared.preimages();
     let mut db = Db::new(locked, index, &executor.env, preimages.as_deref());
     let gone = db.expire_some(slot, walk, KEYS_PER_LOCK);
@@ -92,6 +92,6 @@ fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut Ex
             shared.journal.append(at, &[b"DEL".as_slice(), &key]);
         }
     }
-    db.changed.iter().for_each(|(db, key)| shared.waiters.changed(*db, key));
+    shared.tell(&mut db);
     shared.stats.expired_keys.fetch_add(gone as u64, Ordering::Relaxed);
 }

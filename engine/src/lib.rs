@@ -30,6 +30,7 @@ pub mod member;
 pub mod memcached;
 pub mod metrics;
 pub mod moves;
+pub mod notify;
 pub mod number;
 pub mod persist;
 pub mod pubsub;

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::hold::Hold;
 use crate::journal::Journal;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Db, Env, Keyspace};
 use crate::managed::Engine;
 use crate::memcached::Memcached;
 use crate::moves::Moves;
@@ -378,6 +378,27 @@ impl Shared {
             return None;
         }
         self.preimages.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a command has to note for others. Whoever wants to be told says so under the locks of the keys: looked at once
+    /// ours are held, none is missed.
+    #[inline]
+    pub fn heed(&self, env: &mut Env) {
+        env.tracks_changes = self.waiters.any();
+        env.events = self.config.events();
+    }
+
+    /// Tells of the keys that changed, while their locks are held; gives them.
+    #[inline]
+    pub fn tell(&self, db: &mut Db<'_>) -> Vec<(u16, Vec<u8>)> {
+        let changed = std::mem::take(&mut db.changed);
+        for (index, key) in &changed {
+            self.waiters.changed(*index, key);
+        }
+        if !db.events.is_empty() {
+            self.publish_events(&std::mem::take(&mut db.events), db.env.events);
+        }
+        changed
     }
 
     /// Sends bytes to a client on whichever loop it lives.

@@ -190,6 +190,8 @@ fn bitfield(ctx: &mut Ctx<'_, '_>) {
     if needed.is_some() && ctx.command.name == "bitfield_ro" {
         return ctx.reply.error("ERR BITFIELD_RO only supports the GET subcommand");
     }
+    // Who only reads is told of misses.
+    ctx.db.tells_misses = needed.is_none() && ctx.db.env.events != 0;
     let is_raw = ctx.db.peek(key).is_some_and(|entry| entry.is_raw());
     let old = match ctx.db.string(key) {
         Err(WrongType) => return ctx.reply.wrong_type(),

@@ -48,6 +48,23 @@ impl<'a> Ctx<'a, '_> {
     pub fn modified(&mut self, key: &[u8]) {
         self.dirty += 1;
         self.db.note_changed(key);
+        if self.db.env.events != 0 {
+            super::events::note(self.db, self.command, key);
+        }
+    }
+
+    /// The same, where what is said to subscribers depends on what was done. That a collection is gone with its last
+    /// element is said too.
+    pub fn modified_as(&mut self, key: &[u8], class: u32, name: &'static str) {
+        self.modified_to(key, class, name);
+        super::events::note_emptied(self.db, key);
+    }
+
+    /// The same, where this is all that is said, although the key may be gone.
+    pub fn modified_to(&mut self, key: &[u8], class: u32, name: &'static str) {
+        self.dirty += 1;
+        self.db.note_changed(key);
+        self.db.note_event(class, name, key);
     }
 
     /// An argument as an integer; the error is already replied when it is not one.

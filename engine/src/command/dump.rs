@@ -2,6 +2,7 @@
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Entry, ValueRef};
+use crate::notify::class;
 use crate::{lazy, rdb};
 
 #[rustfmt::skip]
@@ -85,9 +86,13 @@ pub(super) fn restore(ctx: &mut Ctx<'_, '_>) {
     };
     if let Some(old) = ctx.db.take(key) {
         lazy::free(old);
-        ctx.modified(key);
+        ctx.dirty += 1;
+        ctx.db.note_changed(key);
     }
     if at.is_some_and(|at| at <= now) && !ctx.db.env.sees_expired {
+        if ctx.dirty > 0 {
+            ctx.db.note_event(class::GENERIC, "del", key);
+        }
         ctx.propagate(&[b"DEL", key]);
         return ctx.reply.ok();
     }

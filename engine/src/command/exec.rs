@@ -408,10 +408,11 @@ impl<'s> Executor<'s> {
             return (Err(error), Vec::new());
         }
         // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
-        self.env.tracks_changes = shared.waiters.any();
+        shared.heed(&mut self.env);
         // A snapshot begins under all locks: looked at once ours are held, it cannot begin meanwhile.
         let preimages = shared.preimages();
         let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
+        db.tells_misses = self.env.events != 0 && super::events::tells_misses(command);
         if let (Some((hash, slot)), Some(key)) = (hint, args.get(1)) {
             db.hint(key, hash, slot);
         }
@@ -514,7 +515,7 @@ impl<'s> Executor<'s> {
             reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
             return Vec::new();
         }
-        self.env.tracks_changes = shared.waiters.any();
+        shared.heed(&mut self.env);
         let preimages = shared.preimages();
         let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
         if shared.cluster.is_unmanaged() && !session.from_primary {
@@ -542,6 +543,7 @@ impl<'s> Executor<'s> {
                 reply.error(&error);
                 continue;
             }
+            db.tells_misses = self.env.events != 0 && super::events::tells_misses(command);
             let errors = reply.errors;
             let mut ctx = Ctx {
                 shared,
@@ -588,11 +590,7 @@ impl<'s> Executor<'s> {
     /// the locks must find it (see: a_watched_key_cannot_change_unseen).
     #[inline]
     fn changed(&self, db: &mut Db<'_>) -> Changed {
-        let changed = std::mem::take(&mut db.changed);
-        for (index, key) in &changed {
-            self.shared.waiters.changed(*index, key);
-        }
-        changed
+        self.shared.tell(db)
     }
 
     #[inline]
@@ -648,7 +646,7 @@ impl<'s> Executor<'s> {
         }
         let keys = waiter.command.key_positions(&args);
         let locked = shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
-        self.env.tracks_changes = shared.waiters.any();
+        shared.heed(&mut self.env);
         let preimages = shared.preimages();
         let mut db = Db::new(locked, waiter.db, &self.env, preimages.as_deref());
         let mut ctx = Ctx {

@@ -187,6 +187,8 @@ fn search(ctx: &mut Ctx<'_, '_>) {
         Ok(zset) => zset.is_some(),
     };
     let Some(search) = Search::parse(ctx, source, exists) else { return };
+    // Looked up again: that it is missing has been told.
+    ctx.db.tells_misses = false;
     let found = match (search.around, search.shape, ctx.db.read::<ZSet>(source)) {
         (Some(around), Some(shape), Ok(Some(zset))) => search.find(zset, around, shape),
         _ => Vec::new(),

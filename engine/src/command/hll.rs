@@ -126,6 +126,8 @@ fn merged(ctx: &mut Ctx<'_, '_>, from: usize) -> Option<(Box<[u8; REGISTERS]>, b
 fn pfmerge(ctx: &mut Ctx<'_, '_>) {
     let key = ctx.args[1];
     let Some((registers, dense)) = merged(ctx, 1) else { return };
+    // Looked up again: that it is missing has been told.
+    ctx.db.tells_misses = false;
     let Ok(old) = bytes(ctx, key) else { return };
     let mut value = old.map_or_else(hll::empty, <[u8]>::to_vec);
     let most = sparse_max(ctx);

@@ -3,6 +3,7 @@
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Entry, ValueRef};
 use crate::lazy;
+use crate::notify::class;
 
 const R: u32 = flag::READONLY;
 const W: u32 = flag::WRITE;
@@ -64,6 +65,9 @@ pub(super) fn type_name(entry: &Entry) -> &'static str {
 
 fn type_of(ctx: &mut Ctx<'_, '_>) {
     let name = ctx.db.peek(ctx.args[1]).map_or("none", type_name);
+    if name == "none" && ctx.db.tells_misses {
+        ctx.db.note_event(class::KEY_MISS, "keymiss", ctx.args[1]);
+    }
     ctx.reply.simple(name);
 }
 
@@ -220,8 +224,8 @@ fn rename_unless(ctx: &mut Ctx<'_, '_>, must_be_free: bool) -> Option<bool> {
         lazy::free(old);
     }
     ctx.db.put(to, entry.with_key(to));
-    ctx.modified(from);
-    ctx.modified(to);
+    ctx.modified_to(from, class::GENERIC, "rename_from");
+    ctx.modified_to(to, class::GENERIC, "rename_to");
     Some(true)
 }
 
@@ -302,10 +306,12 @@ fn move_key(ctx: &mut Ctx<'_, '_>) {
         return ctx.reply.int(0);
     }
     let Some(entry) = ctx.db.take(key) else { return ctx.reply.int(0) };
-    ctx.modified(key);
     ctx.db.select(target);
     ctx.db.put(key, entry);
-    ctx.modified(key);
+    ctx.db.select(source);
+    ctx.modified_to(key, class::GENERIC, "move_from");
+    ctx.db.select(target);
+    ctx.modified_to(key, class::GENERIC, "move_to");
     ctx.db.select(source);
     ctx.reply.int(1);
 }

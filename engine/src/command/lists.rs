@@ -3,6 +3,7 @@
 use super::collections::{counted_keys, index_range};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::number::parse_i64;
 use crate::types::{Limits, List};
 use crate::waiters::OnTimeout;
@@ -106,6 +107,16 @@ impl End {
         match self {
             End::Front => list.pop_front(),
             End::Back => list.pop_back(),
+        }
+    }
+
+    /// What a push or pop at this end is called.
+    fn event(self, is_push: bool) -> &'static str {
+        match (self, is_push) {
+            (End::Front, true) => "lpush",
+            (End::Back, true) => "rpush",
+            (End::Front, false) => "lpop",
+            (End::Back, false) => "rpop",
         }
     }
 
@@ -414,8 +425,8 @@ fn lmove(ctx: &mut Ctx<'_, '_>) {
         // Its type was checked above, under the same locks.
         let _ = ctx.db.upsert::<List, _>(to, |list, limits| put.push(list, &element, limits));
     }
-    ctx.modified(from);
-    ctx.modified(to);
+    ctx.modified_to(to, class::LIST, put.event(true));
+    ctx.modified_as(from, class::LIST, take.event(false));
     ctx.propagate(&[b"LMOVE", from, to, take.word(), put.word()]);
     ctx.reply.bulk(&element);
 }
@@ -454,7 +465,7 @@ fn lmpop(ctx: &mut Ctx<'_, '_>) {
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(None) => {}
             Ok(Some(popped)) => {
-                ctx.modified(key);
+                ctx.modified_as(key, class::LIST, end.event(false));
                 let n = popped.len().to_string();
                 ctx.propagate(&[end.pop_name(), key, n.as_bytes()]);
                 ctx.reply.array(2);

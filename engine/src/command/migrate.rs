@@ -23,6 +23,7 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::clock;
 use crate::keyspace::Db;
 use crate::lazy;
+use crate::notify::class;
 use crate::persist::load;
 use crate::resp::encode_request;
 use crate::server::Shared;
@@ -196,12 +197,13 @@ impl Job {
     /// Deletes what is as it was sent, as one effect, and keeps in `keys` what has changed. Gives those that were
     /// deleted or have expired here meanwhile.
     fn delete(&mut self, shared: &Shared, there: Vec<Sent>) -> Result<Vec<Vec<u8>>, String> {
-        let env = load::env(shared);
+        let mut env = load::env(shared);
         // Roles change only while nothing like this is under way.
         let _importing = shared.moves.importing();
         let slots = there.iter().map(|sent| slot_of(&sent.key)).collect();
         let locked = shared.keyspace.lock_slots(slots);
         may_write(shared, &there)?;
+        shared.heed(&mut env);
         let preimages = shared.preimages();
         let mut db = Db::new(locked, self.db, &env, preimages.as_deref());
         let (mut deleted, mut gone) = (Vec::new(), Vec::new());
@@ -216,7 +218,8 @@ impl Job {
                     if let Some(entry) = db.take(&sent.key) {
                         lazy::free(entry);
                     }
-                    shared.waiters.changed(self.db, &sent.key);
+                    db.note_changed(&sent.key);
+                    db.note_event(class::GENERIC, "del", &sent.key);
                     deleted.push(sent.key);
                 }
             }
@@ -226,6 +229,7 @@ impl Job {
             request.extend(deleted.iter().map(Vec::as_slice));
             shared.journal.append(self.db, &request);
         }
+        shared.tell(&mut db);
         shared.state.dirty.fetch_add(deleted.len() as u64, Ordering::Relaxed);
         Ok(gone)
     }

@@ -3,6 +3,7 @@
 use super::collections::{ScanOptions, counted_keys, random_count, reply_scan};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Ttl, WrongType};
+use crate::notify::class;
 use crate::random;
 use crate::types::{Collection, Item, Set};
 
@@ -204,9 +205,11 @@ fn smove(ctx: &mut Ctx<'_, '_>) {
     }
     // Both types were checked above, under the same locks.
     let _ = ctx.db.update::<Set, _>(from, |set, _| set.remove(member));
-    let _ = ctx.db.upsert::<Set, _>(to, |set, limits| set.add(member, limits));
-    ctx.modified(from);
-    ctx.modified(to);
+    ctx.modified_as(from, class::SET, "srem");
+    let added = ctx.db.upsert::<Set, _>(to, |set, limits| set.add(member, limits));
+    if added == Ok(true) {
+        ctx.modified_to(to, class::SET, "sadd");
+    }
     ctx.reply.int(1);
 }
 

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::resp::Reply;
 use crate::types::stream::{ENTRY_BYTES_MAX, EntryRef, ParseId, Trim, TrimTo};
 use crate::types::{Limits, Stream, StreamId};
@@ -167,19 +168,23 @@ fn xadd(ctx: &mut Ctx<'_, '_>) {
     let add = |stream: &mut Stream, limits: &Limits| {
         let id = new_id(stream.log().last_id, wanted, now)?;
         stream.log_mut().append(id, pairs, limits);
+        let mut cut = 0;
         let left = trim.map(|trim| {
-            stream.log_mut().trim(trim);
+            cut = stream.log_mut().trim(trim);
             exact_trim(stream, &trim)
         });
-        Ok((id, left))
+        Ok((id, left, cut))
     };
     match ctx.db.upsert::<Stream, _>(key, add) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(Err(error)) => ctx.reply.error(error),
-        Ok(Ok((id, left))) => {
+        Ok(Ok((id, left, cut))) => {
             let text = id.text();
             ctx.reply.bulk(&text);
             ctx.modified(key);
+            if cut > 0 {
+                ctx.db.note_event(class::STREAM, "xtrim", key);
+            }
             if trim.is_some() || !matches!(wanted, Some(ParseId::Whole(_))) {
                 let mut request: Vec<&[u8]> = vec![b"XADD", key];
                 request.extend(left.iter().flatten().map(Vec::as_slice));

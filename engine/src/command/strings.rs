@@ -3,6 +3,7 @@
 use super::expiry_args::{Expiry, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Ttl, WrongType};
+use crate::notify::class;
 use crate::number::{DecimalError, add_decimal, parse_i64};
 
 const R: u32 = flag::READONLY;
@@ -150,6 +151,8 @@ pub(super) fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], value: &[u8], expiry: Exp
         Expiry::At(at) => {
             ctx.db.set(key, value, Ttl::At(at));
             ctx.propagate(&[b"SET", key, value, b"PXAT", at.to_string().as_bytes()]);
+            ctx.modified(key);
+            return ctx.db.note_event(class::GENERIC, "expire", key);
         }
     }
     ctx.modified(key);
@@ -233,17 +236,17 @@ fn getex(ctx: &mut Ctx<'_, '_>) {
         Expiry::At(at) if at <= ctx.db.now_ms() => {
             ctx.db.remove(key);
             ctx.propagate(&[b"DEL", key]);
-            ctx.modified(key);
+            ctx.modified_to(key, class::GENERIC, "del");
         }
         Expiry::At(at) => {
             ctx.db.expire(key, Some(at));
             ctx.propagate(&[b"PEXPIREAT", key, at.to_string().as_bytes()]);
-            ctx.modified(key);
+            ctx.modified_to(key, class::GENERIC, "expire");
         }
         _ if persist && ctx.db.peek(key).is_some_and(|e| e.ttl().is_some()) => {
             ctx.db.expire(key, None);
             ctx.propagate(&[b"PERSIST", key]);
-            ctx.modified(key);
+            ctx.modified_to(key, class::GENERIC, "persist");
         }
         _ => {}
     }

@@ -3,6 +3,7 @@
 use super::collections::{ScanOptions, random_count, reply_scan};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::number::{format_f64, parse_f64};
 use crate::random;
 use crate::types::{Item, ZSet};
@@ -208,7 +209,8 @@ fn add(ctx: &mut Ctx<'_, '_>, options: &AddOptions, scored: &[(&[u8], f64)]) {
         return ctx.reply.error("ERR resulting score is not a number (NaN)");
     }
     if new + changed > 0 {
-        ctx.modified(key);
+        let name = if options.incr { "zincr" } else { "zadd" };
+        ctx.modified_to(key, class::ZSET, name);
     }
     if options.incr {
         match result {

@@ -17,6 +17,8 @@ pub enum Kind {
     Save,
     /// Class, hard limit, soft limit, soft seconds; for several classes.
     OutputLimits,
+    /// Letters of classes of keyspace events.
+    Events,
     /// Only this server's default: the feature behind it is not there, and asking for it is an error.
     Only,
 }
@@ -51,7 +53,9 @@ const fn row(
     Directive { name, alias, kind, default, flags }
 }
 
-use Kind::{Bool, Choice, Int, Memory, MemoryOrPercent, Only, OutputLimits, Save, Text, Words};
+use Kind::{
+    Bool, Choice, Events, Int, Memory, MemoryOrPercent, Only, OutputLimits, Save, Text, Words,
+};
 
 const ANY: i64 = i64::MAX;
 const I32: i64 = i32::MAX as i64;
@@ -135,7 +139,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("oom-score-adj-values", "", Words, "0 200 800", INERT),
     row("disable-thp", "", Bool, "yes", FIXED | INERT),
     row("locale-collate", "", Text, "", INERT),
-    row("notify-keyspace-events", "", Only, "", 0),
+    row("notify-keyspace-events", "", Events, "", 0),
     row("import-mode", "", Only, "no", 0),
     row("key-load-delay", "", Int(-I32, I32), "0", INERT),
     row("rdb-key-save-delay", "", Int(-I32, I32), "0", INERT),
@@ -329,6 +333,9 @@ impl Directive {
             }
             Text => one().map(str::to_string),
             Words => Ok(words.join(" ")),
+            Events => crate::notify::parse(one()?)
+                .map(crate::notify::show)
+                .ok_or_else(|| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_string()),
             Only => {
                 let word = one()?;
                 let same = word.eq_ignore_ascii_case(self.default);

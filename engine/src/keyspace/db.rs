@@ -5,6 +5,7 @@
 
 use super::{Entry, Item, Locked, Table, hash_key};
 use crate::lazy;
+use crate::notify::{Event, class};
 use crate::snapshot::Preimages;
 use crate::topology::{SLOTS, slot_of};
 use crate::types::{Collection, Hash, Limits, List, Set, Stream, ZSet};
@@ -63,6 +64,8 @@ pub struct Env {
     pub sees_expired: bool,
     /// Somebody watches, tracks or waits for keys: changed keys are collected.
     pub tracks_changes: bool,
+    /// Classes of keyspace events that somebody may hear, as bits of `notify::class`.
+    pub events: u32,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
     pub limits: Limits,
@@ -95,6 +98,10 @@ pub struct Db<'a> {
     pub expired: Vec<(u16, Vec<u8>)>,
     /// Keys that changed, when `env.tracks_changes`.
     pub changed: Vec<(u16, Vec<u8>)>,
+    /// What happened to keys, for those who subscribe to it.
+    pub events: Vec<Event>,
+    /// What is not found is told, of `env.events`.
+    pub tells_misses: bool,
     /// Keys looked up and found, and not found, for INFO.
     pub hits: u64,
     pub misses: u64,
@@ -118,6 +125,8 @@ impl<'a> Db<'a> {
             preimages,
             expired: Vec::new(),
             changed: Vec::new(),
+            events: Vec::new(),
+            tells_misses: false,
             hits: 0,
             misses: 0,
             used_delta: 0,
@@ -182,6 +191,7 @@ impl<'a> Db<'a> {
             if let Some(entry) = self.delete_located(key, hash, slot) {
                 lazy::free(entry);
             }
+            self.note_event(class::EXPIRED, "expired", key);
             self.expired.push((self.index, key.to_vec()));
         }
         due
@@ -192,8 +202,11 @@ impl<'a> Db<'a> {
     pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
         let (hash, slot) = self.locate(key);
         if self.drop_if_expired(key, hash, slot) {
-            self.misses += 1;
+            self.note_miss(key);
             return None;
+        }
+        if self.tells_misses && self.table(slot).get(hash, key).is_none() {
+            self.note_event(class::KEY_MISS, "keymiss", key);
         }
         let env = self.env;
         // Looked up twice in the source, once in the machine: the borrow checker wants it so.
@@ -413,9 +426,12 @@ impl<'a> Db<'a> {
         let old = table.insert(hash, entry);
         let grown = table.memory() as i64 - arrays as i64;
         self.used_delta += grown + added as i64;
-        if let Some(old) = old {
-            self.used_delta -= old.memory() as i64;
-            lazy::free(old);
+        match old {
+            Some(old) => {
+                self.used_delta -= old.memory() as i64;
+                lazy::free(old);
+            }
+            None => self.note_event(class::NEW, "new", key),
         }
     }
 
@@ -506,6 +522,28 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Notes what happened to a key, for those who subscribe to keyspace events.
+    #[inline]
+    pub fn note_event(&mut self, class: u32, name: &'static str, key: &[u8]) {
+        if self.env.events & class != 0 {
+            self.events.push(Event { name, db: self.index, key: key.to_vec() });
+        }
+    }
+
+    /// A reader did not find a key.
+    pub fn note_miss(&mut self, key: &[u8]) {
+        self.misses += 1;
+        if self.tells_misses {
+            self.note_event(class::KEY_MISS, "keymiss", key);
+        }
+    }
+
+    /// There is such an entry, whether its time is over or not.
+    pub fn is_there(&mut self, key: &[u8]) -> bool {
+        let (hash, slot) = self.locate(key);
+        self.table(slot).get(hash, key).is_some()
+    }
+
     /// Deletes keys of a slot whose time has come, about `limit` of them, and goes on with the walk there
     /// when called again; gives how many went.
     pub fn expire_some(&mut self, slot: u16, walk: &mut ExpiryWalk, limit: usize) -> usize {
@@ -541,6 +579,7 @@ impl<'a> Db<'a> {
                 lazy::free(entry);
             }
             self.note_changed(key);
+            self.note_event(class::EXPIRED, "expired", key);
         }
         let gone = due.len();
         self.expired.extend(due.into_iter().map(|key| (index, key)));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{SlotSet, acting};
 use crate::keyspace::Db;
 use crate::lazy;
+use crate::notify::class;
 use crate::persist::load;
 use crate::server::Shared;
 use crate::topology::{Epoch, SLOTS, ShardId};
@@ -42,7 +43,7 @@ pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
 }
 
 fn clear_some(shared: &Shared, index: u16, slot: u16) {
-    let env = load::env(shared);
+    let mut env = load::env(shared);
     let mut locked = shared.keyspace.lock_slot(slot);
     // What is imported key by key is there only while the slot is known to be: looked at under its lock.
     if shared.cluster.imports(slot) {
@@ -56,11 +57,14 @@ fn clear_some(shared: &Shared, index: u16, slot: u16) {
             break;
         }
     }
+    shared.heed(&mut env);
     let preimages = shared.preimages();
     let mut db = Db::new(locked, index, &env, preimages.as_deref());
     for key in &keys {
         if let Some(entry) = db.take(key) {
             lazy::free(entry);
+            db.note_changed(key);
+            db.note_event(class::GENERIC, "del", key);
         }
     }
     if shared.journal.is_active() && !keys.is_empty() {
@@ -68,5 +72,6 @@ fn clear_some(shared: &Shared, index: u16, slot: u16) {
         request.extend(keys.iter().map(Vec::as_slice));
         shared.journal.append(index, &request);
     }
+    shared.tell(&mut db);
     shared.state.dirty.fetch_add(keys.len() as u64, Ordering::Relaxed);
 }

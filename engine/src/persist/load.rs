@@ -45,6 +45,7 @@ pub fn env(shared: &Shared) -> Env {
         hides_expired: false,
         sees_expired: true,
         tracks_changes: shared.waiters.any(),
+        events: shared.config.events(),
         no_touch: false,
         limits: hot.limits,
     }

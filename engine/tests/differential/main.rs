@@ -10,6 +10,7 @@
 mod support;
 
 mod edges;
+mod events;
 mod pair;
 mod random;
 mod script;
@@ -115,6 +116,11 @@ scripts! {
     bit_fields_reply_as_redis: "bitfield";
     encodings_are_named_as_by_redis: "encodings";
     users_are_refused_as_by_redis: "acl";
+}
+
+#[test]
+fn keyspace_events_are_those_of_redis() {
+    events::run();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::super::{Ctx, exec::printable};
 use super::{args, no_group, read, reply_entry, reply_id};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::resp::Reply;
 use crate::types::stream::{ConsumerId, Group, Log};
 use crate::types::{Stream, StreamId};
@@ -274,6 +275,7 @@ fn tell(ctx: &mut Ctx<'_, '_>, change: &Change) {
     // Nothing that anybody waits for has changed.
     ctx.dirty += 1;
     if change.added {
+        ctx.db.note_event(class::STREAM, "xgroup-createconsumer", key);
         ctx.propagate(&[b"XGROUP", b"CREATECONSUMER", key, name, consumer]);
     }
     for id in &change.deleted {

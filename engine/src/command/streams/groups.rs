@@ -3,6 +3,7 @@
 use super::super::{Ctx, exec::printable};
 use super::{args, no_group, reply_id};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::types::stream::Group;
 use crate::types::{Stream, StreamId};
 
@@ -100,7 +101,7 @@ fn with_group(ctx: &mut Ctx<'_, '_>, word: &[u8], options: &Options) {
             let gone = ctx.db.update::<Stream, _>(key, |stream, _| stream.remove_group(name));
             let gone = gone.ok().flatten().unwrap_or(false);
             if gone {
-                ctx.modified(key);
+                ctx.modified_to(key, class::STREAM, "xgroup-destroy");
             }
             ctx.reply.int(i64::from(gone));
         }
@@ -128,7 +129,7 @@ fn create(ctx: &mut Ctx<'_, '_>, id: StreamId, options: &Options) {
     if made != Ok(true) {
         return ctx.reply.error("BUSYGROUP Consumer Group name already exists");
     }
-    ctx.modified(key);
+    ctx.modified_to(key, class::STREAM, "xgroup-create");
     let (id, read) = (id.text(), options.read.map_or(-1, |read| read as i64).to_string());
     let mut request: Vec<&[u8]> = vec![b"XGROUP", b"CREATE", key, name, &id, b"MKSTREAM"];
     if options.read.is_some() {
@@ -146,7 +147,7 @@ fn set_id(ctx: &mut Ctx<'_, '_>, id: StreamId, options: &Options) {
             group.entries_read = options.read;
         })
     });
-    ctx.modified(key);
+    ctx.modified_to(key, class::STREAM, "xgroup-setid");
     let (id, read) = (id.text(), options.read.map_or(-1, |read| read as i64).to_string());
     ctx.propagate(&[b"XGROUP", b"SETID", key, name, &id, b"ENTRIESREAD", read.as_bytes()]);
     ctx.reply.ok();
@@ -166,8 +167,8 @@ fn consumer(ctx: &mut Ctx<'_, '_>, adds: bool) {
     });
     let done = done.ok().flatten().flatten().flatten();
     if done.is_some() {
-        ctx.dirty += 1;
-        ctx.db.note_changed(key);
+        let name = if adds { "xgroup-createconsumer" } else { "xgroup-delconsumer" };
+        ctx.modified_to(key, class::STREAM, name);
     }
     ctx.reply.int(done.unwrap_or(0) as i64);
 }

@@ -6,6 +6,7 @@
 use super::super::Ctx;
 use super::{args, no_group, reply_deleted, reply_entries, reply_entry};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::number::parse_i64;
 use crate::resp::Reply;
 use crate::types::stream::{ConsumerId, Group, Log};
@@ -374,6 +375,7 @@ fn tell(ctx: &mut Ctx<'_, '_>, key: &[u8], group: &[u8], consumer: &[u8], change
         ctx.propagate_nothing();
     }
     if change.added {
+        ctx.db.note_event(class::STREAM, "xgroup-createconsumer", key);
         ctx.propagate(&[b"XGROUP", b"CREATECONSUMER", key, group, consumer]);
     }
     let last_id = change.advanced.map(|(id, _)| id);

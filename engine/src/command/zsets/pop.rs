@@ -3,6 +3,7 @@
 use super::super::collections::counted_keys;
 use super::super::{Ctx, flag};
 use crate::keyspace::WrongType;
+use crate::notify::class;
 use crate::number::parse_i64;
 use crate::types::ZSet;
 use crate::waiters::OnTimeout;
@@ -25,7 +26,7 @@ fn take(
     if let Some(popped) = &popped
         && !popped.is_empty()
     {
-        ctx.modified(key);
+        ctx.modified_as(key, class::ZSET, if lowest { "zpopmin" } else { "zpopmax" });
         let mut request: Vec<&[u8]> = vec![b"ZREM", key];
         request.extend(popped.iter().map(|(member, _)| member.as_slice()));
         ctx.propagate(&request);
