@@ -274,10 +274,12 @@ impl EventLoop {
         unblocks: bool,
         executor: &mut Executor<'_>,
     ) {
-        let limit = self.hot.pubsub_output_bytes_max;
         let shared = self.shared.clone();
         let waits = unblocks && shared.state.acks_wait();
+        let (of_listeners, of_others) =
+            (self.hot.pubsub_output_bytes_max, self.hot.reply_bytes_max);
         let Some(conn) = self.conn_of(token, client) else { return };
+        let limit = if conn.session.info.listens_to() > 0 { of_listeners } else { of_others };
         conn.out.extend_from_slice(bytes);
         if unblocks {
             // Another client's write has served this one: the reply is an acknowledgement like any other.
@@ -291,7 +293,7 @@ impl EventLoop {
             }
         }
         if !unblocks && limit > 0 && conn.out.len() - conn.sent > limit {
-            // It does not read what it subscribed to: cut off, so that others are not slowed.
+            // It does not read what it subscribed to, or looks on at: cut off, so that others are not slowed.
             self.close(token);
             return;
         }
@@ -398,6 +400,7 @@ impl EventLoop {
         for channel in std::mem::take(&mut session.shard_channels) {
             self.shared.pubsub.sunsubscribe(&channel, &session.info);
         }
+        self.shared.monitors.remove(&session.info);
         self.shared.clients.remove(session.info.id);
     }
 }

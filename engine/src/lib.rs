@@ -29,6 +29,7 @@ pub mod managed;
 pub mod member;
 pub mod memcached;
 pub mod metrics;
+pub mod monitor;
 pub mod moves;
 pub mod notify;
 pub mod number;

@@ -16,6 +16,7 @@ use crate::journal::Journal;
 use crate::keyspace::{Db, Env, Keyspace};
 use crate::managed::Engine;
 use crate::memcached::Memcached;
+use crate::monitor::Monitors;
 use crate::moves::Moves;
 use crate::persist::Persist;
 use crate::pubsub::PubSub;
@@ -35,6 +36,7 @@ pub struct Shared {
     pub journal: Journal,
     pub waiters: Waiters,
     pub pubsub: PubSub,
+    pub monitors: Monitors,
     pub clients: Clients,
     pub stats: Stats,
     pub slowlog: Slowlog,

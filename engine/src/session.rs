@@ -39,6 +39,8 @@ pub struct ClientInfo {
     pub last_command: AtomicU32,
     pub no_evict: AtomicBool,
     pub memcached: AtomicBool,
+    /// The client is shown every command (MONITOR).
+    pub monitors: AtomicBool,
     /// The client is to be closed after its replies are out.
     pub kill: AtomicBool,
 }
@@ -86,6 +88,7 @@ impl ClientInfo {
             last_command: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
             memcached: AtomicBool::new(false),
+            monitors: AtomicBool::new(false),
             kill: AtomicBool::new(false),
         }
     }
@@ -157,6 +160,8 @@ pub struct Session {
     pub reply_off: bool,
     pub reply_skip: bool,
     pub no_touch: bool,
+    /// In MONITOR a client looks on, and does nothing with keys.
+    pub monitors: bool,
     /// Requests come from our primary (or from the log while loading): no checks, no replies.
     pub from_primary: bool,
     /// Requests come from another shard, whose slots move here: no checks, but written to our journal.
@@ -198,6 +203,7 @@ impl Session {
             reply_off: false,
             reply_skip: false,
             no_touch: false,
+            monitors: false,
             from_primary: false,
             importing: false,
             move_wanted: None,

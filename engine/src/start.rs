@@ -68,6 +68,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         journal: Journal::default(),
         waiters: Waiters::default(),
         pubsub: PubSub::default(),
+        monitors: crate::monitor::Monitors::default(),
         clients: Clients::default(),
         stats: Stats::new(threads),
         slowlog: Slowlog::default(),

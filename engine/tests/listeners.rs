@@ -107,3 +107,75 @@ fn a_replica_tells_of_what_it_applies() {
         assert_eq!(next(&mut heard), format!("pmessage __keyevent@0__:* __keyevent@0__:{event}"));
     }
 }
+
+/// The words of a line of MONITOR, without its time.
+fn shown(client: &mut Client) -> String {
+    let line = next(client);
+    let (time, rest) = line.split_once(' ').unwrap();
+    let (seconds, micros) = time.split_once('.').unwrap();
+    assert!(seconds.parse::<u64>().unwrap() > 1_500_000_000 && micros.len() == 6, "{line}");
+    rest.to_owned()
+}
+
+fn my_address(client: &mut Client) -> String {
+    client.stream.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn monitors_are_shown_commands_as_they_are_run_and_no_secrets() {
+    for protocol in ["2", "3"] {
+        let server = Server::larder(&["--io-threads", "3", "--requirepass", "p"]);
+        let mut monitor = server.connect();
+        assert!(call(&mut monitor, "MONITOR").starts_with("-NOAUTH"));
+        monitor.words(&format!("HELLO {protocol} AUTH default p"));
+        assert_eq!(call(&mut monitor, "MONITOR"), "OK");
+        let mut client = server.connect();
+        let me = my_address(&mut client);
+        client.words("GET refused");
+        for (words, line) in [
+            ("AUTH wrong", r#"0 {} "AUTH" "(redacted)""#),
+            ("AUTH default p", r#"0 {} "AUTH" "(redacted)" "(redacted)""#),
+            ("HELLO 2 AUTH default p", r#"0 {} "HELLO" "2" "AUTH" "(redacted)" "(redacted)""#),
+            ("seT key value", r#"0 {} "seT" "key" "value""#),
+            ("SELECT 3", r#"3 {} "SELECT" "3""#),
+            ("INCR key", r#"3 {} "INCR" "key""#),
+            ("CLIENT GETNAME", r#"3 {} "CLIENT" "GETNAME""#),
+            ("BLPOP none 0.001", r#"3 {} "BLPOP" "none" "0.001""#),
+            ("MULTI", r#"3 {} "MULTI""#),
+        ] {
+            // Of administrators, and of what is not there, nothing is shown.
+            client.words("CONFIG SET requirepass p");
+            client.words("NOSUCH command");
+            client.words(words);
+            assert_eq!(shown(&mut monitor), format!("[{}", line.replace("{}", &format!("{me}]"))));
+        }
+        client.words("SET a 1");
+        client.words("EXEC");
+        assert_eq!(shown(&mut monitor), format!(r#"[3 {me}] "SET" "a" "1""#));
+        assert_eq!(shown(&mut monitor), format!(r#"[3 {me}] "EXEC""#));
+        assert!(call(&mut client, "CLIENT LIST").contains("flags=O "));
+        assert_eq!(call(&mut monitor, "GET a"), "-ERR Replica can't interact with the keyspace");
+        assert_eq!(call(&mut monitor, "RESET"), "RESET");
+        client.words("SET a 2");
+        monitor.words("AUTH p");
+        assert_eq!(call(&mut monitor, "GET key"), "value");
+    }
+}
+
+#[test]
+fn a_monitor_that_does_not_read_is_cut_off() {
+    let limits = "normal 1mb 0 0 replica 0 0 0 pubsub 0 0 0";
+    let server = Server::larder(&["--client-output-buffer-limit", limits]);
+    let mut monitor = server.connect();
+    monitor.words("MONITOR");
+    let mut client = server.connect();
+    let value = "v".repeat(500_000);
+    let mut left = 200;
+    while call(&mut client, "CLIENT LIST").contains("flags=O ") {
+        client.words(&format!("SET key {value}"));
+        left -= 1;
+        assert!(left > 0, "it is still there");
+    }
+    let (read, closed) = monitor.drain(std::time::Duration::from_secs(10));
+    assert!(closed && !read.is_empty());
+}

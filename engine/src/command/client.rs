@@ -12,6 +12,7 @@ use crate::waiters::OnTimeout;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     Command::new("client", -2, flag::NOSCRIPT | flag::LOADING | flag::STALE, Keys::None, Group::Connection, "2.4.0", "Shows and controls connections.", client),
+    Command::new("monitor", 1, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE, Keys::None, Group::Server, "1.0.0", "Shows every command as it is run.", monitor),
 ];
 
 pub(super) const BAD_NAME: &str =
@@ -90,6 +91,17 @@ fn client(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
+fn monitor(ctx: &mut Ctx<'_, '_>) {
+    if ctx.in_exec {
+        return ctx.reply.error("ERR MONITOR isn't allowed for DENY BLOCKING client");
+    }
+    if !ctx.session.monitors {
+        ctx.session.monitors = true;
+        ctx.shared.monitors.add(&ctx.session.info);
+        ctx.reply.ok();
+    }
+}
+
 fn setname(ctx: &mut Ctx<'_, '_>) {
     let name = ctx.args[2];
     if !is_plain(name) {
@@ -150,6 +162,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         (info.in_multi.load(Ordering::Relaxed), 'x'),
         (info.blocked.load(Ordering::Relaxed), 'b'),
         (info.no_evict.load(Ordering::Relaxed), 'e'),
+        (info.monitors.load(Ordering::Relaxed), 'O'),
     ] {
         if set {
             flags.push(letter);

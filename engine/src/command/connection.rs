@@ -178,6 +178,8 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     session.queue = None;
     super::exec::unwatch(ctx.shared, session);
     super::pubsub::forget_all(ctx.shared, session);
+    ctx.shared.monitors.remove(&session.info);
+    session.monitors = false;
     session.select(0);
     session.resp3 = false;
     session.readonly = false;

@@ -110,6 +110,9 @@ impl<'s> Executor<'s> {
         } else {
             self.single(session, reply, command, args, hint)
         };
+        if self.shared.monitors.any() {
+            self.shared.show(session, command, args);
+        }
         let stats = &self.stats.calls[command.id()];
         if timed {
             let usec = clock::monotonic_us() - from;
@@ -195,6 +198,9 @@ impl<'s> Executor<'s> {
                  are allowed in this context",
                 command.name
             ));
+        }
+        if session.monitors && (!matches!(command.keys, Keys::None) || command.is(flag::WRITE)) {
+            return Err("ERR Replica can't interact with the keyspace".into());
         }
         if session.queue.is_some() && command.is(flag::NO_MULTI) {
             return Err("ERR Command not allowed inside a transaction".into());
@@ -560,6 +566,9 @@ impl<'s> Executor<'s> {
             (command.run)(&mut ctx);
             let (dirty, effects) = (ctx.dirty, ctx.effects);
             total += dirty;
+            if shared.monitors.any() {
+                shared.show(session, command, &args);
+            }
             collect(&mut out, &mut db, &args, dirty, effects);
             let stats = &self.stats.calls[command.id()];
             bump(&stats.calls, 1);

@@ -33,12 +33,15 @@ pub(super) fn note(
         return;
     }
     let mut kept: Vec<Vec<u8>> = Vec::with_capacity(args.len().min(ARGS_MAX));
+    let secrets = crate::monitor::secrets(command, args);
     for (i, arg) in args.iter().enumerate() {
         if i == ARGS_MAX - 1 && args.len() > ARGS_MAX {
             kept.push(format!("... ({} more arguments)", args.len() - i).into_bytes());
             break;
         }
-        if arg.len() > ARG_BYTES_MAX {
+        if secrets.contains(&i) {
+            kept.push(b"(redacted)".to_vec());
+        } else if arg.len() > ARG_BYTES_MAX {
             let mut cut = arg[..ARG_BYTES_MAX].to_vec();
             let more = format!("... ({} more bytes)", arg.len() - ARG_BYTES_MAX);
             cut.extend_from_slice(more.as_bytes());
