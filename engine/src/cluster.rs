@@ -214,6 +214,7 @@ impl Shared {
         cluster.any_open.store(any_open, Ordering::Release);
         drop(view);
         self.leave_foreign_shards();
+        self.invalidate_foreign();
         self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
         self.note_acks();
     }

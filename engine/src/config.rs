@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::types::Limits;
@@ -53,6 +53,7 @@ pub struct Hot {
     pub replica_serves_stale: bool,
     /// Classes of keyspace events that are told, as bits of `notify::class`.
     pub events: u32,
+    pub tracking_keys_max: usize,
 }
 
 /// maxmemory-policy.
@@ -108,6 +109,8 @@ pub struct Config {
     generation: AtomicU64,
     /// Classes of keyspace events that are told.
     events: AtomicU32,
+    /// Keys that CLIENT TRACKING remembers at most; 0: any number.
+    tracking_keys_max: AtomicUsize,
     /// The file that the server was started with.
     file: Option<PathBuf>,
     /// `rename-command` lines: old name, new name (empty: the command is gone).
@@ -146,6 +149,7 @@ impl Config {
         Ok(Config {
             maxmemory: AtomicU64::new(hot.maxmemory),
             events: AtomicU32::new(hot.events),
+            tracking_keys_max: AtomicUsize::new(hot.tracking_keys_max),
             values: RwLock::new(builder.values),
             given: Mutex::new(builder.given),
             hot: RwLock::new(Arc::new(hot)),
@@ -248,6 +252,7 @@ impl Config {
         *values = next;
         self.maxmemory.store(hot.maxmemory, Ordering::Release);
         self.events.store(hot.events, Ordering::Release);
+        self.tracking_keys_max.store(hot.tracking_keys_max, Ordering::Release);
         *self.hot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hot);
         drop(values);
         self.given().extend(changes.iter().map(|(d, _)| d.name));
@@ -269,6 +274,11 @@ impl Config {
     #[inline]
     pub fn events(&self) -> u32 {
         self.events.load(Ordering::Relaxed)
+    }
+
+    /// Keys that CLIENT TRACKING remembers at most; 0: any number.
+    pub fn tracking_keys_max(&self) -> usize {
+        self.tracking_keys_max.load(Ordering::Relaxed)
     }
 
     /// Grows with every change: who keeps a `Hot` looks here whether it is still right.
@@ -470,6 +480,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
         events: crate::notify::told(text("notify-keyspace-events")),
+        tracking_keys_max: size("tracking-table-max-keys")?,
     })
 }
 

@@ -195,7 +195,7 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
     let freed = gone.is_some() || !db.expired.is_empty();
     db.expired.clear();
     // Watchers are told while the lock is held, as by every other change.
-    shared.tell(&mut db);
+    shared.tell(&mut db, 0);
     drop(db);
     if let Some(entry) = gone {
         shared.stats.evicted_keys.fetch_add(1, Ordering::Relaxed);

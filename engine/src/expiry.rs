@@ -92,6 +92,6 @@ fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut Ex
             shared.journal.append(at, &[b"DEL".as_slice(), &key]);
         }
     }
-    shared.tell(&mut db);
+    shared.tell(&mut db, 0);
     shared.stats.expired_keys.fetch_add(gone as u64, Ordering::Relaxed);
 }

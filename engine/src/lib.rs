@@ -45,6 +45,7 @@ pub mod session;
 pub mod snapshot;
 pub mod start;
 pub mod topology;
+pub mod tracking;
 pub mod types;
 pub mod waiters;
 

@@ -24,6 +24,7 @@ use crate::quorum::Quorum;
 use crate::replication::Replication;
 use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
+use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
 /// Everything shared. Parts lock for themselves, briefly, and never while holding another part's lock.
@@ -37,6 +38,7 @@ pub struct Shared {
     pub waiters: Waiters,
     pub pubsub: PubSub,
     pub monitors: Monitors,
+    pub tracking: Tracking,
     pub clients: Clients,
     pub stats: Stats,
     pub slowlog: Slowlog,
@@ -386,16 +388,20 @@ impl Shared {
     /// ours are held, none is missed.
     #[inline]
     pub fn heed(&self, env: &mut Env) {
-        env.tracks_changes = self.waiters.any();
+        env.tracks_changes = self.waiters.any() || self.tracking.any();
         env.events = self.config.events();
     }
 
-    /// Tells of the keys that changed, while their locks are held; gives them.
+    /// Tells of the keys that the client `by` (0: nobody) has changed, while their locks are held; gives them.
     #[inline]
-    pub fn tell(&self, db: &mut Db<'_>) -> Vec<(u16, Vec<u8>)> {
+    pub fn tell(&self, db: &mut Db<'_>, by: u64) -> Vec<(u16, Vec<u8>)> {
         let changed = std::mem::take(&mut db.changed);
         for (index, key) in &changed {
             self.waiters.changed(*index, key);
+        }
+        if self.tracking.any() {
+            self.invalidate(&changed, by);
+            self.invalidate(&std::mem::take(&mut db.lapsed), 0);
         }
         if !db.events.is_empty() {
             self.publish_events(&std::mem::take(&mut db.events), db.env.events);

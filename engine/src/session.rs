@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::command::Command;
+use crate::tracking::{Mode, Remembers};
 use crate::waiters::Waiter;
 
 /// What others may see of a client (CLIENT LIST, INFO); shared with its loop.
@@ -41,6 +42,8 @@ pub struct ClientInfo {
     pub memcached: AtomicBool,
     /// The client is shown every command (MONITOR).
     pub monitors: AtomicBool,
+    /// How the client hears of changes of what it has read, if it does.
+    pub tracking: Mutex<Option<Mode>>,
     /// The client is to be closed after its replies are out.
     pub kill: AtomicBool,
 }
@@ -89,6 +92,7 @@ impl ClientInfo {
             no_evict: AtomicBool::new(false),
             memcached: AtomicBool::new(false),
             monitors: AtomicBool::new(false),
+            tracking: Mutex::default(),
             kill: AtomicBool::new(false),
         }
     }
@@ -104,6 +108,10 @@ impl ClientInfo {
             .into_iter()
             .map(|n| n.load(Ordering::Relaxed))
             .sum()
+    }
+
+    pub fn tracking(&self) -> MutexGuard<'_, Option<Mode>> {
+        self.tracking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn names(&self) -> Names {
@@ -162,6 +170,10 @@ pub struct Session {
     pub no_touch: bool,
     /// In MONITOR a client looks on, and does nothing with keys.
     pub monitors: bool,
+    /// Which reads are remembered for CLIENT TRACKING.
+    pub remembers: Remembers,
+    /// CLIENT CACHING was said: holds for one command or transaction.
+    pub caching: bool,
     /// Requests come from our primary (or from the log while loading): no checks, no replies.
     pub from_primary: bool,
     /// Requests come from another shard, whose slots move here: no checks, but written to our journal.
@@ -204,6 +216,8 @@ impl Session {
             reply_skip: false,
             no_touch: false,
             monitors: false,
+            remembers: Remembers::Nothing,
+            caching: false,
             from_primary: false,
             importing: false,
             move_wanted: None,

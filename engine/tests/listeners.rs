@@ -5,11 +5,20 @@ mod support;
 
 use support::{Client, Server, Value};
 
+/// A reply as text: arrays joined by spaces, pushes in angle brackets, null as `(nil)`.
 fn text(value: &Value) -> String {
+    let join = |items: &[Value]| items.iter().map(text).collect::<Vec<_>>().join(" ");
     match value {
-        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::Array(items) | Value::Set(items) => join(items),
+        Value::Push(items) => format!("<{}>", join(items)),
+        Value::Map(pairs) => {
+            let pair = |(a, b): &(Value, Value)| format!("{}={}", text(a), text(b));
+            pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
+        }
+        Value::Null | Value::NilBulk | Value::NilArray => "(nil)".into(),
         Value::Int(n) => n.to_string(),
         Value::Error(e) => format!("-{}", String::from_utf8_lossy(e)),
+        Value::Verbatim(text) => String::from_utf8_lossy(text).into_owned(),
         other => String::from_utf8_lossy(other.bytes()).into_owned(),
     }
 }
@@ -178,4 +187,270 @@ fn a_monitor_that_does_not_read_is_cut_off() {
     }
     let (read, closed) = monitor.drain(std::time::Duration::from_secs(10));
     assert!(closed && !read.is_empty());
+}
+
+/// The engine, and where it is installed a stock redis-server: what is said of both holds for both.
+fn both() -> Vec<Server> {
+    let ours = Server::larder(&["--io-threads", "3"]);
+    match Server::oracle(&[]) {
+        Ok(redis) => vec![ours, redis],
+        Err(why) => {
+            println!("not compared: {why}");
+            vec![ours]
+        }
+    }
+}
+
+/// A client that tracks, in RESP3.
+fn tracking(server: &Server, words: &str) -> Client {
+    let mut client = server.connect();
+    client.words("HELLO 3");
+    assert_eq!(call(&mut client, &format!("CLIENT TRACKING ON {words}")), "OK");
+    client
+}
+
+/// Nothing has come before the reply to this.
+fn hears_nothing(client: &mut Client) {
+    assert_eq!(call(client, "PING"), "PONG");
+}
+
+#[test]
+fn who_has_read_a_key_is_told_once_that_it_changed() {
+    for server in both() {
+        let (mut cache, mut other) = (tracking(&server, ""), server.connect());
+        other.words("SET a 0");
+        assert_eq!(call(&mut cache, "GET a"), "0");
+        assert_eq!(call(&mut cache, "MGET b c"), "(nil) (nil)");
+        assert_eq!(call(&mut other, "SET a 1"), "OK");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+        other.words("SET a 2");
+        other.words("SET unread 2");
+        hears_nothing(&mut cache);
+        other.words("MSET b 1 c 1");
+        assert_eq!(next(&mut cache), "<invalidate b>");
+        assert_eq!(next(&mut cache), "<invalidate c>");
+        // Its own changes too, behind the reply.
+        cache.words("EXISTS a");
+        assert_eq!(call(&mut cache, "SET a 3"), "OK");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+        cache.words("GET a");
+        other.words("MULTI");
+        other.words("SET a 4");
+        other.words("EXEC");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+        let flags = call(&mut cache, "CLIENT TRACKINGINFO");
+        assert_eq!(flags, "flags=on redirect=0 prefixes=");
+        assert_eq!(call(&mut cache, "CLIENT GETREDIR"), "0");
+        for flush in ["FLUSHALL", "FLUSHDB"] {
+            cache.words("GET a");
+            other.words(flush);
+            assert_eq!(next(&mut cache), "<invalidate (nil)>");
+        }
+        assert!(call(&mut other, "INFO clients").contains("tracking_clients:1"));
+        cache.words("GET a");
+        assert!(call(&mut other, "INFO stats").contains("tracking_total_keys:1"));
+        cache.words("CLIENT TRACKING OFF");
+        other.words("SET a 5");
+        hears_nothing(&mut cache);
+        assert_eq!(call(&mut cache, "CLIENT TRACKINGINFO"), "flags=off redirect=-1 prefixes=");
+        assert!(call(&mut other, "INFO clients").contains("tracking_clients:0"));
+    }
+}
+
+#[test]
+fn keys_that_expire_are_told_to_caches() {
+    for server in both() {
+        let (mut cache, mut other) = (tracking(&server, ""), server.connect());
+        loop {
+            other.words("SET k v PX 50");
+            if call(&mut cache, "GET k") == "v" {
+                break;
+            }
+        }
+        assert_eq!(next(&mut cache), "<invalidate k>");
+    }
+}
+
+#[test]
+fn a_client_may_leave_out_its_own_changes_and_choose_what_is_remembered() {
+    for server in both() {
+        let mut other = server.connect();
+        let mut cache = tracking(&server, "NOLOOP");
+        cache.words("GET a");
+        assert_eq!(call(&mut cache, "SET a 1"), "OK");
+        hears_nothing(&mut cache);
+        cache.words("GET a");
+        other.words("SET a 1");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+
+        let mut cache = tracking(&server, "OPTIN");
+        cache.words("GET a");
+        other.words("SET a 1");
+        hears_nothing(&mut cache);
+        assert_eq!(call(&mut cache, "CLIENT CACHING YES"), "OK");
+        let flags = call(&mut cache, "CLIENT TRACKINGINFO");
+        assert_eq!(flags, "flags=on optin caching-yes redirect=0 prefixes=");
+        cache.words("GET a");
+        cache.words("GET b");
+        other.words("MSET b 1 a 1");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+        cache.words("CLIENT CACHING YES");
+        cache.words("MULTI");
+        cache.words("GET a");
+        cache.words("GET b");
+        cache.words("EXEC");
+        cache.words("GET c");
+        other.words("MSET c 1 a 1 b 1");
+        assert_eq!(next(&mut cache), "<invalidate a>");
+        assert_eq!(next(&mut cache), "<invalidate b>");
+        hears_nothing(&mut cache);
+
+        let mut cache = tracking(&server, "OPTOUT");
+        cache.words("CLIENT CACHING NO");
+        cache.words("GET a");
+        cache.words("GET b");
+        other.words("MSET a 1 b 1");
+        assert_eq!(next(&mut cache), "<invalidate b>");
+        hears_nothing(&mut cache);
+    }
+}
+
+#[test]
+fn prefixes_are_told_of_whether_read_or_not() {
+    for server in both() {
+        let mut other = server.connect();
+        let mut cache = tracking(&server, "BCAST PREFIX user: PREFIX item: NOLOOP");
+        other.words("MSET user:1 a other:1 b user:2 c");
+        assert_eq!(next(&mut cache), "<invalidate user:1 user:2>");
+        other.words("SET item:1 a");
+        assert_eq!(next(&mut cache), "<invalidate item:1>");
+        cache.words("SET item:1 a");
+        hears_nothing(&mut cache);
+        let flags = call(&mut cache, "CLIENT TRACKINGINFO");
+        assert_eq!(flags, "flags=on bcast noloop redirect=0 prefixes=item: user:");
+        assert_eq!(call(&mut cache, "CLIENT TRACKING ON BCAST PREFIX more:"), "OK");
+        assert!(call(&mut other, "INFO stats").contains("tracking_total_prefixes:3"));
+        other.words("SET more:1 a");
+        assert_eq!(next(&mut cache), "<invalidate more:1>");
+        let refused = call(&mut cache, "CLIENT TRACKING ON BCAST PREFIX mo");
+        assert_eq!(
+            refused,
+            "-ERR Prefix 'mo' overlaps with an existing prefix 'more:'. Prefixes for a single client must \
+             not overlap."
+        );
+        assert_eq!(call(&mut cache, "RESET"), "RESET");
+        assert!(call(&mut other, "INFO stats").contains("tracking_total_prefixes:0"));
+        // All keys.
+        let mut cache = tracking(&server, "BCAST");
+        other.words("SET any a");
+        assert_eq!(next(&mut cache), "<invalidate any>");
+        other.words("FLUSHALL");
+        assert_eq!(next(&mut cache), "<invalidate (nil)>");
+    }
+}
+
+#[test]
+fn another_connection_hears_in_place_of_the_one_that_reads() {
+    for server in both() {
+        let (mut hears, mut cache, mut other) =
+            (server.connect(), server.connect(), server.connect());
+        let id = call(&mut hears, "CLIENT ID");
+        hears.words("SUBSCRIBE __redis__:invalidate");
+        assert_eq!(call(&mut cache, &format!("CLIENT TRACKING ON REDIRECT {id}")), "OK");
+        assert_eq!(call(&mut cache, "CLIENT GETREDIR"), id);
+        assert!(call(&mut cache, "CLIENT INFO").contains(&format!("redir={id} ")));
+        cache.words("GET a");
+        other.words("SET a 1");
+        assert_eq!(next(&mut hears), "message __redis__:invalidate a");
+        other.words("FLUSHALL");
+        assert_eq!(next(&mut hears), "message __redis__:invalidate (nil)");
+        hears_nothing(&mut cache);
+        let reading = "CLIENT TRACKING ON REDIRECT 4000000000";
+        let refused = call(&mut cache, reading);
+        assert_eq!(refused, "-ERR The client ID you want redirect to does not exist");
+        // In RESP3 it is told when the other one is gone.
+        cache.words("HELLO 3");
+        cache.words("GET a");
+        assert_eq!(call(&mut other, &format!("CLIENT KILL ID {id}")), "1");
+        while call(&mut other, "CLIENT LIST").contains(&format!("id={id} ")) {
+            std::thread::yield_now();
+        }
+        other.words("SET a 1");
+        assert_eq!(next(&mut cache), format!("<tracking-redir-broken {id}>"));
+        let flags = call(&mut cache, "CLIENT TRACKINGINFO");
+        assert_eq!(flags, format!("flags=on broken_redirect redirect={id} prefixes="));
+    }
+}
+
+#[test]
+fn the_table_of_readers_is_bounded_and_evicted_keys_are_told() {
+    let server = Server::larder(&["--tracking-table-max-keys", "10", "--io-threads", "2"]);
+    let (mut cache, mut other) = (tracking(&server, ""), server.connect());
+    for i in 0..10 {
+        cache.words(&format!("GET k{i}"));
+    }
+    hears_nothing(&mut cache);
+    for i in 10..60 {
+        cache.send(&["GET", &format!("k{i}")]);
+    }
+    let heard: Vec<String> = (0..100).map(|_| next(&mut cache)).collect();
+    assert_eq!(heard.iter().filter(|text| text.starts_with("<invalidate k")).count(), 50);
+    assert!(
+        call(&mut other, "INFO stats")
+            .contains("tracking_total_keys:10\r\ntracking_total_items:10")
+    );
+    cache.words("CLIENT TRACKING OFF");
+    let mut cache = tracking(&server, "");
+    other.words("SET victim v");
+    assert_eq!(call(&mut cache, "GET victim"), "v");
+    other.words("CONFIG SET maxmemory-policy allkeys-random");
+    other.words("CONFIG SET maxmemory 1");
+    assert_eq!(next(&mut cache), "<invalidate victim>");
+}
+
+#[test]
+fn a_cache_never_misses_the_last_change_however_many_write() {
+    const EACH: i64 = 300;
+    let server = Server::larder(&["--io-threads", "4"]);
+    let addr = server.addr;
+    let writers: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::new(addr);
+                (0..EACH).for_each(|_| drop(client.words("INCR n")));
+            })
+        })
+        .collect();
+    let mut cache = tracking(&server, "");
+    loop {
+        // Whatever it has heard before, it hears of every change after this read.
+        cache.send(&["GET", "n"]);
+        let value = loop {
+            match cache.reply().unwrap() {
+                Value::Push(_) => {}
+                value => break text(&value),
+            }
+        };
+        if value == (3 * EACH).to_string() {
+            break;
+        }
+        assert_eq!(next(&mut cache), "<invalidate n>");
+    }
+    writers.into_iter().for_each(|w| w.join().unwrap());
+}
+
+#[test]
+fn a_replica_tells_caches_of_what_its_primary_changes() {
+    let (primary, replica) = (Server::larder(&[]), Server::larder(&[]));
+    let (mut p, mut r) = (primary.connect(), replica.connect());
+    r.words(&format!("REPLICAOF 127.0.0.1 {}", primary.addr.port()));
+    while !call(&mut r, "INFO replication").contains("master_link_status:up") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut cache = tracking(&replica, "");
+    cache.words("GET k");
+    p.words("SET k v");
+    assert_eq!(next(&mut cache), "<invalidate k>");
+    p.words("FLUSHALL");
+    assert_eq!(next(&mut cache), "<invalidate (nil)>");
 }

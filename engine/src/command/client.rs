@@ -7,6 +7,7 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::number::parse_i64;
 use crate::resp::Reply;
 use crate::session::{After, ClientInfo};
+use crate::tracking::Mode;
 use crate::waiters::OnTimeout;
 
 #[rustfmt::skip]
@@ -33,6 +34,10 @@ const HELP: &[&str] = &[
     "    Close connections. Filters: ID, ADDR, LADDR, TYPE, USER, SKIPME, MAXAGE.",
     "NO-EVICT <ON|OFF>, NO-TOUCH <ON|OFF>, REPLY <ON|OFF|SKIP>",
     "    Switches of this connection.",
+    "TRACKING <ON|OFF> [REDIRECT <id>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Be told when keys change that this connection has read.",
+    "CACHING <YES|NO>, TRACKINGINFO, GETREDIR",
+    "    Whether the next reads are remembered; how this connection tracks.",
     "PAUSE <ms> [WRITE|ALL], UNPAUSE, UNBLOCK <id> [TIMEOUT|ERROR]",
     "    Hold clients back, let them go on, end a blocking command.",
 ];
@@ -66,25 +71,15 @@ fn client(ctx: &mut Ctx<'_, '_>) {
             ctx.shared.wake_loops();
             ctx.reply.ok();
         }
-        (b"trackinginfo", 2) => {
-            ctx.reply.map(3);
-            ctx.reply.bulk(b"flags");
-            ctx.reply.set(1);
-            ctx.reply.bulk(b"off");
-            ctx.reply.bulk(b"redirect");
-            ctx.reply.int(-1);
-            ctx.reply.bulk(b"prefixes");
-            ctx.reply.array(0);
-        }
-        (b"getredir", 2) => ctx.reply.int(-1),
-        (b"tracking", 3) if ctx.is_word(2, "off") => ctx.reply.ok(),
-        (b"tracking" | b"caching", _) => {
-            ctx.reply.error("ERR client-side caching is not supported by this server");
-        }
+        (b"tracking", 3..) => super::tracking::tracking(ctx),
+        (b"caching", 3) => super::tracking::caching(ctx),
+        (b"trackinginfo", 2) => super::tracking::trackinginfo(ctx),
+        (b"getredir", 2) => super::tracking::getredir(ctx),
         (b"help", 2) => ctx.help(HELP),
         (
             b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply"
-            | b"no-evict" | b"no-touch" | b"unblock" | b"pause" | b"unpause",
+            | b"no-evict" | b"no-touch" | b"unblock" | b"pause" | b"unpause" | b"tracking"
+            | b"caching" | b"trackinginfo" | b"getredir",
             _,
         ) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
@@ -153,6 +148,8 @@ fn parse_kind(word: &[u8]) -> Option<&'static str> {
 /// One client as a line of CLIENT LIST.
 pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     let names = info.names();
+    let tracking = info.tracking().clone();
+    let tracks = |pick: fn(&Mode) -> bool| tracking.as_ref().is_some_and(pick);
     let get = |n: &AtomicI64| n.load(Ordering::Relaxed);
     let mut flags = String::new();
     for (set, letter) in [
@@ -163,6 +160,9 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         (info.blocked.load(Ordering::Relaxed), 'b'),
         (info.no_evict.load(Ordering::Relaxed), 'e'),
         (info.monitors.load(Ordering::Relaxed), 'O'),
+        (tracking.is_some(), 't'),
+        (tracks(|mode| mode.broken), 'R'),
+        (tracks(|mode| mode.bcast), 'B'),
     ] {
         if set {
             flags.push(letter);
@@ -178,7 +178,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
          multi={} watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} \
-         tot-mem={} events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} \
+         tot-mem={} events=r cmd={} user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} \
          tot-net-out={} tot-cmds={}{}",
         info.id,
         info.addr,
@@ -198,6 +198,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         pending + 1024,
         last,
         names.user,
+        tracking.as_ref().map_or(-1, |mode| mode.redirect as i64),
         match info.resp3.load(Ordering::Relaxed) {
             _ if is_memcached => 0,
             true => 3,

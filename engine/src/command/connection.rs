@@ -180,6 +180,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     super::pubsub::forget_all(ctx.shared, session);
     ctx.shared.monitors.remove(&session.info);
     session.monitors = false;
+    super::tracking::forget(ctx.shared, session);
     session.select(0);
     session.resp3 = false;
     session.readonly = false;

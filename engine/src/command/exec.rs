@@ -19,6 +19,7 @@ use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
 use crate::session::{After, Session};
 use crate::topology::slot_of;
+use crate::tracking::Remembers;
 use crate::waiters::Waiter;
 
 /// Longest MULTI queue, bytes of arguments.
@@ -135,6 +136,7 @@ impl<'s> Executor<'s> {
             session.after = After::Close;
         }
         session.asking = session.asking && command.name == "asking";
+        session.caching = session.caching && (command.name == "client" || session.queue.is_some());
         if !changed.is_empty() {
             self.serve(changed);
         }
@@ -430,7 +432,7 @@ impl<'s> Executor<'s> {
             if !db.expired.is_empty() {
                 self.journal(session, &mut db, args, 0, Effects::Verbatim);
             }
-            return (Err(error), self.changed(&mut db));
+            return (Err(error), self.changed(&mut db, session.info.id));
         }
         let mut ctx = Ctx {
             shared,
@@ -446,13 +448,14 @@ impl<'s> Executor<'s> {
         };
         let result = act(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
+        self.remember(session, command, args);
         let writes = dirty > 0 || !db.expired.is_empty();
         if writes {
             self.journal(session, &mut db, args, dirty, effects);
         }
         self.note_quorum(session, &mut db, writes);
         self.count(&db);
-        let changed = self.changed(&mut db);
+        let changed = self.changed(&mut db, session.info.id);
         (Ok(result), changed)
     }
 
@@ -532,7 +535,7 @@ impl<'s> Executor<'s> {
                     if !db.expired.is_empty() {
                         self.journal(session, &mut db, &args, 0, Effects::Verbatim);
                     }
-                    return self.changed(&mut db);
+                    return self.changed(&mut db, session.info.id);
                 }
             }
         }
@@ -566,6 +569,7 @@ impl<'s> Executor<'s> {
             (command.run)(&mut ctx);
             let (dirty, effects) = (ctx.dirty, ctx.effects);
             total += dirty;
+            self.remember(session, command, &args);
             if shared.monitors.any() {
                 shared.show(session, command, &args);
             }
@@ -580,7 +584,7 @@ impl<'s> Executor<'s> {
         }
         self.note_quorum(session, &mut db, !out.is_empty());
         self.count(&db);
-        self.changed(&mut db)
+        self.changed(&mut db, session.info.id)
     }
 
     /// Remembers, while the locks are held, which offset the reply has to wait for.
@@ -595,11 +599,26 @@ impl<'s> Executor<'s> {
         session.quorum_gate = gates.max().unwrap_or(0).max(session.quorum_gate);
     }
 
+    /// Remembers, while the locks are held, who has read what.
+    #[inline]
+    fn remember(&self, session: &Session, command: &'static Command, args: &[&[u8]]) {
+        let wanted = match session.remembers {
+            Remembers::Nothing => return,
+            Remembers::Reads => true,
+            Remembers::OptIn => session.caching,
+            Remembers::OptOut => !session.caching,
+        };
+        if wanted && command.is(flag::READONLY) {
+            let keys = command.key_positions(args);
+            self.shared.remember_reads(keys.iter().map(|i| args[*i]), session.info.id);
+        }
+    }
+
     /// The keys that changed. Who watches them is told while their locks are held: an EXEC that waits for
     /// the locks must find it (see: a_watched_key_cannot_change_unseen).
     #[inline]
-    fn changed(&self, db: &mut Db<'_>) -> Changed {
-        self.shared.tell(db)
+    fn changed(&self, db: &mut Db<'_>, by: u64) -> Changed {
+        self.shared.tell(db, by)
     }
 
     #[inline]
@@ -675,7 +694,7 @@ impl<'s> Executor<'s> {
         if dirty > 0 || !db.expired.is_empty() {
             self.journal(&mut session, &mut db, &args, dirty, effects);
         }
-        let changed = self.changed(&mut db);
+        let changed = self.changed(&mut db, session.info.id);
         (!reply.out.is_empty()).then_some((reply.out, changed))
     }
 }

@@ -161,7 +161,7 @@ fn clients(out: &mut String, shared: &Shared) {
         ("client_recent_max_input_buffer", "0".into()),
         ("client_recent_max_output_buffer", output.to_string()),
         ("blocked_clients", count(|c| c.blocked.load(Ordering::Relaxed))),
-        ("tracking_clients", "0".into()),
+        ("tracking_clients", shared.tracking.clients().to_string()),
         ("pubsub_clients", pubsub),
         ("watching_clients", "0".into()),
         ("clients_in_timeout_table", "0".into()),
@@ -245,6 +245,7 @@ fn stats(out: &mut String, shared: &Shared) {
     let [ops, input, output] = rates(shared);
     let kbps = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     let errors: u64 = s.errors.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
+    let tracking = shared.tracking.sizes();
     let fields: &[Field] = &[
         ("total_connections_received", get(&s.connections)),
         ("total_commands_processed", s.sum(|l| &l.commands).to_string()),
@@ -286,9 +287,9 @@ fn stats(out: &mut String, shared: &Shared) {
         ("active_defrag_key_misses", "0".into()),
         ("total_active_defrag_time", "0".into()),
         ("current_active_defrag_time", "0".into()),
-        ("tracking_total_keys", "0".into()),
-        ("tracking_total_items", "0".into()),
-        ("tracking_total_prefixes", "0".into()),
+        ("tracking_total_keys", tracking[0].to_string()),
+        ("tracking_total_items", tracking[1].to_string()),
+        ("tracking_total_prefixes", tracking[2].to_string()),
         ("unexpected_error_replies", get(&s.unexpected_errors)),
         ("total_error_replies", errors.to_string()),
         ("dump_payload_sanitizations", "0".into()),

@@ -229,7 +229,7 @@ impl Job {
             request.extend(deleted.iter().map(Vec::as_slice));
             shared.journal.append(self.db, &request);
         }
-        shared.tell(&mut db);
+        shared.tell(&mut db, 0);
         shared.state.dirty.fetch_add(deleted.len() as u64, Ordering::Relaxed);
         Ok(gone)
     }

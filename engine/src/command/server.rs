@@ -51,6 +51,7 @@ fn flushdb(ctx: &mut Ctx<'_, '_>) {
     if flush_mode(ctx) {
         let db = ctx.db.index;
         empty(ctx, db);
+        ctx.shared.invalidate_all();
         ctx.dirty += 1;
         ctx.propagate(&[b"FLUSHDB"]);
         ctx.reply.ok();
@@ -62,6 +63,7 @@ fn flushall(ctx: &mut Ctx<'_, '_>) {
         for db in 0..ctx.shared.keyspace.databases() {
             empty(ctx, db);
         }
+        ctx.shared.invalidate_all();
         ctx.dirty += 1;
         ctx.propagate(&[b"FLUSHALL"]);
         ctx.reply.ok();
@@ -98,6 +100,7 @@ fn swapdb(ctx: &mut Ctx<'_, '_>) {
         found.iter().for_each(|db| ctx.shared.waiters.database_changed(*db));
         // Whoever waits in either database may find its key there now.
         note_waiting(ctx, &found);
+        ctx.shared.invalidate_all();
     }
     ctx.dirty += 1;
     ctx.reply.ok();

@@ -110,7 +110,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("acl-pubsub-default", "", Choice(&["resetchannels", "allchannels"]), "resetchannels", 0),
     row("aclfile", "", Text, "", FIXED),
     row("acllog-max-len", "", Int(0, ANY), "128", 0),
-    row("tracking-table-max-keys", "", Int(0, ANY), "1000000", INERT),
+    row("tracking-table-max-keys", "", Int(0, ANY), "1000000", 0),
     row("enable-protected-configs", "", Choice(&["no", "yes", "local"]), "no", FIXED),
     row("enable-debug-command", "", Choice(&["no", "yes", "local"]), "no", FIXED),
     row("enable-module-command", "", Choice(&["no", "yes", "local"]), "no", FIXED),

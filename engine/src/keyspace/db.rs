@@ -98,6 +98,8 @@ pub struct Db<'a> {
     pub expired: Vec<(u16, Vec<u8>)>,
     /// Keys that changed, when `env.tracks_changes`.
     pub changed: Vec<(u16, Vec<u8>)>,
+    /// Keys that were found expired, when `env.tracks_changes`: who caches them is told, nobody else.
+    pub lapsed: Vec<(u16, Vec<u8>)>,
     /// What happened to keys, for those who subscribe to it.
     pub events: Vec<Event>,
     /// What is not found is told, of `env.events`.
@@ -125,6 +127,7 @@ impl<'a> Db<'a> {
             preimages,
             expired: Vec::new(),
             changed: Vec::new(),
+            lapsed: Vec::new(),
             events: Vec::new(),
             tells_misses: false,
             hits: 0,
@@ -192,6 +195,9 @@ impl<'a> Db<'a> {
                 lazy::free(entry);
             }
             self.note_event(class::EXPIRED, "expired", key);
+            if self.env.tracks_changes {
+                self.lapsed.push((self.index, key.to_vec()));
+            }
             self.expired.push((self.index, key.to_vec()));
         }
         due

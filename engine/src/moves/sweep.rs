@@ -72,6 +72,6 @@ fn clear_some(shared: &Shared, index: u16, slot: u16) {
         request.extend(keys.iter().map(Vec::as_slice));
         shared.journal.append(index, &request);
     }
-    shared.tell(&mut db);
+    shared.tell(&mut db, 0);
     shared.state.dirty.fetch_add(keys.len() as u64, Ordering::Relaxed);
 }

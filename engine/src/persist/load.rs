@@ -191,6 +191,7 @@ pub fn empty(shared: &Shared) {
     shared.keyspace.count_memory(shared.loops.len(), -freed);
     drop(locked);
     drop(tables);
+    shared.invalidate_all();
 }
 
 /// How a file of the log ended.

@@ -109,6 +109,7 @@ scripts! {
     subscribers_hear_as_from_redis: "pubsub";
     subscribers_of_shard_channels_hear_as_from_redis: "shardpubsub";
     server_commands_reply_as_redis: "server";
+    options_of_tracking_reply_as_redis: "tracking";
     streams_reply_as_redis: "streams";
     groups_of_consumers_reply_as_redis: "groups";
     hyperloglogs_reply_as_redis: "hll";
