@@ -32,6 +32,7 @@ pub mod info;
 pub mod inspect;
 mod item;
 pub mod keys;
+pub mod latency;
 pub mod lcs;
 pub mod lists;
 pub mod managed;
@@ -229,6 +230,7 @@ const FAMILIES: &[&[Command]] = &[
     info::COMMANDS,
     inspect::COMMANDS,
     slowlog::COMMANDS,
+    latency::COMMANDS,
     config::COMMANDS,
     keys::COMMANDS,
     scan::COMMANDS,

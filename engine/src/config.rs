@@ -54,6 +54,13 @@ pub struct Hot {
     /// Classes of keyspace events that are told, as bits of `notify::class`.
     pub events: u32,
     pub tracking_keys_max: usize,
+    /// Milliseconds from which on something is a spike; 0: never.
+    pub latency_threshold_ms: u64,
+    /// Bytes above which a request and a reply are written down; negative: never.
+    pub large_request_bytes: i64,
+    pub large_reply_bytes: i64,
+    pub large_requests_max: usize,
+    pub large_replies_max: usize,
 }
 
 /// maxmemory-policy.
@@ -481,6 +488,11 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
         events: crate::notify::told(text("notify-keyspace-events")),
         tracking_keys_max: size("tracking-table-max-keys")?,
+        latency_threshold_ms: int("latency-monitor-threshold")?.max(0) as u64,
+        large_request_bytes: int("commandlog-request-larger-than")?,
+        large_reply_bytes: int("commandlog-reply-larger-than")?,
+        large_requests_max: size("commandlog-large-request-max-len")?,
+        large_replies_max: size("commandlog-large-reply-max-len")?,
     })
 }
 

@@ -73,6 +73,8 @@ pub struct EventLoop {
     waiting: BTreeSet<usize>,
     hot: Arc<Hot>,
     hot_generation: u64,
+    /// Bytes above which a request and a reply are written down.
+    large: (usize, usize),
     next_tick_ms: u64,
     next_loop: usize,
     sweep: crate::expiry::Sweep,
@@ -85,6 +87,11 @@ pub struct EventLoop {
     /// The last connection could not be accepted: the listeners are asked again at each tick, since those
     /// who wait in them cause no further event.
     accept_failed: bool,
+}
+
+fn large(hot: &Hot) -> (usize, usize) {
+    let bytes = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+    (bytes(hot.large_request_bytes), bytes(hot.large_reply_bytes))
 }
 
 impl EventLoop {
@@ -102,6 +109,7 @@ impl EventLoop {
         Ok(EventLoop {
             index,
             hot_generation: shared.config.generation(),
+            large: large(&hot),
             hot,
             shared,
             poll,
@@ -195,9 +203,11 @@ impl EventLoop {
         if generation != self.hot_generation {
             self.hot = self.shared.config.hot();
             self.hot_generation = generation;
+            self.large = large(&self.hot);
             executor.room = 0;
         }
-        executor.times_all = (0..QUICK_US).contains(&self.hot.slowlog_us);
+        executor.times_all =
+            (0..QUICK_US).contains(&self.hot.slowlog_us) || self.hot.latency_threshold_ms > 0;
         let env = &mut executor.env;
         env.now_ms = clock::unix_ms();
         env.lfu = self.hot.maxmemory_policy.is_lfu();

@@ -51,7 +51,7 @@ pub fn make_room(shared: &Shared, env: &Env) -> Option<i64> {
         return None;
     }
     let begin = clock::monotonic_us();
-    CANDIDATES.with_borrow_mut(|pool| {
+    let made = CANDIDATES.with_borrow_mut(|pool| {
         loop {
             if !evict_one(shared, env, &hot, pool) {
                 return None;
@@ -64,7 +64,9 @@ pub fn make_room(shared: &Shared, env: &Env) -> Option<i64> {
                 return Some(0);
             }
         }
-    })
+    });
+    shared.note_latency("eviction-cycle", env.now_ms, clock::monotonic_us() - begin);
+    made
 }
 
 /// Brings memory back under the limit for a while, without a write that asks for it.

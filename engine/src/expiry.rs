@@ -34,9 +34,16 @@ impl Sweep {
         if off || executor.env.hides_expired || state.loading.load(Ordering::Acquire) {
             return;
         }
-        let (loops, me) = (shared.loops.len().max(1) as u16, executor.env.thread as u16);
         let begin = clock::monotonic_us();
         let in_time = || clock::monotonic_us() - begin <= BUDGET_US;
+        self.walk(executor, &in_time);
+        let now_ms = executor.env.now_ms;
+        shared.note_latency("expire-cycle", now_ms, clock::monotonic_us() - begin);
+    }
+
+    fn walk(&mut self, executor: &mut Executor<'_>, in_time: &impl Fn() -> bool) {
+        let shared = executor.shared;
+        let (loops, me) = (shared.loops.len().max(1) as u16, executor.env.thread as u16);
         for step in 0..SLOTS {
             if self.slot % loops == me % loops {
                 if step % 256 == 0 && !in_time() {
@@ -44,7 +51,7 @@ impl Sweep {
                 }
                 // Keys that are on their way to this shard expire at the source.
                 let foreign = shared.cluster.is_enabled() && !shared.cluster.owns(self.slot);
-                if !foreign && !self.sweep_slot(executor, &in_time) {
+                if !foreign && !self.sweep_slot(executor, in_time) {
                     return;
                 }
             }

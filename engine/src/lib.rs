@@ -23,6 +23,7 @@ pub mod glob;
 pub mod hold;
 pub mod journal;
 pub mod keyspace;
+pub mod latency;
 pub mod lazy;
 pub mod listeners;
 pub mod managed;

@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::{Db, Env, Keyspace};
+use crate::latency::{Histogram, Latency};
 use crate::managed::Engine;
 use crate::memcached::Memcached;
 use crate::monitor::Monitors;
@@ -42,6 +43,10 @@ pub struct Shared {
     pub clients: Clients,
     pub stats: Stats,
     pub slowlog: Slowlog,
+    /// Requests and replies of many bytes.
+    pub large_requests: Slowlog,
+    pub large_replies: Slowlog,
+    pub latency: Latency,
     pub loops: Vec<LoopHandle>,
     /// The running snapshot that wants old values, if any.
     pub preimages: RwLock<Option<Arc<Preimages>>>,
@@ -274,6 +279,7 @@ pub struct CommandStats {
     pub usec: AtomicU64,
     pub failed: AtomicU64,
     pub rejected: AtomicU64,
+    pub histogram: Histogram,
 }
 
 /// Adds to a counter that only this thread writes.
@@ -339,12 +345,13 @@ impl Stats {
     }
 }
 
-/// One slow command.
+/// One command that was slow, or large.
 #[derive(Clone, Debug)]
 pub struct Slow {
     pub id: u64,
     pub unix_s: i64,
-    pub usec: u64,
+    /// Microseconds, or bytes.
+    pub value: u64,
     pub args: Vec<Vec<u8>>,
     pub addr: String,
     pub name: String,

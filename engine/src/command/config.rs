@@ -82,6 +82,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
         let zero = [&one.commands, &one.hits, &one.misses, &one.in_bytes, &one.out_bytes];
         zero.iter().for_each(|c| c.store(0, Ordering::Relaxed));
         for call in &one.calls {
+            call.histogram.clear();
             let zero = [&call.calls, &call.usec, &call.failed, &call.rejected];
             zero.iter().for_each(|c| c.store(0, Ordering::Relaxed));
         }

@@ -117,7 +117,11 @@ impl<'s> Executor<'s> {
         let stats = &self.stats.calls[command.id()];
         if timed {
             let usec = clock::monotonic_us() - from;
-            bump(&stats.usec, if each { usec } else { usec * TIMED_SAMPLE });
+            let calls = if each { 1 } else { TIMED_SAMPLE };
+            bump(&stats.usec, usec * calls);
+            stats.histogram.count(usec, calls);
+            let event = if command.is(flag::FAST) { "fast-command" } else { "command" };
+            self.shared.note_latency(event, self.env.now_ms, usec);
             if each {
                 slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
             }

@@ -83,7 +83,7 @@ fn write_section(out: &mut String, section: &str, ctx: &mut Ctx<'_, '_>) {
         "cpu" => cpu(out),
         "modules" => out.push_str("# Modules\r\n"),
         "commandstats" => commandstats(out, shared),
-        "latencystats" => out.push_str("# Latencystats\r\n"),
+        "latencystats" => latencystats(out, shared),
         "errorstats" => errorstats(out, shared),
         "cluster" => {
             let enabled = u8::from(shared.cluster.is_enabled());
@@ -353,6 +353,21 @@ fn commandstats(out: &mut String, shared: &Shared) {
                 usec as f64 / calls.max(1) as f64,
             );
         }
+    }
+}
+
+fn latencystats(out: &mut String, shared: &Shared) {
+    out.push_str("# Latencystats\r\n");
+    let percents = shared.config.get("latency-tracking-info-percentiles").unwrap_or_default();
+    for command in all() {
+        let sums = super::latency::sums(shared, command);
+        if sums.total() == 0 || !shared.config.is_yes("latency-tracking") {
+            continue;
+        }
+        let times = percents.split(' ').filter_map(|p| Some((p, p.parse::<f64>().ok()?)));
+        let times: Vec<String> =
+            times.map(|(text, p)| format!("p{text}={}.000", sums.percentile(p))).collect();
+        let _ = write!(out, "latency_percentiles_usec_{}:{}\r\n", command.name, times.join(","));
     }
 }
 

@@ -12,7 +12,6 @@ pub const COMMANDS: &[Command] = &[
     Command::new("flushdb", -1, W, Keys::None, Group::Server, "1.0.0", "Deletes every key of the database.", flushdb),
     Command::new("flushall", -1, W, Keys::None, Group::Server, "1.0.0", "Deletes every key of every database.", flushall),
     Command::new("swapdb", 3, W | flag::FAST, Keys::None, Group::Server, "4.0.0", "Exchanges two databases.", swapdb),
-    Command::new("latency", -2, flag::ADMIN | flag::NOSCRIPT | ANY, Keys::None, Group::Server, "2.8.13", "Shows latency spikes; this server records none.", latency),
     Command::new("module", -2, flag::ADMIN | flag::NOSCRIPT, Keys::None, Group::Server, "4.0.0", "Lists loaded modules: there are none.", module),
 ];
 
@@ -104,21 +103,6 @@ fn swapdb(ctx: &mut Ctx<'_, '_>) {
     }
     ctx.dirty += 1;
     ctx.reply.ok();
-}
-
-fn latency(ctx: &mut Ctx<'_, '_>) {
-    let word = ctx.args[1].to_ascii_lowercase();
-    match word.as_slice() {
-        b"latest" | b"history" => ctx.reply.array(0),
-        b"histogram" => ctx.reply.map(0),
-        b"reset" => ctx.reply.int(0),
-        b"doctor" => ctx.reply.verbatim(
-            "Latency spikes are not recorded by this server. SLOWLOG GET shows slow commands.",
-        ),
-        b"help" => ctx
-            .help(&["LATENCY <subcommand>. Subcommands are:", "LATEST, HISTOGRAM, RESET, DOCTOR"]),
-        _ => ctx.unknown_subcommand(),
-    }
 }
 
 fn module(ctx: &mut Ctx<'_, '_>) {

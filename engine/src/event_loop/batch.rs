@@ -135,13 +135,18 @@ impl EventLoop {
                     conn.decoder = Decoder::default();
                     break 'turn;
                 }
-                start = one.end;
+                let bytes = one.end - std::mem::replace(&mut start, one.end);
+                let from = reply.out.len();
                 *budget = budget.saturating_sub(1);
                 if one.words.is_empty() {
                     run_one(conn, &mut reply, one, &ahead.args[one.args.0..one.args.1], executor);
                 } else {
                     let words: SmallVec<[&[u8]; 8]> = one.words.iter().map(Vec::as_slice).collect();
                     run_one(conn, &mut reply, one, &words, executor);
+                }
+                let told = reply.out.len().saturating_sub(from);
+                if bytes > self.large.0 || told > self.large.1 {
+                    self.note_large(&conn.session, one, &ahead, (bytes, told), executor);
                 }
                 if conn.session.after != After::Continue || conn.session.is_blocked() {
                     // What was decoded ahead is decoded again when the client goes on.
@@ -175,6 +180,22 @@ impl EventLoop {
                 self.wrote = self.wrote.max(conn.gate);
             }
         }
+    }
+
+    #[cold]
+    fn note_large(
+        &self,
+        session: &Session,
+        one: &Request,
+        ahead: &Ahead<'_>,
+        bytes: (usize, usize),
+        executor: &Executor<'_>,
+    ) {
+        let Some(command) = one.command else { return };
+        let words: SmallVec<[&[u8]; 8]> = one.words.iter().map(Vec::as_slice).collect();
+        let args = if words.is_empty() { &ahead.args[one.args.0..one.args.1] } else { &words };
+        let now_ms = executor.env.now_ms;
+        crate::command::slowlog::note_large(&self.shared, session, command, args, bytes, now_ms);
     }
 
     /// The request waits: everybody's, or those with keys in slots that are about to change their owner.
