@@ -30,6 +30,7 @@ use class::{GENERIC, HASH, LIST, SET, STREAM, STRING, ZSET};
 const NAMES: &[(&str, Named)] = &[
     ("del", Put(GENERIC, "del")),
     ("unlink", Put(GENERIC, "del")),
+    ("delifeq", Put(GENERIC, "del")),
     ("expire", Put(GENERIC, "expire")),
     ("pexpire", Put(GENERIC, "expire")),
     ("expireat", Put(GENERIC, "expire")),
@@ -50,6 +51,7 @@ const NAMES: &[(&str, Named)] = &[
     ("getset", Put(STRING, "set")),
     ("mset", Put(STRING, "set")),
     ("msetnx", Put(STRING, "set")),
+    ("msetex", Put(STRING, "set")),
     ("getdel", Put(GENERIC, "del")),
     ("getex", Itself),
     ("append", Changed(STRING, "append")),
@@ -69,6 +71,7 @@ const NAMES: &[(&str, Named)] = &[
     ("hmset", Changed(HASH, "hset")),
     ("hsetnx", Changed(HASH, "hset")),
     ("hdel", Changed(HASH, "hdel")),
+    ("hgetdel", Changed(HASH, "hdel")),
     ("hincrby", Changed(HASH, "hincrby")),
     ("hincrbyfloat", Changed(HASH, "hincrbyfloat")),
     ("lpush", Changed(LIST, "lpush")),
