@@ -45,6 +45,7 @@ const NAMES: &[(&str, Named)] = &[
     ("migrate", Itself),
     ("sort", Put(LIST, "sortstore")),
     ("set", Put(STRING, "set")),
+    ("larder.item", Put(STRING, "set")),
     ("setnx", Put(STRING, "set")),
     ("setex", Put(STRING, "set")),
     ("psetex", Put(STRING, "set")),
