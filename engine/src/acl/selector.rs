@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::rule::{RuleError, lower};
-use crate::command::{Command, access, categories};
+use crate::command::{Command, access, categories, flag};
 use crate::glob;
 
 /// Keys that match may be read, written or both.
@@ -248,7 +248,8 @@ impl Selector {
         if !self.all_commands && !self.allows_command(command, args) {
             return Err(Denied { reason: Reason::Command, at: 0 });
         }
-        if !self.all_keys {
+        // What a command of channels has in place of keys are channels: they have slots, but are no keys.
+        if !self.all_keys && !command.is(flag::PUBSUB) {
             for (nth, at) in command.key_positions(args).into_iter().enumerate() {
                 if !self.allows_key(args[at], access::need(command, args, nth)) {
                     return Err(Denied { reason: Reason::Key, at });
@@ -268,7 +269,6 @@ impl Selector {
     }
 
     fn allows_command(&self, command: &'static Command, args: &[&[u8]]) -> bool {
-        use crate::command::flag;
         if command.is(flag::NO_AUTH) {
             return true;
         }

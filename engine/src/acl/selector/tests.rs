@@ -67,7 +67,14 @@ fn a_request_needs_its_command_all_its_keys_and_all_its_channels() {
         ("+config -config|set", &["config get a"], &[("config set a b", Reason::Command, 0)]),
         (
             "+@pubsub &news:* &all*",
-            &["subscribe news:a", "publish news:b m", "psubscribe all*"],
+            &[
+                "subscribe news:a",
+                "publish news:b m",
+                "psubscribe all*",
+                "ssubscribe news:a",
+                "spublish news:a m",
+                "sunsubscribe x",
+            ],
             &[
                 ("psubscribe news:a*", Reason::Channel, 1),
                 ("subscribe news:a other", Reason::Channel, 2),
