@@ -270,6 +270,25 @@ impl Shared {
         Err(cluster.moved(slot, owner))
     }
 
+    /// Refuses a command that a script calls, under the locks of its keys.
+    pub fn route_script(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        db: &mut Db<'_>,
+    ) -> Result<(), String> {
+        if session.from_primary || session.importing {
+            return Ok(());
+        }
+        if self.cluster.is_unmanaged() {
+            return self.route_locked(session, command, args, db);
+        }
+        let (reads, asks) = (may_read(session, command), asks(session, command));
+        let mut keys = command.key_positions(args).into_iter();
+        keys.try_for_each(|at| self.route_slot(reads, slot_of(args[at]), asks))
+    }
+
     /// What `route` has allowed, looked at again under the locks of the keys: slots may have been handed on since,
     /// and of one that is on its way only those keys are answered for that are here.
     pub fn route_locked(

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 pub mod access;
 pub mod categories;
 mod context;
-mod events;
+pub(crate) mod events;
 pub mod exec;
 mod expiry_args;
 mod lookup;
@@ -40,6 +40,7 @@ pub mod migrate;
 pub mod persistence;
 pub mod pubsub;
 pub mod scan;
+pub mod scripting;
 pub mod sentinel;
 pub mod server;
 pub mod sets;
@@ -90,6 +91,8 @@ pub mod flag {
     pub const MOVABLE_KEYS: u32 = 1 << 17;
     /// Constant time for common arguments, though the ecosystem does not call it fast: not timed one by one.
     pub const QUICK: u32 = 1 << 18;
+    /// Runs scripts, which may take long: runs in a coroutine of its loop.
+    pub const SCRIPT: u32 = 1 << 19;
 }
 
 /// ACL categories and the group that the docs show.
@@ -110,6 +113,7 @@ pub enum Group {
     Server,
     Cluster,
     Sentinel,
+    Scripting,
 }
 
 /// Which arguments are keys.
@@ -188,7 +192,18 @@ impl Command {
     /// This request needs every lock for its whole run.
     #[inline]
     pub fn locks_all(&self, args: &[&[u8]]) -> bool {
-        self.is(flag::LOCK_ALL) && (self.group == Group::Server || sort::reads_elsewhere(args))
+        self.is(flag::LOCK_ALL)
+            && match self.group {
+                Group::Server => true,
+                Group::Scripting => scripting::changes(args),
+                _ => sort::reads_elsewhere(args),
+            }
+    }
+
+    /// This request goes to the journal if it does anything.
+    #[inline]
+    pub fn writes(&self, args: &[&[u8]]) -> bool {
+        self.is(flag::WRITE) || (self.group == Group::Scripting && self.locks_all(args))
     }
 
     #[inline]
@@ -252,6 +267,7 @@ const FAMILIES: &[&[Command]] = &[
     geo::COMMANDS,
     transactions::COMMANDS,
     pubsub::COMMANDS,
+    scripting::COMMANDS,
     cluster::COMMANDS,
     persistence::COMMANDS,
     wait::COMMANDS,

@@ -45,6 +45,10 @@ pub struct Hot {
     pub pubsub_output_bytes_max: usize,
     /// Largest reply to one request, bytes.
     pub reply_bytes_max: usize,
+    /// Age from which on a script makes others hear BUSY, milliseconds; 0: never.
+    pub busy_reply_ms: u64,
+    /// Most memory of one event loop's interpreter.
+    pub script_memory_bytes: usize,
     /// Of normal clients, replicas, subscribers.
     pub output_limits: [OutputLimit; 3],
     pub protected_mode: bool,
@@ -481,6 +485,8 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
             seed: hash_seed(),
         },
         reply_bytes_max: reply_bytes_max(output_limits[0], int("maxmemory")?),
+        busy_reply_ms: int("busy-reply-threshold")?.max(0) as u64,
+        script_memory_bytes: size("larder-script-memory-bytes")?,
         pubsub_output_bytes_max: usize::try_from(output_limits[2].hard).unwrap_or(usize::MAX),
         output_limits,
         protected_mode: text("protected-mode") == "yes",

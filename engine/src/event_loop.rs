@@ -33,6 +33,7 @@ use pause::Pause;
 
 mod accept;
 mod batch;
+mod busy_turn;
 mod conn;
 mod give_way;
 mod memcached;
@@ -51,6 +52,29 @@ const QUICK_US: i64 = 1000;
 const LISTENERS: usize = usize::MAX - 64;
 /// Token of the waker that `LoopHandle` wakes.
 pub const WAKER: usize = LISTENERS - 1;
+
+/// What the kernel has told of one connection or listener.
+#[derive(Clone, Copy)]
+struct Ready {
+    token: usize,
+    is_readable: bool,
+    is_writable: bool,
+    /// The client has closed its side.
+    is_closed: bool,
+}
+
+impl From<&Event> for Ready {
+    #[inline]
+    fn from(event: &Event) -> Ready {
+        let is_closed = event.is_read_closed();
+        Ready {
+            token: event.token().0,
+            is_readable: event.is_readable() || is_closed || event.is_error(),
+            is_writable: event.is_writable(),
+            is_closed,
+        }
+    }
+}
 
 pub struct EventLoop {
     index: usize,
@@ -87,6 +111,11 @@ pub struct EventLoop {
     /// The last connection could not be accepted: the listeners are asked again at each tick, since those
     /// who wait in them cause no further event.
     accept_failed: bool,
+    /// What this turn serves, and how far it has come.
+    ready: Vec<Ready>,
+    next_ready: usize,
+    /// What came for connections while they were being served (see `busy_turn`).
+    missed: Vec<Ready>,
 }
 
 fn large(hot: &Hot) -> (usize, usize) {
@@ -130,6 +159,9 @@ impl EventLoop {
             pause: Pause::Nobody,
             held_slots: Seen::default(),
             accept_failed: false,
+            ready: Vec::new(),
+            next_ready: 0,
+            missed: Vec::new(),
         })
     }
 
@@ -137,19 +169,7 @@ impl EventLoop {
     pub fn run(mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut events = Events::with_capacity(1024);
-        let env = Env {
-            now_ms: clock::unix_ms(),
-            thread: self.index,
-            lfu: false,
-            lfu_log_factor: 10,
-            lfu_decay_minutes: 1,
-            hides_expired: false,
-            sees_expired: false,
-            tracks_changes: false,
-            events: 0,
-            no_touch: false,
-            limits: self.hot.limits,
-        };
+        let env = self.env();
         let mut executor = Executor::new(&shared, env, &shared.stats.loops[self.index]);
         let mut way = GiveWay::new();
         while !shared.state.shutdown.load(Ordering::Acquire) {
@@ -169,17 +189,10 @@ impl EventLoop {
                     self.read(token, &mut executor);
                 }
             }
-            for event in &events {
-                self.on_event(event, &mut executor);
-            }
-            for _ in 0..self.pending.len() {
-                if let Some(token) = self.pending.pop_front() {
-                    if let Some(Some(conn)) = self.conns.get_mut(token) {
-                        conn.pending = false;
-                    }
-                    self.read(token, &mut executor);
-                }
-            }
+            self.ready.extend(events.iter().map(Ready::from));
+            self.run_ready(&mut executor);
+            self.run_missed(&mut executor);
+            self.run_pending(&mut executor);
             self.flush_all(&mut executor);
             self.tick(&mut executor);
         }
@@ -188,12 +201,40 @@ impl EventLoop {
         Ok(())
     }
 
+    fn env(&self) -> Env {
+        Env {
+            now_ms: clock::unix_ms(),
+            thread: self.index,
+            lfu: false,
+            lfu_log_factor: 10,
+            lfu_decay_minutes: 1,
+            hides_expired: false,
+            sees_expired: false,
+            tracks_changes: false,
+            events: 0,
+            no_touch: false,
+            limits: self.hot.limits,
+        }
+    }
+
     fn timeout(&self, now_ms: i64) -> Duration {
-        if !self.pending.is_empty() || !self.dirty.is_empty() {
+        if !self.pending.is_empty() || !self.dirty.is_empty() || !self.missed.is_empty() {
             return Duration::ZERO;
         }
         let until = self.deadlines.first().map_or(TICK_MS as i64, |(at, _)| at - now_ms);
         Duration::from_millis(until.clamp(0, TICK_MS as i64) as u64)
+    }
+
+    /// Goes on with connections whose input was left over.
+    fn run_pending(&mut self, executor: &mut Executor<'_>) {
+        for _ in 0..self.pending.len() {
+            if let Some(token) = self.pending.pop_front() {
+                if let Some(Some(conn)) = self.conns.get_mut(token) {
+                    conn.pending = false;
+                }
+                self.read(token, executor);
+            }
+        }
     }
 
     /// Reads the clock and the settings, once a turn.
@@ -208,6 +249,7 @@ impl EventLoop {
         }
         executor.times_all =
             (0..QUICK_US).contains(&self.hot.slowlog_us) || self.hot.latency_threshold_ms > 0;
+        executor.is_busy = self.shared.scripts.is_busy(executor.mono_ms, self.hot.busy_reply_ms);
         let env = &mut executor.env;
         env.now_ms = clock::unix_ms();
         env.lfu = self.hot.maxmemory_policy.is_lfu();
@@ -341,20 +383,30 @@ impl EventLoop {
         self.read(token, executor);
     }
 
-    fn on_event(&mut self, event: &Event, executor: &mut Executor<'_>) {
-        match event.token().0 {
+    /// Serves what is ready, also what becomes so meanwhile (see `busy_turn`).
+    fn run_ready(&mut self, executor: &mut Executor<'_>) {
+        while let Some(ready) = self.ready.get(self.next_ready).copied() {
+            self.next_ready += 1;
+            self.on_ready(ready, executor);
+        }
+        self.ready.clear();
+        self.next_ready = 0;
+    }
+
+    fn on_ready(&mut self, ready: Ready, executor: &mut Executor<'_>) {
+        match ready.token {
             WAKER => {}
             token if token >= LISTENERS => self.accept(token - LISTENERS),
             token => {
-                if event.is_read_closed()
+                if ready.is_closed
                     && let Some(Some(conn)) = self.conns.get_mut(token)
                 {
                     conn.read_closed = true;
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                if ready.is_readable {
                     self.read(token, executor);
                 }
-                if event.is_writable()
+                if ready.is_writable
                     && let Some(Some(conn)) = self.conns.get(token)
                     && conn.sent < conn.out.len()
                 {

@@ -4,8 +4,8 @@
 //! the order of their slots, so that two commands never wait for each other in a circle. The lock of a
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, Ordering};
+use std::cell::{Cell, UnsafeCell};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
@@ -49,6 +49,9 @@ fn prefetch<T>(at: *const T) {
 /// The tables of one database.
 struct Tables([UnsafeCell<Table>; SLOTS as usize]);
 
+/// Turns of waiting (most of them give the core away) after which a report goes without a count.
+const PATIENCE: u32 = 1000;
+
 /// Threads that count memory on their own; more threads share counters.
 const COUNTERS: usize = 64;
 
@@ -74,6 +77,11 @@ pub struct Keyspace {
     parity: AtomicBool,
     /// Grows when whole databases are exchanged or emptied: a snapshot under way is lost.
     upheavals: AtomicU64,
+    /// Scripts that wait for more locks than they took at first, and have written: whoever waits for a lock while it
+    /// holds others lets go of them meanwhile (see `take`).
+    urgent: AtomicUsize,
+    /// Keys of database 0 as of the last report.
+    counted: AtomicU64,
 }
 
 // SAFETY: the tables behind the pointers are only reached under their slot's lock (see `Locked`).
@@ -91,6 +99,8 @@ impl Keyspace {
             used: (0..COUNTERS).map(|_| Counter::default()).collect(),
             parity: AtomicBool::new(false),
             upheavals: AtomicU64::new(0),
+            urgent: AtomicUsize::new(0),
+            counted: AtomicU64::new(0),
         }
     }
 
@@ -144,10 +154,30 @@ impl Keyspace {
             slots.sort_unstable();
             slots.dedup();
         }
-        for slot in &slots {
-            self.locks[*slot as usize].lock();
-        }
+        self.take(slots.iter().copied());
         Locked { keyspace: self, slots, all: false }
+    }
+
+    /// Takes locks in their order. Who waits holds what comes before, unless a script that has written needs that:
+    /// nothing was done under these locks yet, so that they can be let go and taken anew.
+    fn take(&self, slots: impl Iterator<Item = u16> + Clone) {
+        'anew: loop {
+            for (held, slot) in slots.clone().enumerate() {
+                let lock = &self.locks[slot as usize];
+                if lock.try_take()
+                    || lock.wait(|| held > 0 && self.urgent.load(Ordering::Acquire) > 0)
+                {
+                    continue;
+                }
+                slots.clone().take(held).for_each(|s| self.locks[s as usize].unlock());
+                let mut turns = 0;
+                while self.urgent.load(Ordering::Acquire) > 0 {
+                    lock::idle(&mut turns);
+                }
+                continue 'anew;
+            }
+            return;
+        }
     }
 
     #[inline]
@@ -160,7 +190,7 @@ impl Keyspace {
 
     /// Locks everything: for FLUSHALL, SWAPDB, the start of a snapshot, scripts with undeclared keys.
     pub fn lock_all(&self) -> Locked<'_> {
-        self.locks.iter().for_each(SlotLock::lock);
+        self.take(0..SLOTS);
         Locked { keyspace: self, slots: SmallVec::new(), all: true }
     }
 
@@ -253,6 +283,29 @@ impl Keyspace {
         self.sum(db, Table::len)
     }
 
+    /// Number of keys of database 0, for those who report and must not wait for a script: the last count when a lock is
+    /// held for longer than commands do.
+    pub fn recent_len(&self) -> u64 {
+        if self.table_ptr(0, 0).is_none() {
+            return 0;
+        }
+        let count = |slot: u16| {
+            let tries = Cell::new(0);
+            let gives_up = || tries.replace(tries.get() + 1) > PATIENCE;
+            let lock = &self.locks[slot as usize];
+            if !lock.try_take() && !lock.wait(gives_up) {
+                return None;
+            }
+            let mut locked = Locked { keyspace: self, slots: SmallVec::new(), all: false };
+            locked.slots.push(slot);
+            Some(locked.table(0, slot).len() as u64)
+        };
+        if let Some(keys) = (0..SLOTS).map(count).sum() {
+            self.counted.store(keys, Ordering::Relaxed);
+        }
+        self.counted.load(Ordering::Relaxed)
+    }
+
     pub fn is_empty(&self, db: u16) -> bool {
         self.len(db) == 0
     }
@@ -332,6 +385,52 @@ impl<'k> Locked<'k> {
         }
     }
 
+    /// Takes one more lock if it is free: who does not wait can be part of no circle.
+    pub(crate) fn try_add(&mut self, slot: u16) -> bool {
+        if self.holds(slot) {
+            return true;
+        }
+        let taken = self.keyspace.locks[slot as usize].try_take();
+        if taken {
+            self.note(slot);
+        }
+        taken
+    }
+
+    fn note(&mut self, slot: u16) {
+        if let Err(at) = self.slots.binary_search(&slot) {
+            self.slots.insert(at, slot);
+        }
+    }
+
+    /// Waits for more locks, in whatever order: others who wait for those that are held let go of what they hold
+    /// meanwhile. Two scripts may wait for each other here: `gives_up` is asked, and told whether that can be. `false`:
+    /// not all were taken.
+    pub(crate) fn add(&mut self, slots: &[u16], gives_up: impl Fn(bool) -> bool) -> bool {
+        let urgency = Urgency::new(&self.keyspace.urgent);
+        let asks = || gives_up(urgency.0.load(Ordering::Acquire) > 1);
+        slots.iter().all(|slot| {
+            self.holds(*slot) || {
+                let taken = self.keyspace.locks[*slot as usize].wait(asks);
+                if taken {
+                    self.note(*slot);
+                }
+                taken
+            }
+        })
+    }
+
+    /// As `add`, for every slot.
+    pub(crate) fn add_all(&mut self, gives_up: impl Fn(bool) -> bool) -> bool {
+        let rest: Vec<u16> = (0..SLOTS).filter(|slot| !self.holds(*slot)).collect();
+        if !self.add(&rest, gives_up) {
+            return false;
+        }
+        self.slots.clear();
+        self.all = true;
+        true
+    }
+
     /// Turns the parity of new entries: a snapshot begins. Gives the new one.
     pub fn turn_parity(&mut self) -> bool {
         assert!(self.all, "a snapshot begins under every lock");
@@ -362,6 +461,22 @@ impl<'k> Locked<'k> {
             .map(|slot| std::mem::take(self.table(db, slot)))
             .filter(|table| !table.is_empty())
             .collect()
+    }
+}
+
+/// Counts a script that waits for more locks, as long as it does, also when it ends by a fault.
+struct Urgency<'k>(&'k AtomicUsize);
+
+impl<'k> Urgency<'k> {
+    fn new(urgent: &'k AtomicUsize) -> Urgency<'k> {
+        urgent.fetch_add(1, Ordering::AcqRel);
+        Urgency(urgent)
+    }
+}
+
+impl Drop for Urgency<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

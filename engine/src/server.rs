@@ -23,6 +23,7 @@ use crate::persist::Persist;
 use crate::pubsub::PubSub;
 use crate::quorum::Quorum;
 use crate::replication::Replication;
+use crate::script::Scripts;
 use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
 use crate::tracking::Tracking;
@@ -47,6 +48,7 @@ pub struct Shared {
     pub large_requests: Slowlog,
     pub large_replies: Slowlog,
     pub latency: Latency,
+    pub scripts: Scripts,
     pub loops: Vec<LoopHandle>,
     /// The running snapshot that wants old values, if any.
     pub preimages: RwLock<Option<Arc<Preimages>>>,

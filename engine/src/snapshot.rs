@@ -359,6 +359,10 @@ impl Begun<'_> {
         if let Some(lineage) = shared.persist.lineage_text() {
             writer.aux(b"larder-lineage", lineage.as_bytes())?;
         }
+        // The field under which older servers kept scripts: SCRIPT LOAD outlives a restart and reaches replicas.
+        for script in shared.scripts.cache().loaded() {
+            writer.aux(b"lua", &script.source)?;
+        }
         writer.aux(b"aof-base", if form.aof_base { b"1" } else { b"0" })
     }
 

@@ -26,10 +26,14 @@ use crate::persist::{self, Persist, start::Goodbye};
 use crate::pubsub::PubSub;
 use crate::quorum::Quorum;
 use crate::replication::{self, Replication};
+use crate::script::Scripts;
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::snapshot::Snapshots;
 use crate::waiters::Waiters;
 use crate::{listeners, managed, random};
+
+/// Stack of an event loop, bytes: a script's nested calls lie on it, up to 200 of them between the languages.
+const LOOP_STACK_BYTES: usize = 16 << 20;
 
 /// Starts a server that persists on `disk`, and runs it until it is shut down.
 pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
@@ -76,6 +80,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         large_requests: Slowlog::default(),
         large_replies: Slowlog::default(),
         latency: crate::latency::Latency::default(),
+        scripts: Scripts::default(),
         loops,
         preimages: RwLock::new(None),
         snapshotting: AtomicBool::new(false),
@@ -108,7 +113,8 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
             // Nobody listens any more when another loop's end has ended the server.
             let _ = ended.send(end);
         };
-        std::thread::Builder::new().name(format!("loop-{index}")).spawn(run)?;
+        let thread = std::thread::Builder::new().name(format!("loop-{index}"));
+        thread.stack_size(LOOP_STACK_BYTES).spawn(run)?;
     }
     drop(ended);
     if let Err(error) = persist::start::start(&shared) {

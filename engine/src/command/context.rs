@@ -18,6 +18,10 @@ pub enum Effects {
     Verbatim,
     /// Other requests in its place: what is random, relative or blocking is written as what it did.
     Rewritten(Vec<Vec<Vec<u8>>>),
+    /// As `Rewritten`, each with its database: what a script did.
+    Listed(super::exec::Journaled),
+    /// None: a script that needs every lock has done nothing yet, and is to run again under them.
+    Again,
 }
 
 /// A command under way. `args[0]` is its name; the arity has been checked and the keys are locked.
@@ -168,7 +172,19 @@ impl<'a> Ctx<'a, '_> {
         let request = request.iter().map(|a| a.to_vec()).collect();
         match &mut self.effects {
             Effects::Rewritten(requests) => requests.push(request),
-            Effects::Verbatim => self.effects = Effects::Rewritten(vec![request]),
+            Effects::Verbatim | Effects::Again => {
+                self.effects = Effects::Rewritten(vec![request]);
+            }
+            Effects::Listed(requests) => requests.push((self.db.index, request)),
+        }
+    }
+
+    /// Writes a request to the journal that changes no key: replicas and the log are to know it. A member
+    /// that takes no writes does it for itself only. Under every lock.
+    pub fn journal_script(&mut self, request: &[&[u8]]) {
+        if self.session.from_primary || self.shared.state.refuses_write().is_none() {
+            self.dirty += 1;
+            self.propagate(request);
         }
     }
 

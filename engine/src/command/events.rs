@@ -195,7 +195,7 @@ pub(super) fn note_emptied(db: &mut Db<'_>, key: &[u8]) {
 
 /// What this command does not find is told.
 #[cold]
-pub(super) fn tells_misses(command: &Command) -> bool {
+pub(crate) fn tells_misses(command: &Command) -> bool {
     of(command).1
 }
 

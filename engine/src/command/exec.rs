@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{Command, Ctx, Effects, Group, Keys, flag, slowlog};
+use super::{Command, Ctx, Effects, Group, Keys, flag, scripting, slowlog};
 use crate::acl::{self, Context};
 use crate::clock;
 use crate::keyspace::{Db, Env, Locked, hash_key};
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
 use crate::session::{After, Session};
-use crate::topology::slot_of;
+use crate::topology::{SLOTS, slot_of};
 use crate::tracking::Remembers;
 use crate::waiters::Waiter;
 
@@ -36,6 +36,8 @@ pub struct Executor<'s> {
     pub times_all: bool,
     /// Bytes that quick writes may still add before used memory is looked at again.
     pub room: i64,
+    /// A script runs for long: as of this turn.
+    pub is_busy: bool,
 }
 
 /// Of the commands that are not timed one by one, each this-many-th is, and stands for the others.
@@ -49,11 +51,11 @@ const ERROR_KINDS_MAX: usize = 128;
 type Changed = Vec<(u16, Vec<u8>)>;
 
 /// Effects of one request or of a whole transaction, for the journal.
-type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
+pub(crate) type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
 
 impl<'s> Executor<'s> {
     pub fn new(shared: &'s Shared, env: Env, stats: &'s LoopStats) -> Executor<'s> {
-        Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0 }
+        Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0, is_busy: false }
     }
 
     /// This member answers for its keys under a lease.
@@ -205,6 +207,9 @@ impl<'s> Executor<'s> {
                 command.name
             ));
         }
+        if self.is_busy && !scripting::answers_while_busy(command, args) {
+            return Err(self.shared.scripts.busy_reply().into());
+        }
         if session.monitors && (!matches!(command.keys, Keys::None) || command.is(flag::WRITE)) {
             return Err("ERR Replica can't interact with the keyspace".into());
         }
@@ -220,11 +225,13 @@ impl<'s> Executor<'s> {
         };
         self.shared.route(session, command, args, slot)?;
         let has_keys = !matches!(command.keys, Keys::None) && !command.is(flag::PUBSUB);
-        if has_keys || command.is(flag::WRITE) {
+        if has_keys || command.writes(args) {
             self.check_lease(session)?;
         }
         if command.is(flag::WRITE) {
             self.check_write(command, args)?;
+        } else if command.is(flag::SCRIPT) {
+            self.make_room();
         } else if command.name == "exec" {
             self.check_queue(session)?;
         }
@@ -301,6 +308,13 @@ impl<'s> Executor<'s> {
         }
     }
 
+    /// Ahead of a script, which looks for itself whether there was any.
+    fn make_room(&mut self) {
+        if self.shared.config.maxmemory() > 0 {
+            self.room = crate::eviction::make_room(self.shared, &self.env).unwrap_or(0);
+        }
+    }
+
     /// What was checked when the commands were queued may hold no more: a lost lease, a moved slot.
     fn check_queue(&mut self, session: &mut Session) -> Result<(), String> {
         if session.queue.as_ref().is_none_or(|q| q.aborted) {
@@ -322,6 +336,8 @@ impl<'s> Executor<'s> {
             }
             if command.is(flag::WRITE) {
                 self.check_write(command, &args)?;
+            } else if command.is(flag::SCRIPT) {
+                self.make_room();
             }
         }
         Ok(())
@@ -352,7 +368,7 @@ impl<'s> Executor<'s> {
         stats.calls.store(calls + 1, Ordering::Relaxed);
         let timed = self.times_all || calls.is_multiple_of(TIMED_SAMPLE);
         let from = if timed { clock::monotonic_us() } else { 0 };
-        let (done, changed) = self.locked(session, reply, command, args, hint, act);
+        let (done, changed) = self.locked(session, reply, command, args, (hint, false), act);
         let stats = &self.stats.calls[command.id()];
         if timed {
             let usec = clock::monotonic_us() - from;
@@ -376,15 +392,27 @@ impl<'s> Executor<'s> {
         args: &[&[u8]],
         hint: Option<(u64, u16)>,
     ) -> Changed {
-        let (done, changed) =
-            self.locked(session, reply, command, args, hint, |ctx| (command.run)(ctx));
-        if let Err(error) = done {
-            reply.error(&error);
+        let act = |ctx: &mut Ctx<'_, '_>| {
+            (command.run)(ctx);
+            matches!(ctx.effects, Effects::Again)
+        };
+        let mut wide = command.locks_all(args);
+        loop {
+            let (begin, errors) = (reply.out.len(), reply.errors);
+            match self.locked(session, reply, command, args, (hint, wide), act) {
+                (Ok(true), _) if !wide => wide = true,
+                (Err(error), changed) => {
+                    reply.error(&error);
+                    return changed;
+                }
+                (_, changed) => return changed,
+            }
+            reply.out.truncate(begin);
+            reply.errors = errors;
         }
-        changed
     }
 
-    /// Runs `act` as a command under the locks of its keys: its result, or the error that a client is replied,
+    /// Runs `act` as a command under the locks of its keys, or under all (`wide`): its result, or the error that a client is replied,
     /// and the keys that changed: a request that is refused may find expired ones.
     #[inline]
     fn locked<T>(
@@ -393,12 +421,12 @@ impl<'s> Executor<'s> {
         reply: &mut Reply,
         command: &'static Command,
         args: &[&[u8]],
-        hint: Option<(u64, u16)>,
+        (hint, wide): (Option<(u64, u16)>, bool),
         act: impl FnOnce(&mut Ctx<'_, '_>) -> T,
     ) -> (Result<T, String>, Changed) {
         let shared = self.shared;
         let locked = match (command.keys, hint) {
-            _ if command.locks_all(args) => shared.keyspace.lock_all(),
+            _ if wide => shared.keyspace.lock_all(),
             // Roles change under all locks: what is published cannot get into the journal of a new replica.
             (Keys::None, _) if command.is(flag::PUBSUB) => {
                 shared.keyspace.lock_slot(slot_of(args[args.len() - 1]))
@@ -409,7 +437,13 @@ impl<'s> Executor<'s> {
             }
             _ => {
                 let keys = command.key_positions(args);
-                shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect())
+                let mut slots: SmallVec<[u16; 8]> =
+                    keys.iter().map(|i| slot_of(args[*i])).collect();
+                if slots.is_empty() && command.is(flag::SCRIPT) {
+                    // Any one: while it is held no snapshot begins, and no role changes.
+                    slots.push(self.env.thread as u16 % SLOTS);
+                }
+                shared.keyspace.lock_slots(slots)
             }
         };
         // Roles change under all locks: asked again now, no write slips in behind a change.
@@ -421,6 +455,8 @@ impl<'s> Executor<'s> {
         }
         // Waiters register under the locks of their keys: looked at once ours are held, none is missed.
         shared.heed(&mut self.env);
+        // A script may take the locks of more keys.
+        self.env.tracks_changes |= command.is(flag::SCRIPT);
         // A snapshot begins under all locks: looked at once ours are held, it cannot begin meanwhile.
         let preimages = shared.preimages();
         let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
@@ -502,7 +538,9 @@ impl<'s> Executor<'s> {
             return Vec::new();
         }
         let shared = self.shared;
-        let all = queue.commands.iter().any(|(c, _)| c.is(flag::LOCK_ALL | flag::WALKS));
+        // What a script reaches for is not known ahead, and in here it cannot begin anew.
+        let every = flag::LOCK_ALL | flag::WALKS | flag::SCRIPT;
+        let all = queue.commands.iter().any(|(c, _)| c.is(every));
         let mut slots: SmallVec<[u16; 8]> =
             session.watched.iter().map(|(_, k)| slot_of(k)).collect();
         for (command, args) in &queue.commands {
@@ -606,16 +644,7 @@ impl<'s> Executor<'s> {
     /// Remembers, while the locks are held, who has read what.
     #[inline]
     fn remember(&self, session: &Session, command: &'static Command, args: &[&[u8]]) {
-        let wanted = match session.remembers {
-            Remembers::Nothing => return,
-            Remembers::Reads => true,
-            Remembers::OptIn => session.caching,
-            Remembers::OptOut => !session.caching,
-        };
-        if wanted && command.is(flag::READONLY) {
-            let keys = command.key_positions(args);
-            self.shared.remember_reads(keys.iter().map(|i| args[*i]), session.info.id);
-        }
+        remember(self.shared, session, command, args);
     }
 
     /// The keys that changed. Who watches them is told while their locks are held: an EXEC that waits for
@@ -703,13 +732,44 @@ impl<'s> Executor<'s> {
     }
 }
 
+/// Remembers, while the locks are held, who has read what.
+#[inline]
+pub(crate) fn remember(
+    shared: &Shared,
+    session: &Session,
+    command: &'static Command,
+    args: &[&[u8]],
+) {
+    let wanted = match session.remembers {
+        Remembers::Nothing => return,
+        Remembers::Reads => true,
+        Remembers::OptIn => session.caching,
+        Remembers::OptOut => !session.caching,
+    };
+    if wanted && command.is(flag::READONLY) {
+        let keys = command.key_positions(args);
+        shared.remember_reads(keys.iter().map(|i| args[*i]), session.info.id);
+    }
+}
+
 /// Puts the journal's requests of one command behind `out`.
-fn collect(out: &mut Journaled, db: &mut Db<'_>, args: &[&[u8]], dirty: u64, effects: Effects) {
+pub(crate) fn collect(
+    out: &mut Journaled,
+    db: &mut Db<'_>,
+    args: &[&[u8]],
+    dirty: u64,
+    effects: Effects,
+) {
     out.extend(db.expired.drain(..).map(|(at, key)| (at, vec![b"DEL".to_vec(), key])));
+    if let Effects::Listed(requests) = effects {
+        out.extend(requests);
+        return;
+    }
     if dirty == 0 {
         return;
     }
     match effects {
+        Effects::Listed(_) | Effects::Again => {}
         Effects::Verbatim => out.push((db.index, args.iter().map(|a| a.to_vec()).collect())),
         Effects::Rewritten(requests) => {
             out.extend(requests.into_iter().map(|request| (db.index, request)));

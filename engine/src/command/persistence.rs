@@ -102,6 +102,9 @@ fn shutdown(ctx: &mut Ctx<'_, '_>) {
         }
     }
     let Some(shared) = server(ctx) else { return };
+    if how == Goodbye::NoSave {
+        shared.scripts.abandon();
+    }
     let client = ctx.session.info.clone();
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if let Err(why) = shut_down(&shared, how, force) {

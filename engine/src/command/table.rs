@@ -96,6 +96,7 @@ pub fn group_name(group: Group) -> &'static str {
         Group::Server => "server",
         Group::Cluster => "cluster",
         Group::Sentinel => "sentinel",
+        Group::Scripting => "scripting",
     }
 }
 

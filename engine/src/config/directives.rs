@@ -191,7 +191,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("latency-monitor-threshold", "", Int(0, ANY), "0", 0),
     row("latency-tracking", "", Bool, "yes", 0),
     row("latency-tracking-info-percentiles", "", Words, "50 99 99.9", 0),
-    row("busy-reply-threshold", "lua-time-limit", Int(0, ANY), "5000", INERT),
+    row("busy-reply-threshold", "lua-time-limit", Int(0, ANY), "5000", 0),
+    row("larder-script-memory-bytes", "", Memory(1 << 20, ANY), "268435456", 0),
     row("close-on-replica-write", "close-on-slave-write", Bool, "yes", INERT),
     // Persistence.
     row("save", "", Save, "3600 1 300 100 60 10000", 0),

@@ -14,6 +14,7 @@ use super::EventLoop;
 use super::conn::Conn;
 use super::conn::TURN_BYTES;
 use super::pause::Pause;
+use crate::busy;
 use crate::command::exec::Executor;
 use crate::command::{Command, Keys, find, flag};
 use crate::keyspace::hash_key;
@@ -138,12 +139,16 @@ impl EventLoop {
                 let bytes = one.end - std::mem::replace(&mut start, one.end);
                 let from = reply.out.len();
                 *budget = budget.saturating_sub(1);
-                if one.words.is_empty() {
-                    run_one(conn, &mut reply, one, &ahead.args[one.args.0..one.args.1], executor);
-                } else {
-                    let words: SmallVec<[&[u8]; 8]> = one.words.iter().map(Vec::as_slice).collect();
-                    run_one(conn, &mut reply, one, &words, executor);
-                }
+                busy::with(self, || {
+                    if one.words.is_empty() {
+                        let args = &ahead.args[one.args.0..one.args.1];
+                        run_one(conn, &mut reply, one, args, executor);
+                    } else {
+                        let words: SmallVec<[&[u8]; 8]> =
+                            one.words.iter().map(Vec::as_slice).collect();
+                        run_one(conn, &mut reply, one, &words, executor);
+                    }
+                });
                 let told = reply.out.len().saturating_sub(from);
                 if bytes > self.large.0 || told > self.large.1 {
                     self.note_large(&conn.session, one, &ahead, (bytes, told), executor);
@@ -201,7 +206,8 @@ impl EventLoop {
     /// The request waits: everybody's, or those with keys in slots that are about to change their owner.
     #[inline]
     fn holds(&self, session: &Session, one: &Request, ahead: &Ahead<'_>) -> bool {
-        if self.pause != Pause::Nobody && self.pause.holds(one.command) {
+        let args = &ahead.args[one.args.0..one.args.1];
+        if self.pause != Pause::Nobody && self.pause.holds(one.command, args) {
             return true;
         }
         let (Some(slots), Some(command)) = (&self.held_slots.slots, one.command) else {
@@ -215,8 +221,10 @@ impl EventLoop {
             (_, Some(queue)) if command.name == "exec" => queue.commands.iter().any(|(c, args)| {
                 touches(c, &args.iter().map(Vec::as_slice).collect::<SmallVec<[&[u8]; 8]>>())
             }),
-            _ if command.is(flag::WRITE) && matches!(command.keys, Keys::None) => true,
-            _ => touches(command, &ahead.args[one.args.0..one.args.1]),
+            _ if command.writes(args) && matches!(command.keys, Keys::None) => true,
+            // Which keys a script reaches for that declares none is not known ahead.
+            _ if command.is(flag::SCRIPT) && command.key_positions(args).is_empty() => true,
+            _ => touches(command, args),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::conn::{Conn, TURN_BYTES};
 use super::pause::Pause;
+use crate::busy;
 use crate::command::exec::Executor;
 use crate::command::{Command, Keys};
 use crate::memcached::{Client, Step, auth};
@@ -26,18 +27,19 @@ impl EventLoop {
         let mut reply = Reply::new(std::mem::take(&mut conn.out), false)
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         executor.env.no_touch = false;
+        let (pause, held) = (self.pause, self.held_slots.slots.clone());
         let mut at = 0;
         while *budget > 0 && reply.out.len() - conn.sent <= conn.turn_bytes() {
             let holds = |row: &'static Command, key: &[u8]| {
-                (self.pause != Pause::Nobody && self.pause.holds(Some(row)))
-                    || self.held_slots.slots.as_ref().is_some_and(|slots| {
+                (pause != Pause::Nobody && pause.holds(Some(row), &[]))
+                    || held.as_ref().is_some_and(|slots| {
                         matches!(row.keys, Keys::None) || slots.contains(slot_of(key))
                     })
             };
             let item_size_max = self.hot.item_size_max;
             let (session, reply) = (&mut conn.session, &mut reply);
             let mut client = Client { executor, session, reply, holds: &holds, item_size_max };
-            match protocol.step(&mut client, buffer, at) {
+            match busy::with(self, || protocol.step(&mut client, buffer, at)) {
                 Step::Need => break,
                 Step::Done(end) => at = end,
                 Step::Held(from) => {

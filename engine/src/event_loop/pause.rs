@@ -12,11 +12,13 @@ pub(super) enum Pause {
 }
 
 impl Pause {
-    pub(super) fn holds(self, command: Option<&'static Command>) -> bool {
-        // EXEC may write, and so may whoever publishes to replicas.
+    pub(super) fn holds(self, command: Option<&'static Command>, args: &[&[u8]]) -> bool {
+        // EXEC and scripts may write, and so may whoever publishes to replicas.
         let may_write = || {
             command.is_some_and(|c| {
-                c.is(flag::WRITE) || matches!(c.name, "exec" | "publish" | "spublish")
+                c.writes(args)
+                    || c.is(flag::SCRIPT)
+                    || matches!(c.name, "exec" | "publish" | "spublish")
             })
         };
         match self {
@@ -26,7 +28,7 @@ impl Pause {
             // WAIT writes into the journal, to ask the replicas, and PUBLISH, to reach their listeners.
             Pause::Keyed => command.is_some_and(|c| {
                 !matches!(c.keys, Keys::None)
-                    || c.is(flag::WRITE)
+                    || c.writes(args)
                     || matches!(c.name, "exec" | "wait" | "publish")
             }),
         }

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::{EventLoop, TICK_MS};
-use crate::clock;
 use crate::command::client::UNBLOCKED;
 use crate::command::exec::Executor;
 use crate::resp::Reply;
 use crate::waiters::OnTimeout;
+use crate::{busy, clock};
 
 impl EventLoop {
     /// Looks whether what a client waits for has come: the disk, or replicas.
@@ -79,11 +79,17 @@ impl EventLoop {
             (0..self.listeners.len()).for_each(|at| self.accept(at));
         }
         if !self.shared.hold.is_on() {
-            self.sweep.run(executor);
-            crate::eviction::tick(&self.shared, &executor.env);
-            if self.index == 0 {
-                crate::memcached::flush_if_due(executor);
-            }
+            let (shared, mut sweep) = (self.shared.clone(), std::mem::take(&mut self.sweep));
+            let is_first = self.index == 0;
+            // Each may wait for a lock that a script holds.
+            busy::with(self, || {
+                sweep.run(executor);
+                crate::eviction::tick(&shared, &executor.env);
+                if is_first {
+                    crate::memcached::flush_if_due(executor);
+                }
+            });
+            self.sweep = sweep;
         }
         if self.index == 0 {
             crate::command::info::sample(&self.shared, mono);

@@ -4,9 +4,28 @@
 //! and a thread that was put to sleep while it held one must not make the others burn its core.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::busy;
 
 /// Turns of spinning before the core is given away.
 const SPINS: u32 = 64;
+/// Turns of waiting between two looks whether a script holds the lock for long.
+const LOOK: u32 = 64;
+/// How long a thread sleeps that waits for such a script.
+const NAP: Duration = Duration::from_micros(200);
+
+/// One turn of waiting.
+pub(super) fn idle(turns: &mut u32) {
+    *turns = turns.wrapping_add(1);
+    if *turns < SPINS {
+        std::hint::spin_loop();
+    } else if (*turns).is_multiple_of(LOOK) && busy::take_turn() {
+        std::thread::sleep(NAP);
+    } else {
+        std::thread::yield_now();
+    }
+}
 
 #[derive(Default)]
 pub(super) struct SlotLock(AtomicBool);
@@ -16,32 +35,40 @@ pub(super) struct SlotGuard<'a>(&'a SlotLock);
 impl SlotLock {
     #[inline]
     pub(super) fn lock(&self) {
-        if !self.0.swap(true, Ordering::Acquire) {
-            return;
+        if !self.try_take() {
+            self.lock_contended();
         }
-        self.lock_contended();
     }
 
     #[cold]
     fn lock_contended(&self) {
+        self.wait(|| false);
+    }
+
+    /// Waits for the lock until `gives_up` says not to; `false`: it was not taken.
+    #[cold]
+    pub(super) fn wait(&self, gives_up: impl Fn() -> bool) -> bool {
         let mut turns = 0;
         loop {
-            if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Acquire) {
-                return;
+            if !self.0.load(Ordering::Relaxed) && self.try_take() {
+                return true;
             }
-            turns += 1;
-            if turns < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
+            if gives_up() {
+                return false;
             }
+            idle(&mut turns);
         }
     }
 
     #[inline]
     pub(super) fn try_lock(&self) -> Option<SlotGuard<'_>> {
-        (!self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Acquire))
-            .then_some(SlotGuard(self))
+        (!self.0.load(Ordering::Relaxed) && self.try_take()).then_some(SlotGuard(self))
+    }
+
+    /// Takes the lock if it is free; who took it unlocks it.
+    #[inline]
+    pub(super) fn try_take(&self) -> bool {
+        !self.0.swap(true, Ordering::Acquire)
     }
 
     #[inline]

@@ -119,6 +119,7 @@ pub fn snapshot(
         match reader.next_event().map_err(|e| e.to_string())? {
             Event::End => return Ok(origin),
             Event::Aux(key, value) if key == crate::snapshot::ITEM_AUX => item = item_of(&value),
+            Event::Aux(key, source) if key == b"lua" => shared.scripts.restore(source),
             Event::Aux(key, value) => note_aux(&mut origin, &key, &value),
             Event::Db(index) if index >= databases => return Err(too_few_databases(index)),
             Event::Db(index) => db = index as u16,

@@ -117,6 +117,8 @@ scripts! {
     bit_fields_reply_as_redis: "bitfield";
     encodings_are_named_as_by_redis: "encodings";
     users_are_refused_as_by_redis: "acl";
+    scripts_reply_as_redis: "lua";
+    libraries_of_scripts_reply_as_redis: "lua_libraries";
 }
 
 #[test]

@@ -39,6 +39,7 @@ const TOLERATED: &[(&str, &str)] = &[
     ("module", "its flags are those of its subcommands there"),
     ("object", "its flags and its key are those of its subcommands there"),
     ("pubsub", "its flags are those of its subcommands there"),
+    ("script", "its flags are those of its subcommands there"),
     ("slowlog", "its flags are those of its subcommands there"),
     ("xgroup", "its flags and its key are those of its subcommands there"),
     ("xinfo", "its flags and its key are those of its subcommands there"),

@@ -1,0 +1,279 @@
+-- What a script finds around itself: the language's libraries, guarded, and the functions of the host.
+--
+-- The host (Rust) hands in `host`, a table of its functions, and takes back what it calls. No script ever
+-- holds a library's own table: it holds a guard, an empty table that shows the real one and refuses changes.
+-- An error of the host is a userdata, which `unwrap` turns into what scripts know: a text, or a table.
+local host = ...
+local error, getmetatable, ipairs, load_text = error, getmetatable, ipairs, loadstring
+local next, pairs, pcall, rawset, rawget = next, pairs, pcall, rawset, rawget
+local select, setmetatable, tostring, type, xpcall, setfenv = select, setmetatable, tostring, type, xpcall, setfenv
+local byte, concat, count_memory, collect = string.byte, table.concat, gcinfo, collectgarbage
+local find, match, gmatch, gsub = string.find, string.match, string.gmatch, string.gsub
+
+local READONLY = "Attempt to modify a readonly table"
+-- Longest pattern, bytes: matching recurses once for each of its items, and the stack is bounded.
+local PATTERN_MAX = 4096
+
+local shown, guards = {}, {}
+
+local function refuse()
+  error(READONLY, 2)
+end
+
+local function guard(real)
+  local g = setmetatable({}, {__index = real, __newindex = refuse})
+  shown[g], guards[real] = real, g
+  return g
+end
+
+local nothing = {}
+guard(nothing)
+
+-- What is wrong with an argument, as the language's own functions say it.
+local function bad(at, name, wanted, ...)
+  local got = select("#", ...) == 0 and "no value" or type((...))
+  error("bad argument #" .. at .. " to '" .. name .. "' (" .. wanted .. " expected, got " .. got .. ")", 3)
+end
+
+local base = {
+  _VERSION = _VERSION, assert = assert, error = error, ipairs = ipairs, rawequal = rawequal,
+  select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
+  gcinfo = count_memory,
+}
+
+function base.next(t, k)
+  if type(t) ~= "table" then bad(1, "next", "table", t) end
+  return next(shown[t] or t, k)
+end
+
+function base.pairs(...)
+  local t = ...
+  if type(t) ~= "table" then bad(1, "pairs", "table", ...) end
+  return next, shown[t] or t, nil
+end
+
+function base.rawget(...)
+  local t, k = ...
+  if type(t) ~= "table" then bad(1, "rawget", "table", ...) end
+  return rawget(shown[t] or t, k)
+end
+
+function base.rawset(...)
+  local t, k, v = ...
+  if type(t) ~= "table" then bad(1, "rawset", "table", ...) end
+  if shown[t] then error(READONLY, 0) end
+  if k == nil then error("table index is nil", 2) end
+  if k ~= k then error("table index is NaN", 2) end
+  return rawset(t, k, v)
+end
+
+function base.getmetatable(...)
+  if select("#", ...) == 0 then error("bad argument #1 to 'getmetatable' (value expected)", 2) end
+  local x = ...
+  if x == base._G then return guards[nothing] end
+  if shown[x] or type(x) == "userdata" then return nil end
+  local meta = getmetatable(x)
+  return guards[meta] or meta
+end
+
+function base.setmetatable(...)
+  local t, meta = ...
+  if type(t) ~= "table" then bad(1, "setmetatable", "table", ...) end
+  if shown[t] then error(READONLY, 0) end
+  if meta ~= nil and type(meta) ~= "table" or select("#", ...) < 2 then
+    error("bad argument #2 to 'setmetatable' (nil or table expected)", 2)
+  end
+  local old = getmetatable(t)
+  if type(old) == "table" and rawget(old, "__metatable") ~= nil then
+    error("cannot change a protected metatable", 2)
+  end
+  return setmetatable(t, meta)
+end
+
+-- An error table of the host reads as its text to those who caught it, as scripts have always seen it.
+local unwrap = host.unwrap
+local settle
+function settle(ok, e, ...)
+  if ok then return ok, e, ... end
+  if type(e) == "table" then
+    local text = e.err
+    if type(text) == "string" or type(text) == "number" then return ok, text end
+  elseif type(e) == "userdata" then
+    return settle(ok, unwrap(e))
+  end
+  return ok, e
+end
+
+function base.pcall(...)
+  if select("#", ...) == 0 then error("bad argument #1 to 'pcall' (value expected)", 2) end
+  return settle(pcall(...))
+end
+
+-- The handler is called behind the failure, not within it: there it would run inside the host's hook, which nothing can
+-- interrupt.
+local function handled(handler, ok, e, ...)
+  if ok then return ok, e, ... end
+  if type(e) == "userdata" then e = unwrap(e) end
+  local fine, told = pcall(handler, e)
+  return false, fine and told or not fine and "error in error handling" or told
+end
+
+function base.xpcall(...)
+  local f, handler = ...
+  if select("#", ...) < 2 then error("bad argument #2 to 'xpcall' (value expected)", 2) end
+  return handled(handler, pcall(f))
+end
+
+function base.collectgarbage(option, ...)
+  -- The collector is shared by all scripts: it can be asked and urged, not stopped.
+  if option == nil or option == "collect" or option == "count" or option == "step" then
+    return collect(option, ...)
+  end
+  return 0
+end
+
+-- Loading. Compiled code is never taken: crafted bytecode breaks the interpreter. A blank ahead of it makes
+-- it text, which it is not.
+local function load_in(text, name)
+  if byte(text, 1) == 27 then text = " " .. text end
+  local f, e = load_text(text, name)
+  if not f then return nil, e end
+  return setfenv(f, guards[base])
+end
+
+function base.loadstring(...)
+  local text, name = ...
+  if type(text) == "number" then text = tostring(text) end
+  if type(text) ~= "string" then bad(1, "loadstring", "string", ...) end
+  return load_in(text, name or text)
+end
+
+function base.load(...)
+  local reader, name = ...
+  if type(reader) ~= "function" then bad(1, "load", "function", ...) end
+  local pieces, bytes = {}, 0
+  while true do
+    local piece = reader()
+    if piece == nil or piece == "" then break end
+    if type(piece) ~= "string" then return nil, "reader function must return a string" end
+    pieces[#pieces + 1] = piece
+  end
+  return load_in(concat(pieces), name or "=(load)")
+end
+
+-- Libraries of the language.
+local function copy(from, without)
+  local to = {}
+  for k, v in pairs(from) do
+    if not (without and without[k]) then to[k] = v end
+  end
+  return to
+end
+
+local text = copy(string)
+local function bounded(f)
+  return function(s, pattern, ...)
+    if type(pattern) == "string" and #pattern > PATTERN_MAX and select(2, ...) ~= true then
+      error("pattern too complex", 2)
+    end
+    return f(s, pattern, ...)
+  end
+end
+text.find, text.match, text.gsub = bounded(find), bounded(match), bounded(gsub)
+text.gmatch = bounded(gmatch)
+text.gfind = text.gmatch
+
+local numbers = copy(math)
+numbers.random, numbers.randomseed = host.random, host.randomseed
+
+base.string, base.math, base.table = guard(text), guard(numbers), guard(copy(table))
+
+local routines = copy(coroutine)
+local resume = coroutine.resume
+local function resumed(ok, e, ...)
+  if not ok and type(e) == "userdata" then return ok, unwrap(e) end
+  return ok, e, ...
+end
+function routines.resume(...) return resumed(resume(...)) end
+base.coroutine = guard(routines)
+base.os = guard({clock = host.clock})
+
+-- Methods of strings reach the same functions, and never their table.
+local strings = getmetatable("")
+strings.__index = text
+shown[guard(strings)] = {__index = base.string}
+getmetatable(guards[strings]).__index = {__index = base.string}
+
+base.bit, base.cjson = guard(host.bit), guard(host.cjson)
+base.cmsgpack, base.struct = guard(host.cmsgpack), guard(host.struct)
+
+-- The server.
+local new_error = host.error_table
+local server = copy(host.constants)
+server.call, server.pcall, server.log, server.sha1hex = host.call, host.pcall, host.log, host.sha1hex
+server.setresp, server.set_repl, server.acl_check_cmd = host.setresp, host.set_repl, host.acl_check_cmd
+
+function server.error_reply(...)
+  local message = ...
+  if select("#", ...) ~= 1 or type(message) ~= "string" then
+    return new_error("wrong number or type of arguments")
+  end
+  if byte(message, 1) ~= 45 then message = "-" .. message end
+  return new_error(message)
+end
+
+function server.status_reply(...)
+  local message = ...
+  if select("#", ...) ~= 1 or type(message) ~= "string" then
+    return new_error("wrong number or type of arguments")
+  end
+  return {ok = message}
+end
+
+function server.replicate_commands() return true end
+function server.breakpoint() return false end
+function server.debug() end
+
+base.redis = guard(server)
+base.server = base.redis
+
+-- While a library of functions is loaded there is only what a library may do.
+local loading = {
+  register_function = host.register_function, log = server.log,
+}
+for k, v in pairs(host.constants) do loading[k] = v end
+local loading_redis = guard(loading)
+
+base._G = guard(base)
+setmetatable(base, {__index = function(_, name)
+  error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+end})
+
+local function run(f, ...)
+  local keys, argv = ...
+  if keys then
+    -- A function of a library gets them as arguments; a script finds them as globals.
+    return xpcall(function() return f(keys, argv) end, host.trace)
+  end
+  return xpcall(f, host.trace)
+end
+
+-- A library is loaded with `redis` meaning less; its functions see the whole.
+local function load_library(f)
+  local real = base.redis
+  base.redis, base.server = loading_redis, loading_redis
+  local ok, e = xpcall(f, host.trace)
+  base.redis, base.server = real, real
+  return ok, e
+end
+
+-- Nothing may be left in a guard: `table.insert` and its like write without asking.
+local function tidy()
+  for g in next, shown do
+    if next(g) ~= nil then
+      for k in next, g do g[k] = nil end
+    end
+  end
+end
+
+return run, guards[base], base, load_library, tidy

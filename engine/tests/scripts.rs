@@ -1,0 +1,361 @@
+//! Scripts beside other clients: nobody sees half of one, one that runs away can be ended, and what is left of it is
+//! the same on replicas and after a restart.
+
+mod processes;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use processes::{Client, Server};
+
+const BUSY: &str =
+    "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+const ENDLESS: &str = "while true do end";
+
+fn start(dir: &tempfile::TempDir, threads: &str, more: &[&str]) -> Server {
+    let mut args = vec!["--io-threads", threads, "--busy-reply-threshold", "50"];
+    args.extend(more);
+    Server::start(dir.path(), &args)
+}
+
+/// A client whose script has begun, and that others know to be busy.
+fn begin(server: &Server, script: &[&str]) -> Client {
+    let mut client = server.client();
+    client.send(script).unwrap();
+    server.client().until(&["PING"], BUSY);
+    client
+}
+
+#[test]
+fn while_a_script_runs_for_long_others_are_told_and_can_end_it() {
+    for threads in ["1", "3"] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(&dir, threads, &[]);
+        let mut early = server.client();
+        early.ok(&["SET", "k", "v"]);
+        let mut client = begin(&server, &["EVAL", ENDLESS, "1", "k"]);
+        // On whichever loop they are, before or behind the beginning of the script.
+        for one in &mut [early, server.client(), server.client(), server.client()] {
+            assert_eq!(one.call(&["GET", "k"]), BUSY);
+            assert_eq!(one.call(&["SHUTDOWN"]), BUSY);
+            one.ok(&["MULTI"]);
+            assert_eq!(one.call(&["SET", "k", "w"]), BUSY);
+            assert!(one.call(&["EXEC"]).starts_with("-EXECABORT"));
+            assert_eq!(one.call(&["EVAL", "return 1", "0"]), BUSY);
+        }
+        let mut other = server.client();
+        other.ok(&["SCRIPT", "KILL"]);
+        let reply = client.reply().unwrap();
+        assert!(reply.contains("Script killed by user with SCRIPT KILL"), "{reply}");
+        other.until(&["GET", "k"], "v");
+        assert!(other.call(&["SCRIPT", "KILL"]).starts_with("-NOTBUSY"));
+        assert_eq!(client.call(&["EVAL", "return 7", "0"]), "7");
+    }
+}
+
+#[test]
+fn a_script_that_catches_every_error_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir, "1", &[]);
+    let stubborn = [
+        "while true do pcall(function() while true do end end) end",
+        "local f f = function() pcall(f) return f() end f()",
+        "local f f = function() return f() end f()",
+        "local f = coroutine.wrap(function() while true do pcall(coroutine.yield) end end) while true do pcall(f) end",
+        "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        "while true do redis.pcall('get', 'x') end",
+        "local t = setmetatable({}, {__index = function(t, k) while true do end end}) while true do pcall(function() return t.x end) end",
+    ];
+    for script in stubborn {
+        let mut client = begin(&server, &["EVAL", script, "0"]);
+        server.client().ok(&["SCRIPT", "KILL"]);
+        let reply = client.reply().unwrap();
+        assert!(reply.contains("Script killed by user"), "{script}: {reply}");
+    }
+}
+
+#[test]
+fn clients_that_wait_for_a_scripts_locks_do_not_keep_it_from_being_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir, "2", &[]);
+    server.client().ok(&["SET", "k", "v"]);
+    // They ask before the script is known to be long, so that their loops wait for its lock.
+    let mut askers: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    let mut client = server.client();
+    client.send(&["EVAL", ENDLESS, "1", "k"]).unwrap();
+    askers.iter_mut().for_each(|asker| asker.send(&["MGET", "a", "b", "k"]).unwrap());
+    let mut other = server.client();
+    other.until(&["PING"], BUSY);
+    other.ok(&["SCRIPT", "KILL"]);
+    assert!(client.reply().unwrap().contains("Script killed"));
+    for asker in &mut askers {
+        let reply = asker.reply().unwrap();
+        assert!(reply == BUSY || reply == "(nil) (nil) v", "{reply}");
+    }
+}
+
+#[test]
+fn what_comes_while_a_script_runs_is_read_when_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir, "1", &[]);
+    let mut client = begin(&server, &["EVAL", ENDLESS, "0"]);
+    client.send(&["SET", "later", "1"]).unwrap();
+    let mut gone = begin(&server, &["PING"]);
+    assert_eq!(gone.reply().unwrap(), BUSY);
+    drop(gone);
+    server.client().until(&["PING"], BUSY);
+    server.client().ok(&["SCRIPT", "KILL"]);
+    assert!(client.reply().unwrap().contains("Script killed"));
+    assert_eq!(client.reply().unwrap(), "OK");
+    assert_eq!(client.call(&["GET", "later"]), "1");
+}
+
+#[test]
+fn a_script_that_has_written_is_ended_with_the_server_only_and_leaves_nothing_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    for threads in ["1", "2"] {
+        let more = ["--appendonly", "yes", "--appendfsync", "always"];
+        let mut server = start(&dir, threads, &more);
+        server.client().ok(&["SET", "before", "1"]);
+        let script = "redis.call('set', 'half', 1) redis.call('set', KEYS[1], 2) while true do end";
+        let _client = begin(&server, &["EVAL", script, "1", "before"]);
+        let mut other = server.client();
+        assert!(
+            other.call(&["SCRIPT", "KILL"]).starts_with("-UNKILLABLE Sorry the script already")
+        );
+        assert_eq!(other.call(&["GET", "before"]), BUSY);
+        other.send(&["SHUTDOWN", "NOSAVE"]).unwrap();
+        assert_eq!(server.ended(), Some(0));
+        let server = start(&dir, threads, &more);
+        assert_eq!(server.client().call(&["MGET", "before", "half"]), "1 (nil)");
+    }
+}
+
+/// Money moves between accounts that the scripts do not declare; it is there as a whole for whoever looks.
+#[test]
+fn scripts_with_undeclared_keys_are_seen_as_a_whole_or_not_at_all() {
+    const ACCOUNTS: usize = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--io-threads", "3"]);
+    let all: Vec<String> = (0..ACCOUNTS).map(|i| format!("account:{i}")).collect();
+    let mut client = server.client();
+    all.iter().for_each(|account| client.ok(&["SET", account, "100"]));
+    let moves = "redis.call('decrby', KEYS[1], 7) \
+                 for i = 1, 20 do redis.call('incr', 'account:' .. (i * 13 + ARGV[1]) % 64) end \
+                 for i = 1, 20 do redis.call('decr', 'account:' .. (i * 29 + ARGV[1]) % 64) end \
+                 redis.call('incrby', 'account:' .. ARGV[2], 7) return 'moved'";
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let movers: Vec<_> = (0..4usize)
+            .map(|mover| {
+                let (all, mut client) = (&all, server.client());
+                scope.spawn(move || {
+                    for round in 0..300 {
+                        let [from, to] = [mover * 17 + round * 5, mover * 31 + round * 3];
+                        let (from, to) = (&all[from % ACCOUNTS], (to % ACCOUNTS).to_string());
+                        let reply =
+                            client.call(&["EVAL", moves, "1", from, &round.to_string(), &to]);
+                        assert_eq!(reply, "moved");
+                    }
+                })
+            })
+            .collect();
+        for kind in 0..2 {
+            let (all, ends, mut client) = (&all, &ends, server.client());
+            scope.spawn(move || {
+                let words: Vec<&str> = all.iter().map(String::as_str).collect();
+                let sum = "local n = 0 for i = 0, 63 do n = n + redis.call('get', 'account:' .. i) end return n";
+                while !ends.load(Ordering::Acquire) {
+                    let seen = if kind == 0 {
+                        let reply = client.call(&[&["MGET"], words.as_slice()].concat());
+                        reply.split(' ').map(|n| n.parse::<i64>().unwrap()).sum()
+                    } else {
+                        client.call(&["EVAL", sum, "0"]).parse::<i64>().unwrap()
+                    };
+                    assert_eq!(seen, 100 * ACCOUNTS as i64);
+                }
+            });
+        }
+        for mover in movers {
+            mover.join().unwrap();
+        }
+        ends.store(true, Ordering::Release);
+    });
+}
+
+#[test]
+fn keys_that_a_script_did_not_declare_wake_and_break_as_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--io-threads", "2"]);
+    let (mut waits, mut watches, mut client) = (server.client(), server.client(), server.client());
+    waits.send(&["BLPOP", "list", "0"]).unwrap();
+    client.until_info("blocked_clients", "1");
+    watches.ok(&["WATCH", "watched"]);
+    watches.ok(&["MULTI"]);
+    watches.call(&["PING"]);
+    let script = "redis.call('rpush', 'list', 'a') return redis.call('set', 'watched', 1)";
+    client.ok(&["EVAL", script, "0"]);
+    assert_eq!(waits.reply().unwrap(), "list a");
+    assert_eq!(watches.call(&["EXEC"]), "(nil)");
+}
+
+const EFFECTS: &[(&str, &[&str])] = &[
+    ("for i = 1, 5 do redis.call('rpush', 'list', math.random(1, 1000000)) end", &[]),
+    ("return redis.call('spop', KEYS[1])", &["set"]),
+    ("local t = redis.call('time') redis.call('set', 'time', t[1] .. t[2], 'ex', 1000)", &[]),
+    ("redis.call('set', KEYS[1], 'done') error('after that')", &["kept"]),
+    (
+        "redis.call('select', 3) redis.call('incr', 'other') redis.call('select', 0) redis.call('incr', 'n')",
+        &[],
+    ),
+    ("redis.call('hset', 'h', 'f', 1) return redis.call('nosuchcommand')", &[]),
+    ("redis.set_repl(redis.REPL_ALL) return redis.call('incrbyfloat', 'float', '0.1')", &[]),
+    ("return redis.call('expire', 'n', 1000)", &[]),
+    ("redis.call('xadd', 'stream', '*', 'f', 'v')", &[]),
+];
+
+fn state(client: &mut Client) -> Vec<String> {
+    let mut all = vec![];
+    let asks: &[&[&str]] = &[
+        &["LRANGE", "list", "0", "-1"],
+        &["MGET", "time", "kept", "n", "float"],
+        &["HGETALL", "h"],
+        &["XRANGE", "stream", "-", "+"],
+        &["SELECT", "3"],
+        &["GET", "other"],
+        &["SELECT", "0"],
+    ];
+    let members = client.call(&["SMEMBERS", "set"]);
+    let mut members: Vec<&str> = members.split(' ').collect();
+    members.sort_unstable();
+    all.push(members.join(" "));
+    all.extend(asks.iter().map(|ask| client.call(ask)));
+    all
+}
+
+fn run_effects(client: &mut Client) -> String {
+    client.call(&["SADD", "set", "a", "b", "c", "d", "e", "f"]);
+    for (script, keys) in EFFECTS {
+        let count = keys.len().to_string();
+        client.call(&[&["EVAL", *script, &count], *keys].concat());
+    }
+    client.call(&["SCRIPT", "LOAD", "return 'loaded'"])
+}
+
+#[test]
+fn the_effects_of_scripts_are_the_same_on_replicas_and_after_a_restart() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut primary = Server::start(dirs[0].path(), &["--appendonly", "yes"]);
+    let follow = |replica: &Server| {
+        let mut client = replica.client();
+        client.ok(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+        client.until_info("master_link_status", "up");
+        client
+    };
+    let replica = Server::start(dirs[1].path(), &[]);
+    let mut followers = vec![follow(&replica)];
+    let redis = Server::redis(dirs[2].path(), &[]);
+    followers.extend(redis.as_ref().map(follow));
+    let mut client = primary.client();
+    let hash = run_effects(&mut client);
+    let count = followers.len().to_string();
+    assert_eq!(client.call(&["WAIT", &count, "20000"]), count);
+    let expected = state(&mut client);
+    assert!(expected[2].contains("done"), "{expected:?}");
+    for follower in &mut followers {
+        assert_eq!(state(follower), expected);
+        assert_eq!(follower.call(&["EVALSHA", &hash, "0"]), "loaded");
+        assert_eq!(
+            follower.call(&["EVAL_RO", "return redis.call('get', 'kept')", "1", "kept"]),
+            "done"
+        );
+        let reply = follower.call(&["EVAL", "return redis.call('set', 'x', 1)", "1", "x"]);
+        assert!(reply.starts_with("-READONLY"), "{reply}");
+        let reply = follower.call(&["EVAL", "#!lua\nreturn 1", "0"]);
+        assert!(reply.starts_with("-READONLY You can't write against"), "{reply}");
+    }
+    primary.kill();
+    let primary = Server::on(primary.port, dirs[0].path(), &["--appendonly", "yes"]);
+    let mut client = primary.client();
+    assert_eq!(state(&mut client), expected);
+    assert_eq!(client.call(&["EVALSHA", &hash, "0"]), "loaded");
+}
+
+#[test]
+fn several_writes_of_a_script_are_one_transaction_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut client = server.client();
+    client.ok(&["SET", "before", "1"]);
+    client.call(&["EVAL", "for i = 1, 3 do redis.call('incr', 'n') end", "0"]);
+    server.kill();
+    let log = std::fs::read_dir(dir.path().join("appendonlydir"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains(".incr."))
+        .unwrap();
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).to_uppercase();
+    let words: Vec<&str> = text.lines().filter(|l| !l.starts_with(['*', '$', '#'])).collect();
+    let from = words.iter().position(|w| *w == "MULTI").unwrap();
+    assert_eq!(words[from..from + 8], ["MULTI", "INCR", "N", "INCR", "N", "INCR", "N", "EXEC"]);
+}
+
+#[test]
+fn above_maxmemory_scripts_that_grow_are_refused_at_their_first_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut client = server.client();
+    client.ok(&["SET", "x", "1"]);
+    client.ok(&["CONFIG", "SET", "maxmemory", "1"]);
+    let set = "return redis.call('set', 'x', 1)";
+    let reply = client.call(&["EVAL", set, "1", "x"]);
+    assert!(
+        reply.starts_with("-OOM command not allowed when used memory > 'maxmemory'."),
+        "{reply}"
+    );
+    let reply = client.call(&["EVAL", "#!lua\nreturn 1", "0"]);
+    assert!(reply.starts_with("-OOM command not allowed"), "{reply}");
+    client.ok(&["EVAL", &format!("#!lua flags=allow-oom\n{set}"), "1", "x"]);
+    assert_eq!(
+        client.call(&["EVAL", "#!lua flags=no-writes\nreturn redis.call('get', 'x')", "1", "x"]),
+        "1"
+    );
+    // One that has freed something may go on, as in Redis.
+    client.ok(&["EVAL", "redis.call('del', 'x') return redis.call('set', 'x', 2)", "1", "x"]);
+    client.ok(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    client.ok(&["CONFIG", "SET", "maxmemory", "20mb"]);
+    for i in 0..200 {
+        let key = format!("k{i}");
+        client.ok(&[
+            "EVAL",
+            "return redis.call('set', KEYS[1], string.rep('x', 200000))",
+            "1",
+            &key,
+        ]);
+    }
+    assert_ne!(client.info("evicted_keys"), "0");
+}
+
+#[test]
+fn scripts_that_want_too_much_fail_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--larder-script-memory-bytes", "16mb"]);
+    let mut client = server.client();
+    for script in [
+        "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end",
+        "return ('x'):rep(1e9)",
+        "local s = 'x' while true do s = s .. s end",
+        "local function f() return 1 + f() end return f()",
+        "local function f() return pcall(f) end return tostring(f()) .. error('end')",
+        "return unpack({}, 1, 1e8)",
+        "local t = {} for i = 1, 30 do t = {t, t} end return cjson.encode(t)",
+        "return string.format('%99999d', 1)",
+        "return cjson.decode(('['):rep(100000))",
+        "return cmsgpack.unpack(('\\145'):rep(100000))",
+        "return loadstring(string.char(27) .. 'Lua')()",
+        "return struct.unpack(('b'):rep(100000), ('x'):rep(100000))",
+    ] {
+        let reply = client.call(&["EVAL", script, "0"]);
+        assert!(reply.starts_with("-ERR"), "{script}: {reply:.200}");
+        assert_eq!(client.call(&["EVAL", "return 'well'", "0"]), "well", "{script}");
+    }
+}
