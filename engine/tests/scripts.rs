@@ -63,6 +63,7 @@ fn a_script_that_catches_every_error_is_killed() {
         "local f = coroutine.wrap(function() while true do pcall(coroutine.yield) end end) while true do pcall(f) end",
         "while true do xpcall(function() while true do end end, function() while true do end end) end",
         "while true do redis.pcall('get', 'x') end",
+        "local t = {} for i = 1, 30 do t = {t, t} end while true do pcall(cjson.encode, t) end",
         "local t = setmetatable({}, {__index = function(t, k) while true do end end}) while true do pcall(function() return t.x end) end",
     ];
     for script in stubborn {

@@ -463,7 +463,7 @@ pub(super) fn host(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     host.raw_set("constants", constants(lua)?)?;
     host.raw_set("register_function", with(lua, state, super::library::register)?)?;
     host.raw_set("bit", super::bit::library(lua)?)?;
-    host.raw_set("cjson", super::json::library(lua)?)?;
+    host.raw_set("cjson", super::json::library(lua, state)?)?;
     host.raw_set("cmsgpack", super::msgpack::library(lua)?)?;
     host.raw_set("struct", super::structs::library(lua)?)?;
     Ok(host)

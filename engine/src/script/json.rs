@@ -10,11 +10,14 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use super::api::{Fail, argument_error, fallible, number_arg, string_arg, type_name};
 use super::format::general;
+use super::interpreter::State;
 
 /// Depth beyond which settings are of no use: values are read and written recursively.
 const DEPTH_MAX: usize = 2000;
+/// Values between two looks at the clock.
+const LOOK: u32 = 1024;
 /// Longest text, bytes.
-const TEXT_BYTES_MAX: usize = 256 << 20;
+const TEXT_BYTES_MAX: usize = 64 << 20;
 
 type Outcome<T> = std::result::Result<T, Fail>;
 
@@ -54,14 +57,19 @@ impl Default for Settings {
     }
 }
 
-pub(super) fn library(lua: &Lua) -> Result<Table> {
+pub(super) fn library(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     let table = lua.create_table()?;
     let settings = Rc::new(RefCell::new(Settings::default()));
     let with = |f: fn(&Lua, &mut Settings, &MultiValue) -> Outcome<MultiValue>| {
         let settings = settings.clone();
         fallible(lua, move |lua, args| f(lua, &mut settings.borrow_mut(), &args))
     };
-    table.raw_set("encode", with(encode)?)?;
+    let (state, own) = (state.clone(), settings.clone());
+    let encode = fallible(lua, {
+        let state = state.clone();
+        move |lua, args| encode(lua, &state, &own.borrow(), &args)
+    })?;
+    table.raw_set("encode", encode)?;
     table.raw_set("decode", with(decode)?)?;
     table.raw_set("encode_sparse_array", with(encode_sparse_array)?)?;
     table.raw_set(
@@ -83,7 +91,7 @@ pub(super) fn library(lua: &Lua) -> Result<Table> {
     table.raw_set("encode_keep_buffer", with(encode_keep_buffer)?)?;
     table.raw_set("encode_invalid_numbers", with(encode_invalid_numbers)?)?;
     table.raw_set("decode_invalid_numbers", with(decode_invalid_numbers)?)?;
-    table.raw_set("new", lua.create_function(|lua, ()| library(lua))?)?;
+    table.raw_set("new", lua.create_function(move |lua, ()| library(lua, &state))?)?;
     table.raw_set("null", Value::NULL)?;
     table.raw_set("_NAME", "cjson")?;
     table.raw_set("_VERSION", "2.1.0")?;
@@ -191,24 +199,33 @@ fn encode_invalid_numbers(lua: &Lua, s: &mut Settings, args: &MultiValue) -> Out
     }))
 }
 
-fn encode(lua: &Lua, settings: &mut Settings, args: &MultiValue) -> Outcome<MultiValue> {
+fn encode(lua: &Lua, state: &State, settings: &Settings, args: &MultiValue) -> Outcome<MultiValue> {
     let (1, Some(value)) = (args.len(), args.front()) else {
         return Err(argument_error(0, "encode", "expected 1 argument"));
     };
-    let mut writer = Writer { settings, out: Vec::new() };
+    let mut writer = Writer { lua, state, settings, out: Vec::new(), values: 0 };
     writer.value(value, 0)?;
     Ok(one(Value::String(lua.create_string(writer.out)?)))
 }
 
 struct Writer<'s> {
+    lua: &'s Lua,
+    state: &'s State,
     settings: &'s Settings,
     out: Vec<u8>,
+    values: u32,
 }
 
 impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Outcome<()> {
         if self.out.len() > TEXT_BYTES_MAX {
             return Err("not enough memory".into());
+        }
+        // Tables within each other twice and again make a long text of a few of them.
+        self.values = self.values.wrapping_add(1);
+        if self.values.is_multiple_of(LOOK) && !self.state.breathe() {
+            self.state.stop(self.lua)?;
+            return Err("the script is being ended".into());
         }
         match value {
             Value::String(text) => self.string(&text.as_bytes()),

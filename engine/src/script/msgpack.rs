@@ -12,7 +12,7 @@ const NESTING_MAX: usize = 16;
 /// Arrays and maps within each other that are read.
 const DEPTH_MAX: usize = 1000;
 /// Longest text, bytes.
-const TEXT_BYTES_MAX: usize = 256 << 20;
+const TEXT_BYTES_MAX: usize = 64 << 20;
 
 type Outcome<T> = std::result::Result<T, Fail>;
 
