@@ -1,4 +1,4 @@
-//! Scripts in Lua 5.1: EVAL, functions, and what keeps them from harming anybody.
+//! Scripts in Lua 5.1: EVAL, and what keeps them from harming anybody.
 //!
 //! ```text
 //! exec: checks, locks -> handler (run) -> interpreter: the script -> redis.call -> handler: one command -> ...
@@ -36,7 +36,7 @@
 //! every client library does.
 //!
 //! # What is not there yet
-//! Functions (FUNCTION, FCALL) have their library code here and no commands. A pattern (`string.find` and its like) that
+//! Functions (FUNCTION, FCALL). A pattern (`string.find` and its like) that
 //! backtracks for long cannot be interrupted.
 //!
 //! Modules in reading order: `cache` (scripts by their hash), `run` (the handler), `interpreter` (the other side),
@@ -51,7 +51,6 @@ pub mod cache;
 mod format;
 mod interpreter;
 mod json;
-pub mod library;
 mod msgpack;
 mod random;
 mod reply;
@@ -73,11 +72,6 @@ const KILLED: u8 = 2;
 
 /// A script that has outlived its first slice.
 pub struct Running {
-    /// What SCRIPT and FUNCTION STATS call it: a hash, or a function's name.
-    pub name: String,
-    pub is_function: bool,
-    /// The request, as FUNCTION STATS shows it.
-    pub command: Vec<Vec<u8>>,
     /// Monotonic milliseconds.
     pub since_ms: u64,
     /// Written to the data set, or killed: never both.
@@ -96,10 +90,9 @@ impl Running {
     }
 }
 
-pub const BUSY_SCRIPT: &str =
+/// What others are told while a script runs for long.
+pub const BUSY: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
-pub const BUSY_FUNCTION: &str =
-    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
 /// What became of SCRIPT KILL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,8 +100,6 @@ pub enum Kill {
     Done,
     Nobody,
     Unkillable,
-    /// FUNCTION KILL of a script, or the other way round.
-    OtherKind,
 }
 
 /// What all loops know of scripts.
@@ -165,27 +156,11 @@ impl Scripts {
         since > 0 && threshold_ms > 0 && mono_ms >= since + threshold_ms
     }
 
-    /// What to answer then.
-    pub fn busy_reply(&self) -> &'static str {
-        match self.oldest() {
-            Some(running) if running.is_function => BUSY_FUNCTION,
-            _ => BUSY_SCRIPT,
-        }
-    }
-
-    /// The script that runs longest.
-    pub fn oldest(&self) -> Option<Arc<Running>> {
-        lock(&self.running).iter().min_by_key(|r| r.since_ms).cloned()
-    }
-
-    /// Ends the scripts that run for long, or the functions, as far as they have not written.
-    pub fn kill(&self, functions: bool) -> Kill {
+    /// Ends the scripts that run for long, as far as they have not written.
+    pub fn kill(&self) -> Kill {
         let all = lock(&self.running);
-        if all.is_empty() {
-            return Kill::Nobody;
-        }
-        let mut result = Kill::OtherKind;
-        for running in all.iter().filter(|r| r.is_function == functions) {
+        let mut result = Kill::Nobody;
+        for running in all.iter() {
             let was =
                 running.state.compare_exchange(CLEAN, KILLED, Ordering::AcqRel, Ordering::Acquire);
             match was {

@@ -208,7 +208,7 @@ impl<'s> Executor<'s> {
             ));
         }
         if self.is_busy && !scripting::answers_while_busy(command, args) {
-            return Err(self.shared.scripts.busy_reply().into());
+            return Err(crate::script::BUSY.into());
         }
         if session.monitors && (!matches!(command.keys, Keys::None) || command.is(flag::WRITE)) {
             return Err("ERR Replica can't interact with the keyspace".into());

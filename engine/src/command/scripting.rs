@@ -6,7 +6,7 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::number::parse_i64;
 use crate::script::Kill;
 use crate::script::cache::{Breadth, Hash, Script, hash_of, hex, parse_flags, parse_hash};
-use crate::script::run::{self, Code};
+use crate::script::run;
 
 const KEYS: Keys = Keys::Counted { at: 2, also: 0 };
 const RUNS: u32 = flag::NOSCRIPT | flag::STALE | flag::SCRIPT | flag::MOVABLE_KEYS;
@@ -98,7 +98,7 @@ fn eval(ctx: &mut Ctx<'_, '_>) {
         Err(error) => return ctx.reply.error(&error),
     };
     let read_only = is_read_only(ctx);
-    run::run(ctx, &Code::Script(script), keys, args, read_only);
+    run::run(ctx, &script, keys, args, read_only);
 }
 
 fn evalsha(ctx: &mut Ctx<'_, '_>) {
@@ -106,7 +106,7 @@ fn evalsha(ctx: &mut Ctx<'_, '_>) {
     let known = parse_hash(ctx.args[1]).and_then(|hash| ctx.shared.scripts.cache().get(&hash));
     let Some(script) = known else { return ctx.reply.error(NOSCRIPT) };
     let read_only = is_read_only(ctx);
-    run::run(ctx, &Code::Script(script), keys, args, read_only);
+    run::run(ctx, &script, keys, args, read_only);
 }
 
 const HELP: &[&str] = &[
@@ -143,7 +143,7 @@ fn script(ctx: &mut Ctx<'_, '_>) {
             ctx.journal_script(&[b"SCRIPT", b"FLUSH"]);
             ctx.reply.ok();
         }
-        (b"kill", 2) => kill(ctx, false),
+        (b"kill", 2) => kill(ctx),
         (b"debug", 3) => ctx.reply.error(
             "ERR the script debugger is not supported by this server; redis.log writes to its log",
         ),
@@ -163,9 +163,9 @@ fn load(ctx: &mut Ctx<'_, '_>) {
     ctx.reply.bulk(hex(&hash).as_bytes());
 }
 
-/// SCRIPT KILL and FUNCTION KILL.
-pub(super) fn kill(ctx: &mut Ctx<'_, '_>, functions: bool) {
-    match ctx.shared.scripts.kill(functions) {
+/// SCRIPT KILL.
+fn kill(ctx: &mut Ctx<'_, '_>) {
+    match ctx.shared.scripts.kill() {
         Kill::Done => ctx.reply.ok(),
         Kill::Nobody => ctx.reply.error("NOTBUSY No scripts in execution right now."),
         Kill::Unkillable => ctx.reply.error(
@@ -173,6 +173,5 @@ pub(super) fn kill(ctx: &mut Ctx<'_, '_>, functions: bool) {
              either wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE \
              command.",
         ),
-        Kill::OtherKind => ctx.reply.error(ctx.shared.scripts.busy_reply()),
     }
 }

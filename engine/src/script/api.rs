@@ -461,7 +461,6 @@ pub(super) fn host(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     host.raw_set("clock", clock)?;
     host.raw_set("trace", lua.create_function(trace)?)?;
     host.raw_set("constants", constants(lua)?)?;
-    host.raw_set("register_function", with(lua, state, super::library::register)?)?;
     host.raw_set("bit", super::bit::library(lua)?)?;
     host.raw_set("cjson", super::json::library(lua, state)?)?;
     host.raw_set("cmsgpack", super::msgpack::library(lua)?)?;

@@ -15,7 +15,6 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmStat
 use super::SLICE_US;
 use super::api::{self, PRELUDE};
 use super::cache::{Hash, Script};
-use super::library::{Library, Registered};
 use super::random::Generator;
 use super::reply;
 use crate::clock;
@@ -73,7 +72,7 @@ fn with_handler<'h, R>(handler: &'h mut (dyn Handle + 'h), f: impl FnOnce() -> R
     f()
 }
 
-/// Asks the handler of the run that is under way; `Go` when there is none: a library is being loaded.
+/// Asks the handler of the run that is under way; `Go` when there is none.
 fn ask(question: impl FnOnce(&mut dyn Handle) -> Answer) -> Answer {
     let Some(mut word) = WORD.take() else { return Answer::Go };
     let _restore = Restore(Some(word));
@@ -98,8 +97,6 @@ pub(super) struct State {
     pub(super) resp3: Cell<bool>,
     pub(super) journals: Cell<bool>,
     pub(super) random: RefCell<Generator>,
-    /// A library that is being loaded puts its functions here.
-    pub(super) registering: RefCell<Option<Vec<Registered>>>,
     stopped: Cell<bool>,
     /// Where the script was when it was ended.
     place: RefCell<Option<(String, usize)>>,
@@ -138,16 +135,9 @@ fn ended() -> mlua::Error {
     mlua::Error::RuntimeError("the script is being ended".into())
 }
 
-/// What is to be run.
-#[derive(Clone)]
-pub(super) enum What {
-    Script(Arc<Script>),
-    Function(Arc<Library>, Vec<u8>),
-}
-
 /// A run, with all that it owns.
 pub(super) struct Job {
-    pub(super) what: What,
+    pub(super) script: Arc<Script>,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
     /// The form of the reply, and the most bytes of it.
@@ -162,19 +152,14 @@ pub(super) struct Done {
     pub(super) stopped: Option<Option<(String, usize)>>,
 }
 
-/// Functions of a library by their names.
-type Functions = HashMap<Vec<u8>, Function>;
-
 pub(super) struct Interpreter {
     lua: Lua,
     state: Rc<State>,
     run: Function,
     globals: Table,
     environment: Table,
-    load_library: Function,
     tidy: Function,
     compiled: RefCell<HashMap<Hash, (Weak<Script>, Function)>>,
-    libraries: RefCell<HashMap<usize, (Weak<Library>, Functions)>>,
     is_running: Cell<bool>,
     memory_max: Cell<usize>,
 }
@@ -213,15 +198,13 @@ impl Interpreter {
             resp3: Cell::new(false),
             journals: Cell::new(true),
             random: RefCell::new(Generator::new(crate::random::next() as i32)),
-            registering: RefCell::new(None),
             stopped: Cell::new(false),
             place: RefCell::new(None),
             slice_us: Cell::new(0),
         });
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
-        let parts: (Function, Table, Table, Function, Function) =
-            prelude.call(api::host(&lua, &state)?)?;
-        let (run, environment, globals, load_library, tidy) = parts;
+        let parts: (Function, Table, Table, Function) = prelude.call(api::host(&lua, &state)?)?;
+        let (run, environment, globals, tidy) = parts;
         lua.set_globals(environment.clone())?;
         let made = Interpreter {
             lua,
@@ -229,10 +212,8 @@ impl Interpreter {
             run,
             globals,
             environment,
-            load_library,
             tidy,
             compiled: RefCell::default(),
-            libraries: RefCell::default(),
             is_running: Cell::new(false),
             memory_max: Cell::new(0),
         };
@@ -295,23 +276,6 @@ impl Interpreter {
             })
     }
 
-    /// Runs the code of a library: the functions that it registered.
-    pub(super) fn load_library(&self, source: &[u8]) -> Result<Vec<Registered>, String> {
-        let function = self
-            .compile_text(source, "@user_function")
-            .map_err(|error| format!("ERR Error compiling function: {error}"))?;
-        self.begin();
-        self.state.registering.replace(Some(Vec::new()));
-        let result = self.load_library.call::<(bool, Value)>(function);
-        let registered = self.state.registering.take().unwrap_or_default();
-        self.end();
-        match result {
-            Ok((true, _)) => Ok(registered),
-            Ok((false, error)) => Err(format!("ERR Error registering functions: {}", told(&error))),
-            Err(error) => Err(format!("ERR Error registering functions: {}", one_line(&error))),
-        }
-    }
-
     fn begin(&self) {
         self.state.resp3.set(false);
         self.state.journals.set(true);
@@ -339,31 +303,6 @@ impl Interpreter {
         Some(with_handler(handler, || self.job(job)))
     }
 
-    fn function(&self, what: &What) -> Result<Function, String> {
-        match what {
-            What::Script(script) => self
-                .compile(script)
-                .map_err(|e| format!("ERR Error compiling script (new function): {e}")),
-            What::Function(library, name) => {
-                let key = Arc::as_ptr(library) as usize;
-                if let Some((kept, functions)) = self.libraries.borrow().get(&key)
-                    && std::ptr::eq(kept.as_ptr(), Arc::as_ptr(library))
-                    && let Some(function) = functions.get(name)
-                {
-                    return Ok(function.clone());
-                }
-                let registered = self.load_library(&library.source)?;
-                let functions: HashMap<Vec<u8>, Function> =
-                    registered.into_iter().map(|r| (r.name, r.callback)).collect();
-                let found = functions.get(name).cloned();
-                let mut libraries = self.libraries.borrow_mut();
-                libraries.retain(|_, (kept, _)| kept.strong_count() > 0);
-                libraries.insert(key, (Arc::downgrade(library), functions));
-                found.ok_or_else(|| "ERR Function not found".into())
-            }
-        }
-    }
-
     fn strings(&self, words: &[Vec<u8>]) -> mlua::Result<Table> {
         let table = self.lua.create_table_with_capacity(words.len(), 0)?;
         for (at, word) in words.iter().enumerate() {
@@ -374,8 +313,8 @@ impl Interpreter {
 
     fn job(&self, job: &Job) -> Done {
         let mut reply = Reply::new(Vec::new(), job.resp3).within(job.reply_bytes_max);
-        match self.function(&job.what) {
-            Err(error) => reply.error(&error),
+        match self.compile(&job.script) {
+            Err(e) => reply.error(&format!("ERR Error compiling script (new function): {e}")),
             Ok(function) => {
                 self.begin();
                 let result = self.call(job, function);
@@ -391,21 +330,13 @@ impl Interpreter {
 
     fn call(&self, job: &Job, function: Function) -> mlua::Result<(bool, Value)> {
         let (keys, args) = (self.strings(&job.keys)?, self.strings(&job.args)?);
-        match job.what {
-            What::Script(_) => {
-                self.globals.raw_set("KEYS", keys)?;
-                self.globals.raw_set("ARGV", args)?;
-                self.run.call(function)
-            }
-            What::Function(..) => self.run.call((function, keys, args)),
-        }
+        self.globals.raw_set("KEYS", keys)?;
+        self.globals.raw_set("ARGV", args)?;
+        self.run.call(function)
     }
 
     fn answer(&self, job: &Job, result: mlua::Result<(bool, Value)>, reply: &mut Reply) {
-        let name = match &job.what {
-            What::Script(script) => script.name(),
-            What::Function(_, name) => String::from_utf8_lossy(name).into_owned(),
-        };
+        let name = job.script.name();
         match result {
             Ok((true, value)) => reply::from_lua(reply, &value, self.state.resp3.get()),
             Ok((false, Value::Table(error))) => {

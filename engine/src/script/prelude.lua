@@ -237,34 +237,13 @@ function server.debug() end
 base.redis = guard(server)
 base.server = base.redis
 
--- While a library of functions is loaded there is only what a library may do.
-local loading = {
-  register_function = host.register_function, log = server.log,
-}
-for k, v in pairs(host.constants) do loading[k] = v end
-local loading_redis = guard(loading)
-
 base._G = guard(base)
 setmetatable(base, {__index = function(_, name)
   error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
 end})
 
-local function run(f, ...)
-  local keys, argv = ...
-  if keys then
-    -- A function of a library gets them as arguments; a script finds them as globals.
-    return xpcall(function() return f(keys, argv) end, host.trace)
-  end
+local function run(f)
   return xpcall(f, host.trace)
-end
-
--- A library is loaded with `redis` meaning less; its functions see the whole.
-local function load_library(f)
-  local real = base.redis
-  base.redis, base.server = loading_redis, loading_redis
-  local ok, e = xpcall(f, host.trace)
-  base.redis, base.server = real, real
-  return ok, e
 end
 
 -- Nothing may be left in a guard: `table.insert` and its like write without asking.
@@ -276,4 +255,4 @@ local function tidy()
   end
 end
 
-return run, guards[base], base, load_library, tidy
+return run, guards[base], base, tidy

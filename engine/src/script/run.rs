@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use smallvec::SmallVec;
 
-use super::cache::{Breadth, Flags, Script};
-use super::interpreter::{self, Answer, Done, Handle, Interpreter, Job, What};
-use super::library::Library;
+use super::cache::{Flags, Script};
+use super::interpreter::{self, Answer, Done, Handle, Interpreter, Job};
 use super::{CLEAN, CONFLICT_MS, Running, SLICE_US, WROTE};
 use crate::acl;
 use crate::command::exec::{Journaled, collect, remember};
@@ -19,51 +18,6 @@ use crate::{busy, clock};
 
 /// Calls of a script between two looks at the clock.
 const CALLS: u32 = 64;
-
-/// The script or function of a request.
-#[derive(Clone)]
-pub(crate) enum Code {
-    Script(Arc<Script>),
-    #[expect(dead_code, reason = "FUNCTION has no commands yet")]
-    Function(Arc<Library>, Vec<u8>),
-}
-
-impl Code {
-    fn flags(&self) -> Flags {
-        match self {
-            Code::Script(script) => script.flags,
-            Code::Function(library, name) => {
-                library.functions.get(name).map(|f| f.flags).unwrap_or_default()
-            }
-        }
-    }
-
-    fn breadth(&self) -> Option<&Breadth> {
-        match self {
-            Code::Script(script) => Some(&script.breadth),
-            Code::Function(library, name) => library.functions.get(name).map(|f| &f.breadth),
-        }
-    }
-
-    fn is_narrow(&self) -> bool {
-        self.breadth().is_some_and(Breadth::is_narrow)
-    }
-
-    fn widen(&self) {
-        self.breadth().inspect(|b| b.widen());
-    }
-
-    fn narrow(&self) {
-        self.breadth().inspect(|b| b.narrow());
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Code::Script(script) => script.name(),
-            Code::Function(_, name) => String::from_utf8_lossy(name).into_owned(),
-        }
-    }
-}
 
 /// This thread's interpreter; the error line when there is none to be had.
 fn interpreter(shared: &Shared) -> Result<std::rc::Rc<Interpreter>, String> {
@@ -98,7 +52,7 @@ enum End {
 
 struct Handler<'h, 'a, 'k> {
     ctx: &'h mut Ctx<'a, 'k>,
-    code: &'h Code,
+    script: &'h Arc<Script>,
     flags: Flags,
     read_only: bool,
     /// Used memory was over the limit when the script began.
@@ -124,19 +78,19 @@ struct Handler<'h, 'a, 'k> {
 /// Runs a script for a request; its reply and effects are the request's.
 pub(crate) fn run(
     ctx: &mut Ctx<'_, '_>,
-    code: &Code,
+    script: &Arc<Script>,
     keys: &[&[u8]],
     args: &[&[u8]],
     read_only: bool,
 ) {
-    let flags = code.flags();
+    let flags = script.flags;
     let max = ctx.shared.config.maxmemory();
     let is_oom = max > 0 && ctx.shared.used_memory() > max;
     if let Err(error) = check_terms(ctx, flags, read_only, is_oom) {
         return ctx.reply.error(&error);
     }
     let is_alone = ctx.shared.loops.len() < 2;
-    if !is_alone && !code.is_narrow() && !ctx.in_exec && !ctx.db.locked().holds_all() {
+    if !is_alone && !script.breadth.is_narrow() && !ctx.in_exec && !ctx.db.locked().holds_all() {
         ctx.effects = Effects::Again;
         return;
     }
@@ -144,18 +98,19 @@ pub(crate) fn run(
         Ok(interpreter) => interpreter,
         Err(error) => return ctx.reply.error(&error),
     };
-    let what = match code {
-        Code::Script(script) => What::Script(script.clone()),
-        Code::Function(library, name) => What::Function(library.clone(), name.clone()),
-    };
     let owned = |words: &[&[u8]]| words.iter().map(|w| w.to_vec()).collect();
     let reply_bytes_max = ctx.shared.config.hot().reply_bytes_max;
-    let job =
-        Job { what, keys: owned(keys), args: owned(args), resp3: ctx.reply.resp3, reply_bytes_max };
+    let job = Job {
+        script: script.clone(),
+        keys: owned(keys),
+        args: owned(args),
+        resp3: ctx.reply.resp3,
+        reply_bytes_max,
+    };
     let (index, session_db) = (ctx.db.index, ctx.session.db);
     let begun_us = clock::monotonic_us();
     let mut handler = Handler {
-        code,
+        script,
         flags,
         read_only: read_only || flags.no_writes,
         is_oom,
@@ -189,29 +144,25 @@ pub(crate) fn run(
             ctx.reply.error("ERR the server is shutting down");
         }
         _ => {
-            code.narrow();
+            script.breadth.narrow();
             ctx.dirty = dirty.max(out.len() as u64);
             ctx.effects = Effects::Listed(out);
-            reply(ctx, code, done);
+            reply(ctx, script, done);
         }
     }
 }
 
-fn reply(ctx: &mut Ctx<'_, '_>, code: &Code, done: Done) {
+fn reply(ctx: &mut Ctx<'_, '_>, script: &Script, done: Done) {
     let Some(place) = done.stopped else {
         ctx.reply.errors += done.reply.errors;
         ctx.reply.over |= done.reply.over;
         ctx.reply.out.extend_from_slice(&done.reply.out);
         return;
     };
-    let (what, source) = match code {
-        Code::Script(_) => ("SCRIPT KILL", "@user_script"),
-        Code::Function(..) => ("FUNCTION KILL", "@user_function"),
-    };
-    let (source, line) = place.unwrap_or_else(|| (source.to_string(), 1));
-    let name = code.name();
+    let (source, line) = place.unwrap_or_else(|| ("@user_script".to_string(), 1));
+    let name = script.name();
     ctx.reply.error(&format!(
-        "ERR Error running script {name}, Script killed by user with {what}. script: {name}, on {source}:{line}."
+        "ERR Error running script {name}, Script killed by user with SCRIPT KILL. script: {name}, on {source}:{line}."
     ));
 }
 
@@ -281,9 +232,6 @@ impl Handle for Handler<'_, '_, '_> {
         let shared = self.ctx.shared;
         let running = self.running.get_or_insert_with(|| {
             let running = Arc::new(Running {
-                name: self.code.name(),
-                is_function: matches!(self.code, Code::Function(..)),
-                command: self.ctx.args.iter().map(|a| a.to_vec()).collect(),
                 since_ms: self.begun_us / 1000,
                 state: AtomicU8::new(if self.has_acted { WROTE } else { CLEAN }),
             });
@@ -398,7 +346,7 @@ impl Handler<'_, '_, '_> {
             return Err(error(&format!("ERR ACL failure in script: {text}")));
         }
         if command.is(flag::WALKS) || command.locks_all(args) {
-            self.code.widen();
+            self.script.breadth.widen();
             return if self.ctx.db.locked().holds_all() { Ok(()) } else { self.reach_for(None) };
         }
         let slots: SmallVec<[u16; 8]> =
@@ -408,7 +356,7 @@ impl Handler<'_, '_, '_> {
             slots.iter().try_for_each(|slot| self.bind(*slot))?;
         }
         if !slots.iter().all(|slot| self.declared.contains(slot)) {
-            self.code.widen();
+            self.script.breadth.widen();
         }
         let locked = self.ctx.db.locked();
         if !slots.iter().all(|slot| locked.try_add(*slot)) {
