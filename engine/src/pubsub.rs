@@ -79,22 +79,14 @@ impl PubSub {
         let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(clients) = channels.get(channel) {
             let parts: [&[u8]; 3] = [b"message", channel, message];
-            let mut encoded = Encoded::new(&parts);
-            for client in clients {
-                deliver(client, encoded.bytes_for(client));
-                receivers += 1;
-            }
+            receivers += send(&parts, clients, &mut deliver);
         }
         drop(channels);
         let patterns = self.patterns.read().unwrap_or_else(PoisonError::into_inner);
         for (pattern, clients) in patterns.iter() {
             if crate::glob::matches(pattern, channel) {
                 let parts: [&[u8]; 4] = [b"pmessage", pattern, channel, message];
-                let mut encoded = Encoded::new(&parts);
-                for client in clients {
-                    deliver(client, encoded.bytes_for(client));
-                    receivers += 1;
-                }
+                receivers += send(&parts, clients, &mut deliver);
             }
         }
         receivers
@@ -124,9 +116,7 @@ impl PubSub {
         let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
         let Some(clients) = shards.get(channel) else { return 0 };
         let parts: [&[u8]; 3] = [b"smessage", channel, message];
-        let mut encoded = Encoded::new(&parts);
-        clients.iter().for_each(|client| deliver(client, encoded.bytes_for(client)));
-        clients.len()
+        send(&parts, clients, &mut deliver)
     }
 
     /// Shard channels that are listened to although their slot is not (or no longer) served here, with who does.
@@ -181,6 +171,17 @@ fn names(of: &RwLock<Listeners>, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
 
 fn count(of: &RwLock<Listeners>, name: &[u8]) -> usize {
     of.read().unwrap_or_else(PoisonError::into_inner).get(name).map_or(0, Vec::len)
+}
+
+/// One message to each of the clients, in the form that each has chosen; gives how many there are.
+fn send(
+    parts: &[&[u8]],
+    clients: &[Arc<ClientInfo>],
+    deliver: &mut impl FnMut(&Arc<ClientInfo>, Arc<[u8]>),
+) -> usize {
+    let mut encoded = Encoded::new(parts);
+    clients.iter().for_each(|client| deliver(client, encoded.bytes_for(client)));
+    clients.len()
 }
 
 /// A push encoded once for each protocol that somebody wants it in.

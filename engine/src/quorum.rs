@@ -17,9 +17,10 @@ pub mod keeper;
 pub mod set;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cluster::View;
+use crate::replication::Peer;
 use crate::server::Shared;
 use crate::topology::{MemberId, SLOTS};
 use set::{Acked, Follower, InSync};
@@ -118,12 +119,12 @@ impl Quorum {
 }
 
 /// What a majority has: `needed` others and the primary.
-fn majority(followers: &[Follower], needed: usize) -> Acked {
-    let mut best: Vec<(&MemberId, u64)> = Vec::new();
+fn majority(followers: &[Follower<'_>], needed: usize) -> Acked {
+    let mut best: Vec<(&str, u64)> = Vec::new();
     for follower in followers {
-        match best.iter_mut().find(|(id, _)| **id == follower.id) {
+        match best.iter_mut().find(|(id, _)| *id == follower.id) {
             Some((_, known)) => *known = follower.offset.max(*known),
-            None => best.push((&follower.id, follower.offset)),
+            None => best.push((follower.id, follower.offset)),
         }
     }
     best.sort_unstable_by_key(|(_, offset)| std::cmp::Reverse(*offset));
@@ -143,29 +144,29 @@ impl Shared {
         }
         let in_sync = quorum.in_sync();
         let view = self.cluster.view();
-        let followers = self.followers(&view);
+        let peers = self.replication.peers();
+        let followers = self.followers(&view, &peers);
         quorum.set(self.acked(&in_sync, &view, &followers));
     }
 
     /// The other members of the shard that follow this one, by what they have told.
-    fn followers(&self, view: &View) -> Vec<Follower> {
+    fn followers<'p>(&self, view: &View, peers: &'p [Arc<Peer>]) -> Vec<Follower<'p>> {
         let on_disk = self.state.acks_wait_for_disk.load(Ordering::Acquire);
         let shard = view.me().and_then(|m| m.shard);
         let members = &view.topology.members;
         let is_mate =
             |id: &MemberId| *id != view.my_id && members.get(id).is_some_and(|m| m.shard == shard);
-        let peers = self.replication.peers();
         let mates = peers.iter().filter(|p| p.is_online() && is_mate(p.member()));
         mates
             .map(|peer| Follower {
-                id: peer.member().clone(),
-                boot: peer.boot().clone(),
+                id: peer.member(),
+                boot: peer.boot(),
                 offset: if on_disk { peer.durable_ack() } else { peer.ack() },
             })
             .collect()
     }
 
-    fn acked(&self, in_sync: &InSync, view: &View, followers: &[Follower]) -> Acked {
+    fn acked(&self, in_sync: &InSync, view: &View, followers: &[Follower<'_>]) -> Acked {
         let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
         match shard.filter(|_| in_sync.min() > 0) {
             Some(shard) => in_sync.state(shard, &view.my_id, followers),
@@ -197,7 +198,7 @@ mod tests {
         let off = Quorum::new(false, 0);
         off.set_members(3);
         assert!(!off.is_on());
-        let follower = |id: &str, offset| Follower { id: id.into(), boot: String::new(), offset };
+        let follower = |id, offset| Follower { id, boot: "", offset };
         let follow = [follower("b", 10), follower("c", 30), follower("b", 20), follower("d", 5)];
         assert_eq!(majority(&follow, 0), Acked { offset: u64::MAX, enough: true });
         assert_eq!(majority(&follow, 1), Acked { offset: 30, enough: true });

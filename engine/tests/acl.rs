@@ -5,18 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Client, Server, Value};
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Bulk(bytes)
-        | Value::Simple(bytes)
-        | Value::Error(bytes)
-        | Value::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::Int(n) => n.to_string(),
-        other => other.to_string(),
-    }
-}
+use support::{Client, Server, Value, value::text};
 
 fn ok(client: &mut Client, words: &str) {
     assert_eq!(text(&client.words(words)), "OK", "{words}");

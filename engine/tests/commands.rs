@@ -6,18 +6,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Client, Server, Value};
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Bulk(bytes)
-        | Value::Simple(bytes)
-        | Value::Error(bytes)
-        | Value::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::Int(n) => n.to_string(),
-        other => format!("{other:?}"),
-    }
-}
+use support::{Client, Server, Value, value::text};
 
 /// A field of INFO as a number.
 fn figure(client: &mut Client, name: &str) -> u64 {

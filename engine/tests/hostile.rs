@@ -11,21 +11,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use engine::command::{Command, all, flag};
-use support::{Client, Server, Value, encode};
+use support::{Client, Server, Value, dice::Dice, encode, value::text};
 
 /// A heavy command may take this long in a debug build on a busy machine; what runs away takes hours.
 const BOUNDED: Duration = Duration::from_secs(15);
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Bulk(bytes)
-        | Value::Simple(bytes)
-        | Value::Error(bytes)
-        | Value::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::Int(n) => n.to_string(),
-        other => format!("{other:?}"),
-    }
-}
 
 /// Runs one command and fails when it takes longer than anything bounded would.
 fn bounded<A: AsRef<[u8]>>(client: &mut Client, what: &str, args: &[A]) -> Value {
@@ -65,22 +54,6 @@ fn is_ok(value: &Value) -> bool {
 
 fn is_int(value: &Value) -> bool {
     matches!(value, Value::Int(_))
-}
-
-/// A seeded source of choices.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-
-    fn pick<'a>(&mut self, of: &[&'a [u8]]) -> &'a [u8] {
-        of[self.below(of.len())]
-    }
 }
 
 /// Keys of every type, and one that is not there.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::expiry_args::{Expiry, parse_expiry};
+use super::expiry_args::{Expiry, expiry_option};
 use super::{Command, Ctx, Group, Keys, flag, strings};
 use crate::keyspace::WrongType;
 use crate::number::parse_i64;
@@ -51,17 +51,11 @@ fn msetex(ctx: &mut Ctx<'_, '_>) {
             must_exist = Some(false);
         } else if ctx.is_word(i, "xx") && must_exist != Some(false) {
             must_exist = Some(true);
-        } else if ctx.is_word(i, "keepttl") && expiry == Expiry::None {
-            expiry = Expiry::Keep;
-        } else if expiry == Expiry::None && i + 1 < ctx.args.len() {
-            match parse_expiry(ctx, i) {
-                Some(Ok(parsed)) => expiry = parsed,
-                Some(Err(())) => return,
-                None => return ctx.reply.syntax_error(),
-            }
-            i += 1;
         } else {
-            return ctx.reply.syntax_error();
+            match expiry_option(ctx, i, &mut expiry) {
+                Some(more) => i += more,
+                None => return,
+            }
         }
         i += 1;
     }

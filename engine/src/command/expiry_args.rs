@@ -35,6 +35,25 @@ pub(super) fn parse_expiry(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<Result<Exp
     }
 }
 
+/// KEEPTTL, or one of the above, among other options at argument `i`: gives how many more arguments it took. `None`: an
+/// error has been replied, also where there is an expiry already.
+pub(super) fn expiry_option(ctx: &mut Ctx<'_, '_>, i: usize, expiry: &mut Expiry) -> Option<usize> {
+    if *expiry == Expiry::None {
+        if ctx.is_word(i, "keepttl") {
+            *expiry = Expiry::Keep;
+            return Some(0);
+        }
+        if i + 1 < ctx.args.len()
+            && let Some(parsed) = parse_expiry(ctx, i)
+        {
+            *expiry = parsed.ok()?;
+            return Some(1);
+        }
+    }
+    ctx.reply.syntax_error();
+    None
+}
+
 /// Refuses a time that is not positive, or beyond what can be counted.
 pub(super) fn invalid(ctx: &mut Ctx<'_, '_>) {
     let text = format!("ERR invalid expire time in '{}' command", ctx.command.name);

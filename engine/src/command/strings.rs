@@ -1,6 +1,6 @@
 //! String commands: values of bytes, counters, ranges, many keys at once.
 
-use super::expiry_args::{Expiry, parse_expiry};
+use super::expiry_args::{Expiry, expiry_option, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Ttl, WrongType};
 use crate::notify::class;
@@ -80,17 +80,11 @@ fn set(ctx: &mut Ctx<'_, '_>) {
             i += 1;
         } else if ctx.is_word(i, "get") {
             get = true;
-        } else if ctx.is_word(i, "keepttl") && expiry == Expiry::None {
-            expiry = Expiry::Keep;
-        } else if expiry == Expiry::None && i + 1 < ctx.args.len() {
-            match parse_expiry(ctx, i) {
-                Some(Ok(parsed)) => expiry = parsed,
-                Some(Err(())) => return,
-                None => return ctx.reply.syntax_error(),
-            }
-            i += 1;
         } else {
-            return ctx.reply.syntax_error();
+            match expiry_option(ctx, i, &mut expiry) {
+                Some(more) => i += more,
+                None => return,
+            }
         }
         i += 1;
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::set::Acked;
 use crate::managed::Engine;
 use crate::server::Shared;
 use crate::topology::{Change, Epoch};
@@ -40,11 +39,11 @@ impl Shared {
         let mut in_sync = self.quorum.in_sync();
         let view = self.cluster.view();
         let id = view.me()?.shard?;
-        let followers = self.followers(&view);
+        let peers = self.replication.peers();
+        let followers = self.followers(&view, &peers);
         let end = self.journal.end();
         let change = in_sync.look(&view.topology, id, &view.my_id, &followers, end);
-        let acked: Acked = self.acked(&in_sync, &view, &followers);
-        self.quorum.set(acked);
+        self.quorum.set(self.acked(&in_sync, &view, &followers));
         drop(in_sync);
         self.wake_loops();
         change.map(|change| (change, view.topology.epoch))

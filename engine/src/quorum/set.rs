@@ -26,10 +26,10 @@ use std::collections::BTreeMap;
 use crate::topology::{Change, Epoch, MemberId, Shard, ShardId, Topology};
 
 /// A replica that follows this primary: its member, the process, and the journal offset that it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follower {
-    pub id: MemberId,
-    pub boot: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower<'a> {
+    pub id: &'a str,
+    pub boot: &'a str,
     pub offset: u64,
 }
 
@@ -81,9 +81,9 @@ impl InSync {
     }
 
     /// What those have who must have a write. `me`: the primary itself.
-    pub fn state(&self, shard: &Shard, me: &MemberId, followers: &[Follower]) -> Acked {
+    pub fn state(&self, shard: &Shard, me: &MemberId, followers: &[Follower<'_>]) -> Acked {
         let offset_of = |id: &MemberId, boot: &String| {
-            followers.iter().filter(|f| f.id == *id && f.boot == *boot).map(|f| f.offset).max()
+            followers.iter().filter(|f| f.id == id && f.boot == boot).map(|f| f.offset).max()
         };
         let set = || shard.in_sync.iter().filter(|(id, _)| *id != me);
         let joiner = self.joiner.iter().map(|j| (&j.id, &j.boot));
@@ -103,21 +103,20 @@ impl InSync {
         topology: &Topology,
         id: ShardId,
         me: &MemberId,
-        followers: &[Follower],
+        followers: &[Follower<'_>],
         end: u64,
     ) -> Option<Change> {
         let shard = topology.shards.get(&id)?;
         if self.epoch != shard.epoch {
             *self = Self { min: self.min, epoch: shard.epoch, ..Self::default() };
         }
-        let follows = |id: &MemberId, boot: &String| {
-            followers.iter().find(|f| f.id == *id && f.boot == *boot)
-        };
-        let is_outside = |f: &&Follower| {
-            let member = topology.members.get(&f.id);
-            f.id != *me
+        let follows =
+            |id: &MemberId, boot: &String| followers.iter().find(|f| f.id == id && f.boot == boot);
+        let is_outside = |f: &&Follower<'_>| {
+            let member = topology.members.get(f.id);
+            f.id != me
                 && member.is_some_and(|m| m.shard == Some(id))
-                && shard.in_sync.get(&f.id) != Some(&f.boot)
+                && shard.in_sync.get(f.id).is_none_or(|boot| boot != f.boot)
         };
         self.seen.retain(|(id, boot), _| follows(id, boot).is_some_and(|f| is_outside(&f)));
         if let Some(joiner) = &mut self.joiner {
@@ -138,10 +137,9 @@ impl InSync {
             }
         }
         for follower in followers.iter().filter(is_outside) {
-            let key = (follower.id.clone(), follower.boot.clone());
-            let first = *self.seen.entry(key).or_insert(end);
+            let (id, boot) = (follower.id.to_owned(), follower.boot.to_owned());
+            let first = *self.seen.entry((id.clone(), boot.clone())).or_insert(end);
             if self.joiner.is_none() && follower.offset >= first {
-                let (id, boot) = (follower.id.clone(), follower.boot.clone());
                 self.joiner = Some(Joiner { id, boot, mark: None, as_of: None, looks: 0 });
             }
         }

@@ -1,7 +1,7 @@
 //! A member's data set: a journal of writes, pulled by replicas from the primary.
 
 use engine::quorum::set::{Follower, InSync};
-use engine::topology::{Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
+use engine::topology::{Change, Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
 
 /// One write: the shard epoch it was made under, and its number (0: a primary's first mark).
 pub(crate) type Write = (Epoch, u64);
@@ -16,6 +16,20 @@ pub(crate) enum Sync {
     Pull { epoch: Epoch, boot: String, have: usize, last: Epoch },
     /// What follows `base` writes that both have. `end`: the length of the primary's journal.
     Push { epoch: Epoch, base: usize, writes: Vec<Write>, end: usize },
+}
+
+/// What a replica had when it pulled last.
+struct Pulled {
+    id: MemberId,
+    boot: String,
+    have: usize,
+    at_ms: u64,
+}
+
+/// Replicas that have pulled lately.
+fn followers(replicas: &[Pulled], now_ms: u64) -> Vec<Follower<'_>> {
+    let lately = replicas.iter().filter(|p| now_ms < p.at_ms + LINK_MS);
+    lately.map(|p| Follower { id: &p.id, boot: &p.boot, offset: p.have as u64 }).collect()
 }
 
 #[derive(Default)]
@@ -33,7 +47,7 @@ pub(crate) struct Data {
     pub(crate) acked: Vec<u64>,
     dropped: (Epoch, u64),
     /// Lengths that replicas are known to have, under the present epoch.
-    replicas: Vec<(Follower, u64)>,
+    replicas: Vec<Pulled>,
     /// When the set was looked after last.
     pub(crate) looked_ms: u64,
     /// Where the shard acknowledges by its in-sync set.
@@ -87,10 +101,20 @@ impl Data {
         Some((primary, Sync::Pull { epoch, boot, have, last }))
     }
 
-    /// Replicas that have pulled lately.
-    pub(crate) fn followers(&self, now_ms: u64) -> Vec<Follower> {
-        let lately = self.replicas.iter().filter(|(_, at_ms)| now_ms < at_ms + LINK_MS);
-        lately.map(|(f, _)| f.clone()).collect()
+    pub(crate) fn followers(&self, now_ms: u64) -> Vec<Follower<'_>> {
+        followers(&self.replicas, now_ms)
+    }
+
+    /// The primary's look at its in-sync set.
+    pub(crate) fn look(
+        &mut self,
+        topology: &Topology,
+        shard: ShardId,
+        me: &MemberId,
+        now_ms: u64,
+    ) -> Option<Change> {
+        let end = self.journal.len() as u64;
+        self.set.look(topology, shard, me, &followers(&self.replicas, now_ms), end)
     }
 
     /// The primary's answer to a pull. A journal of the same epoch and length is the same journal.
@@ -108,9 +132,8 @@ impl Data {
         let is_prefix = have == 0 || self.journal.get(have - 1).is_some_and(|w| w.0 == last);
         let base = if is_prefix { have } else { 0 };
         if is_prefix {
-            self.replicas.retain(|(f, _)| f.id != *from);
-            let offset = have as u64;
-            self.replicas.push((Follower { id: from.clone(), boot, offset }, now_ms));
+            self.replicas.retain(|p| p.id != *from);
+            self.replicas.push(Pulled { id: from.clone(), boot, have, at_ms: now_ms });
         }
         Some(Sync::Push {
             epoch,

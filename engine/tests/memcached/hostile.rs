@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
 use crate::support::Value;
+use crate::support::dice::Dice;
 use crate::{ask, connect, larder, packet, packets_of, read_to, text};
 
 const NEXT: &[u8] = b"set next 0 0 2\r\nok\r\nget next\r\nmn\r\n";
@@ -258,18 +259,6 @@ fn who_asks_and_does_not_read_holds_a_bounded_reply() {
     let mut reply = vec![0; 1000 * one.len() + 5];
     large.read_exact(&mut reply).unwrap();
     assert!(reply.ends_with(b"END\r\n"));
-}
-
-/// A seeded source of choices.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
 }
 
 const VERBS: &[&str] = &[

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub(crate) mod dice;
 pub(crate) mod value;
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -145,6 +145,18 @@ impl Value {
     }
 }
 
+/// A string, a number or an error as its text.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Bulk(bytes)
+        | Value::Simple(bytes)
+        | Value::Error(bytes)
+        | Value::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Int(n) => n.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |out: &mut fmt::Formatter<'_>, name: &str, items: &[Self]| {

@@ -22,8 +22,14 @@ fn show_key(out: &mut Vec<u8>, key: &Key<'_>) {
     }
 }
 
-/// The flags that are answered whatever came of it: the key and the client's own word.
-fn show_always(out: &mut Vec<u8>, key: &Key<'_>, flags: &Flags<'_>) {
+/// The flags that a reply shows, in the order in which they were asked for: the key and the client's own word here, what is
+/// known of an item by `rest`.
+fn show(
+    out: &mut Vec<u8>,
+    key: &Key<'_>,
+    flags: &Flags<'_>,
+    mut rest: impl FnMut(&mut Vec<u8>, u8),
+) {
     for letter in &flags.shown {
         match letter {
             b'k' => show_key(out, key),
@@ -31,14 +37,19 @@ fn show_always(out: &mut Vec<u8>, key: &Key<'_>, flags: &Flags<'_>) {
                 out.extend_from_slice(b" O");
                 out.extend_from_slice(flags.opaque);
             }
-            _ => {}
+            other => rest(out, *other),
         }
     }
 }
 
+fn figure(out: &mut Vec<u8>, letter: u8, value: impl itoa::Integer) {
+    out.extend_from_slice(&[b' ', letter]);
+    number(out, value);
+}
+
 fn answer(client: &mut Client<'_, '_>, code: &str, key: &Key<'_>, flags: &Flags<'_>) {
     client.reply.out.extend_from_slice(code.as_bytes());
-    show_always(&mut client.reply.out, key, flags);
+    show(&mut client.reply.out, key, flags, |_, _| {});
     client.reply.out.extend_from_slice(b"\r\n");
 }
 
@@ -88,28 +99,14 @@ fn show_item(out: &mut Vec<u8>, key: &Key<'_>, flags: &Flags<'_>, seen: &Seen<'_
     } else {
         out.extend_from_slice(b"HD");
     }
-    for letter in &flags.shown {
-        match letter {
-            b'k' => {
-                show_key(out, key);
-                continue;
-            }
-            b'O' => {
-                out.extend_from_slice(b" O");
-                out.extend_from_slice(flags.opaque);
-                continue;
-            }
-            _ => out.extend_from_slice(&[b' ', *letter]),
-        }
-        match letter {
-            b's' => number(out, seen.value.len()),
-            b't' => number(out, seen.left_s()),
-            b'c' => number(out, seen.item.cas),
-            b'f' => number(out, seen.item.flags),
-            b'h' => number(out, u8::from(seen.fetched)),
-            _ => number(out, seen.idle_s),
-        }
-    }
+    show(out, key, flags, |out, letter| match letter {
+        b's' => figure(out, letter, seen.value.len()),
+        b't' => figure(out, letter, seen.left_s()),
+        b'c' => figure(out, letter, seen.item.cas),
+        b'f' => figure(out, letter, seen.item.flags),
+        b'h' => figure(out, letter, u8::from(seen.fetched)),
+        _ => figure(out, letter, seen.idle_s),
+    });
     for (set, mark) in [
         (seen.item.state & Item::TOKEN_SENT != 0, b" Z"),
         (seen.item.state & Item::STALE != 0, b" X"),
@@ -153,24 +150,11 @@ pub(in crate::memcached) fn set(
     };
     let out = &mut client.reply.out;
     out.extend_from_slice(code.as_bytes());
-    for letter in &flags.shown {
-        match letter {
-            b'k' => show_key(out, key),
-            b'O' => {
-                out.extend_from_slice(b" O");
-                out.extend_from_slice(flags.opaque);
-            }
-            b'c' => {
-                out.extend_from_slice(b" c");
-                number(out, cas);
-            }
-            b's' => {
-                out.extend_from_slice(b" s");
-                number(out, bytes);
-            }
-            _ => {}
-        }
-    }
+    show(out, key, flags, |out, letter| match letter {
+        b'c' => figure(out, letter, cas),
+        b's' => figure(out, letter, bytes),
+        _ => {}
+    });
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
@@ -244,24 +228,11 @@ pub(in crate::memcached) fn count(
     } else {
         out.extend_from_slice(b"HD");
     }
-    for letter in &flags.shown {
-        match letter {
-            b'k' => show_key(out, key),
-            b'O' => {
-                out.extend_from_slice(b" O");
-                out.extend_from_slice(flags.opaque);
-            }
-            b't' => {
-                out.extend_from_slice(b" t");
-                number(out, left_s(ttl, now_ms));
-            }
-            b'c' => {
-                out.extend_from_slice(b" c");
-                number(out, cas);
-            }
-            _ => {}
-        }
-    }
+    show(out, key, flags, |out, letter| match letter {
+        b't' => figure(out, letter, left_s(ttl, now_ms)),
+        b'c' => figure(out, letter, cas),
+        _ => {}
+    });
     out.extend_from_slice(b"\r\n");
     if flags.value {
         out.extend_from_slice(digits);

@@ -26,15 +26,15 @@ fn topology() -> Topology {
     }
 }
 
-fn follower(id: &str, boot: &str, offset: u64) -> Follower {
-    Follower { id: id.into(), boot: boot.into(), offset }
+fn follower<'a>(id: &'a str, boot: &'a str, offset: u64) -> Follower<'a> {
+    Follower { id, boot, offset }
 }
 
-fn acked(set: &InSync, topology: &Topology, followers: &[Follower]) -> u64 {
+fn acked(set: &InSync, topology: &Topology, followers: &[Follower<'_>]) -> u64 {
     set.state(&topology.shards[&0], &"a".into(), followers).offset
 }
 
-fn look(set: &mut InSync, t: &Topology, followers: &[Follower], end: u64) -> Option<Change> {
+fn look(set: &mut InSync, t: &Topology, followers: &[Follower<'_>], end: u64) -> Option<Change> {
     set.look(t, 0, &"a".into(), followers, end)
 }
 

@@ -290,9 +290,7 @@ impl World {
             && self.holds_lease(n)
         {
             let node = &mut self.nodes[n];
-            let followers = node.data.followers(now);
-            let end = node.data.journal.len() as u64;
-            let change = node.data.set.look(&topology, shard, &node.member.id, &followers, end);
+            let change = node.data.look(&topology, shard, &node.member.id, now);
             if let (Some(change), Some(council)) = (change, &mut node.council) {
                 self.tally.count(What::SetJoinWished, 1);
                 council.propose(now, change, Some(topology.epoch));
