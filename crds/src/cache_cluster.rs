@@ -224,6 +224,10 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
 
+    /// What to do when the council has lost its majority for good. Absent: nothing, and the status says what it would cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+
     /// Silence after which a member is taken for failed. Cannot be changed later.
     #[serde(default = "defaults::failure_timeout")]
     #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
@@ -235,6 +239,16 @@ pub struct CacheClusterSpec {
             .message("failureTimeout cannot be changed in this version: leases are safe only while all members agree on it")
     )]
     pub failure_timeout: String,
+}
+
+/// A word for a cluster whose council lost the disks of its majority.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// The incarnation as which those who are left are to go on: the one in the status, and one. What only the lost ones
+    /// had is lost. It has no effect while the council can still come back, nor once that incarnation is there.
+    #[schemars(range(min = 2))]
+    pub incarnation: i64,
 }
 
 /// What goes when memory is full.

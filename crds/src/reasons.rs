@@ -30,6 +30,8 @@ pub mod reason {
     pub const NO_REPLICA: &str = "NoReplica";
     /// Members do not answer the operator, or no majority of the council does.
     pub const COUNCIL_SILENT: &str = "CouncilSilent";
+    /// A majority of the council lost its disks; only `spec.recovery` lets those go on who are left.
+    pub const COUNCIL_LOST: &str = "CouncilLost";
     /// A member refused a directive of `spec.config`; nothing was rolled further.
     pub const CONFIG_REFUSED: &str = "ConfigRefused";
     /// The manifest says what this version cannot do or does not understand; the message names the field.
@@ -80,4 +82,6 @@ pub mod event {
     pub const PASSWORD_KEPT: &str = "PasswordKept";
     /// A pure cache whose members all vanished was formed anew.
     pub const FORMED_ANEW: &str = "FormedAnew";
+    /// Survivors of a council that was lost for good went on as another incarnation.
+    pub const RECOVERED: &str = "Recovered";
 }

@@ -33,7 +33,11 @@ pub enum Ask {
     /// `expected_epoch`: refused with the current epoch when the topology has moved on (None: whatever).
     Wish { change: Change, expected_epoch: Option<u64> },
     /// Tell who is who to a member that knows no cluster yet: it joins the council's transport as a learner.
+    /// Or to a survivor, with a higher incarnation than its own: it gives up the council that it was in.
     Adopt { topology: Topology, me: Member },
+    /// Go on with what is left of a cluster whose council has lost its majority for good: the next incarnation, in which
+    /// this member alone votes. Refused unless it is of the same cluster, and higher than what it knows.
+    Recover { topology: Topology },
     /// Set directives live, as CONFIG SET does, and those of `reset` to their defaults, as far as they
     /// are known here; answers with the ones refused.
     Configure {

@@ -91,7 +91,7 @@ use detect::Presences;
 use lead::Tenure;
 use lease::Holder;
 use message::{Beat, Body, Message, Stamp};
-use record::{Batch, Record, Saved, SavedSnapshot};
+use record::{Batch, Record, Saved};
 use rng::Rng;
 use settings::Settings;
 
@@ -269,11 +269,19 @@ impl Council {
         self.begin(topology)
     }
 
+    /// All that the disk of a member holds that begins a council by itself, as its only voter.
+    pub fn first_records(me: &MemberId, topology: Topology) -> Vec<Record> {
+        let topology = Box::new(topology);
+        let voters = apply::raft_id(me).into_iter().collect();
+        let (index, term, learners) = (1, 1, vec![]);
+        let snapshot =
+            Record::Snapshot { index, term, voters, learners, topology: topology.clone() };
+        vec![snapshot, Record::Known(topology)]
+    }
+
     fn begin(&mut self, topology: Topology) -> Result<(), String> {
-        let mut conf = raft::eraftpb::ConfState::default();
-        conf.set_voters(apply::raft_id(&self.me).into_iter().collect());
-        let snapshot = SavedSnapshot { index: 1, term: 1, conf, topology: topology.clone() };
-        let saved = Saved { snapshot: Some(snapshot), ..Saved::default() };
+        let records = Self::first_records(&self.me, topology.clone());
+        let saved = Saved { known: None, ..Saved::from_records(records) };
         self.start_consensus(saved)?;
         if let Some(consensus) = &self.consensus {
             self.batches.push(consensus.records(), true, true);
@@ -299,6 +307,12 @@ impl Council {
         }
         self.turn();
         Ok(())
+    }
+
+    /// That topology is a later incarnation of this member's cluster: what survivors have made of it.
+    pub fn is_succeeded_by(&self, topology: &Topology) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|k| k.cluster == topology.cluster && k.incarnation < topology.incarnation)
     }
 
     /// What the local data set says of itself; call it before `tick`, and whenever the role or the disk's

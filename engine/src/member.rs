@@ -9,6 +9,7 @@ mod driver;
 mod identity;
 mod meet;
 mod own;
+mod switch;
 
 use std::io;
 use std::net::SocketAddr;

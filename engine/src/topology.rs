@@ -94,8 +94,12 @@ pub struct Topology {
     pub format: u16,
     /// Random ID made at formation; a member that has joined one cluster never joins another.
     pub cluster: String,
-    /// Grows when a pure cache whose members all vanished is formed anew.
+    /// Grows when a pure cache whose members all vanished is formed anew, and when survivors go on without the
+    /// majority of their council.
     pub incarnation: u64,
+    /// The incarnation from which on data sets are of this cluster, where survivors went on with theirs; 0: this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub data_since: u64,
     pub epoch: Epoch,
     pub members: BTreeMap<MemberId, Member>,
     pub shards: BTreeMap<ShardId, Shard>,
@@ -108,6 +112,11 @@ pub struct Topology {
     /// What only clusters without an operator have.
     #[serde(default, skip_serializing_if = "Unmanaged::is_empty")]
     pub unmanaged: Box<Unmanaged>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The part of a topology that the members' own users write, by CLUSTER: nothing where an operator does.

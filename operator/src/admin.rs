@@ -62,6 +62,10 @@ pub(crate) fn said(step: &Step) -> Option<Said> {
             let (me, shards) = (me.clone(), shards.clone());
             Some(Said::Member(*seat, Ask::Form { incarnation: *incarnation, me, shards }))
         }
+        Step::Recover { seat, topology } => {
+            let topology = Topology::clone(topology);
+            Some(Said::Member(*seat, Ask::Recover { topology }))
+        }
         Step::Adopt { seat, me, topology } => {
             let (me, topology) = (me.clone(), topology.clone());
             Some(Said::Member(*seat, Ask::Adopt { topology, me }))

@@ -2,6 +2,7 @@
 
 mod manifest;
 mod plan;
+mod recover;
 mod reference;
 mod run;
 mod server;
@@ -30,6 +31,8 @@ enum Command {
     Run(RunArgs),
     /// Print what would be done for a local cluster, and why, and do nothing.
     Plan(PlanArgs),
+    /// Say what it costs to go on without a council that lost its majority for good; with --yes, do so.
+    Recover(RecoverArgs),
     /// Run the operator for Kubernetes.
     Operator(kubernetes::Settings),
     /// Print the reference of the manifest, generated from its types, as Markdown.
@@ -63,6 +66,19 @@ struct RunArgs {
 struct PlanArgs {
     #[command(flatten)]
     manifest: ManifestArgs,
+}
+
+/// Arguments of `larder recover`.
+#[derive(Debug, clap::Args)]
+struct RecoverArgs {
+    /// Name of the CacheCluster.
+    name: String,
+    /// Its namespace [default: that of the context].
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Go on with what is left, whatever it costs.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,6 +127,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // One thread: members die with the thread that started them.
         Command::Run(args) => log_to_stderr("warn").and_then(|()| on_one_thread(run::run(args))),
         Command::Plan(args) => log_to_stderr("warn").and_then(|()| on_one_thread(plan::plan(args))),
+        Command::Recover(args) => {
+            log_to_stderr("warn").and_then(|()| on_one_thread(recover::recover(args)))
+        }
         Command::Operator(settings) => log_as_json().and_then(|()| operator(settings)),
         Command::Probe { url } => on_one_thread(async move {
             crate::health::probe(&url).await.map_err(|e| Error::world(format!("reach {url}"), e))

@@ -25,6 +25,8 @@ pub struct Desired {
     pub replicas: u16,
     /// Look and tell, change nothing.
     pub paused: bool,
+    /// The incarnation as which survivors are to go on when the council is lost for good.
+    pub recovery: Option<u64>,
     /// Shards in which a member may be restarted at the same time.
     pub shards_at_once: u16,
     /// Directives that every member has, those of `spec.config` included; neither ports, nor
@@ -127,6 +129,7 @@ impl Desired {
             shards: count("spec.shards", spec.shards, 1, 500)?,
             replicas: count("spec.replicasPerShard", spec.replicas_per_shard, 0, 5)?,
             paused: spec.pause,
+            recovery: recovery(spec)?,
             shards_at_once: count("spec.rollout.shardsAtOnce", shards_at_once, 1, 500)?,
             directives: directives(spec)?,
         })
@@ -204,6 +207,17 @@ impl Desired {
 }
 
 /// Members without which a shard acknowledges nothing.
+fn recovery(spec: &CacheClusterSpec) -> Result<Option<u64>, Error> {
+    let Some(recovery) = &spec.recovery else { return Ok(None) };
+    match u64::try_from(recovery.incarnation) {
+        Ok(incarnation) if incarnation >= 2 => Ok(Some(incarnation)),
+        _ => Err(invalid(
+            "spec.recovery.incarnation",
+            "must be 2 or more: the first one is what is lost",
+        )),
+    }
+}
+
 fn min_in_sync(spec: &CacheClusterSpec, min: i32) -> Result<i32, Error> {
     let most = spec.replicas_per_shard + 1;
     if spec.durability != Durability::Quorum {

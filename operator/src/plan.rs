@@ -20,6 +20,7 @@
 
 mod form;
 mod members;
+mod recover;
 mod rollout;
 mod shards;
 mod slots;
@@ -76,7 +77,9 @@ pub enum Step {
     RestartMember { seat: Seat, uid: String },
     /// Makes this member the first voter of a new cluster.
     Form { seat: Seat, me: topology::Member, incarnation: u64, shards: Vec<SlotRange> },
-    /// Tells a member that knows no cluster which one it belongs to.
+    /// Makes this member the first voter of the cluster's next incarnation, with those who are left.
+    Recover { seat: Seat, topology: Box<Topology> },
+    /// Tells a member which cluster it belongs to, when it knows none, or only a former incarnation.
     Adopt { seat: Seat, me: topology::Member, topology: Topology },
     /// Wishes that the council takes this member in, or takes note of its new address.
     Join { member: topology::Member },
@@ -102,7 +105,11 @@ impl Step {
     fn alters_topology(&self) -> bool {
         matches!(
             self,
-            Self::Form { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Assign { .. }
+            Self::Form { .. }
+                | Self::Recover { .. }
+                | Self::Join { .. }
+                | Self::Leave { .. }
+                | Self::Assign { .. }
         )
     }
 }
@@ -121,6 +128,10 @@ impl fmt::Display for Step {
             Self::RestartMember { seat, .. } => write!(f, "restart member={seat}"),
             Self::Form { seat, incarnation, shards, .. } => {
                 write!(f, "form member={seat} incarnation={incarnation} shards={}", shards.len())
+            }
+            Self::Recover { seat, topology } => {
+                let (incarnation, left) = (topology.incarnation, topology.members.len());
+                write!(f, "recover member={seat} incarnation={incarnation} members={left}")
             }
             Self::Adopt { seat, .. } => write!(f, "adopt member={seat}"),
             Self::Join { member } => write!(f, "join member={} id={}", member.name, member.id),
@@ -163,6 +174,12 @@ pub(crate) const RULE_OF_SHARDS: &str = "ScaleShards";
 
 /// The rules by urgency. The first one with something to do speaks for its scope this round.
 pub const RULES: &[Rule] = &[
+    Rule {
+        name: "RecoverCouncil",
+        doc: "A council whose majority lost its disks decides nothing any more. What that costs is stated; \
+              those who are left go on as the next incarnation when spec.recovery names it.",
+        act: recover::recover,
+    },
     Rule {
         name: "ReplaceMember",
         doc: "A member whose pod is gone gets a new one; one that lost its disk, and so came back \
@@ -276,6 +293,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
             }
         }
         plan.blocked.append(&mut draft.blocked);
+        if plan.steps.iter().any(|p| matches!(p.step, Step::Recover { .. })) {
+            // All else is for the council that begins with it.
+            break;
+        }
     }
     plan.blocked.extend(
         observed
@@ -301,6 +322,16 @@ fn assert_post_conditions(desired: &Desired, observed: &Observed, plan: &Plan) {
     let Some(topology) = &observed.topology else { return };
     for planned in &plan.steps {
         match &planned.step {
+            Step::Recover { topology: next, .. } => {
+                assert!(
+                    next.incarnation == topology.incarnation + 1,
+                    "one incarnation after the other"
+                );
+                assert!(
+                    desired.recovery == Some(next.incarnation),
+                    "only the user gives a council up"
+                );
+            }
             Step::Leave { id, .. } => {
                 let primary =
                     |s: &topology::Shard| s.primary.as_ref() == Some(id) && !s.slots.is_empty();

@@ -147,7 +147,7 @@ fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
         (condition::DEGRADED, degraded(view, plan, wanted)),
     ];
     let hopeless = |b: &&crate::plan::Blocked| {
-        matches!(b.reason, reason::INVALID_SPEC | reason::CONFIG_REFUSED)
+        matches!(b.reason, reason::INVALID_SPEC | reason::CONFIG_REFUSED | reason::COUNCIL_LOST)
     };
     let stalled = plan.blocked.iter().find(hopeless);
     let stalled = stalled.map(|b| (condition::STALLED, (true, b.reason, b.message.clone())));
@@ -187,6 +187,9 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
             stuck.map_or(reason::FORMING, |_| reason::POD_STUCK)
         };
         return (false, reason, why.into());
+    }
+    if let Some(lost) = find(reason::COUNCIL_LOST) {
+        return (false, reason::COUNCIL_LOST, lost.message.clone());
     }
     let down = shards_down(view);
     if !down.is_empty() {
@@ -260,6 +263,9 @@ fn degraded(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
     }
     if view.topology().is_none() {
         return (true, reason::COUNCIL_SILENT, "no member tells a topology".into());
+    }
+    if let Some(lost) = plan.blocked.iter().find(|b| b.reason == reason::COUNCIL_LOST) {
+        return (true, reason::COUNCIL_LOST, lost.message.clone());
     }
     let down = shards_down(view);
     if !down.is_empty() {

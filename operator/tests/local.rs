@@ -94,6 +94,43 @@ fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
 }
 
 #[test]
+fn what_survivors_of_a_lost_council_have_is_served_again_once_the_manifest_says_so() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let spec = "shards: 1, replicasPerShard: 4";
+    let cluster = Cluster::start(dir.path(), &format!("{{{spec}}}"));
+    let mut client = Client::new(&cluster.endpoints, &cluster.password);
+    fill(&mut client, 0..200);
+    let primary = cluster.status()["shards"][0]["primary"].as_str().unwrap().to_string();
+    let members: Vec<String> = (0..5).map(|index| format!("demo-0-{index}")).collect();
+    let replicas = members.iter().filter(|m| **m != primary).map(String::as_str);
+    let lost: Vec<&str> = replicas.take(2).chain([primary.as_str()]).collect();
+    let index: usize = primary.rsplit('-').next().unwrap().parse().unwrap();
+    let at = cluster.endpoints[index].clone();
+    eventually("every replica has all", || {
+        client.call_at(&at, &["WAIT", "4", "100"]).is_ok_and(|count| count == "4")
+    });
+    cluster.wipe_all(&lost);
+    eventually("the council is lost", || {
+        scenario::is_lost(&serde_json::from_value(cluster.status()).unwrap())
+    });
+    let said = cluster.status()["conditions"][0]["message"].as_str().unwrap().to_string();
+    assert!(said.contains("spec.recovery.incarnation: 2"), "{said}");
+    assert!(said.contains("in sync when last heard of"), "{said}");
+    assert!(client.call(&["SET", "key:0", "other"]).is_err(), "nobody has a lease");
+
+    cluster::manifest(dir.path(), &format!("{{{spec}, recovery: {{incarnation: 2}}}}"));
+    eventually("all five are there again", || {
+        scenario::is_as_expected(&serde_json::from_value(cluster.status()).unwrap(), 5)
+    });
+    assert_eq!(cluster.status()["incarnation"], 2);
+    assert_eq!(missing(&mut client, 0..200), Vec::<u32>::new());
+    fill(&mut client, 200..300);
+    assert_eq!(missing(&mut client, 0..300), Vec::<u32>::new());
+    cluster.stop();
+}
+
+#[test]
 fn members_end_with_their_larder() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
@@ -127,18 +164,32 @@ fn scenarios_end_as_they_say() {
     for (file, lines) in scenario::all() {
         let dir = tempfile::tempdir().unwrap();
         let mut cluster = None;
+        let mut spec = String::new();
         for line in lines {
             match (line, &cluster) {
-                (Line::Desired { shards, replicas }, None) => {
-                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
-                    cluster = Some(Cluster::start(dir.path(), &spec));
+                (Line::Desired { shards, replicas }, there) => {
+                    spec = format!("shards: {shards}, replicasPerShard: {replicas}");
+                    let wish = format!("{{{spec}}}");
+                    if there.is_some() {
+                        cluster::manifest(dir.path(), &wish);
+                    } else {
+                        cluster = Some(Cluster::start(dir.path(), &wish));
+                    }
                 }
-                (Line::Desired { shards, replicas }, Some(_)) => {
-                    let spec = format!("{{shards: {shards}, replicasPerShard: {replicas}}}");
-                    cluster::manifest(dir.path(), &spec);
+                (Line::Recover { incarnation }, Some(_)) => {
+                    let wish = format!("{{{spec}, recovery: {{incarnation: {incarnation}}}}}");
+                    cluster::manifest(dir.path(), &wish);
                 }
                 (Line::Kill(name), Some(cluster)) => cluster.kill(&name),
-                (Line::Wipe(name), Some(cluster)) => cluster.wipe(&name),
+                (Line::Wipe(name), Some(cluster)) => cluster.wipe_all(&[&name]),
+                (Line::WipeAll(names), Some(cluster)) => {
+                    cluster.wipe_all(&names.iter().map(String::as_str).collect::<Vec<_>>());
+                }
+                (Line::ExpectLost, Some(cluster)) => {
+                    eventually(&format!("{file}: the council is lost"), || {
+                        scenario::is_lost(&serde_json::from_value(cluster.status()).unwrap())
+                    });
+                }
                 (Line::Expect { members }, Some(cluster)) => {
                     eventually(&format!("{file}: {members} members"), || {
                         let status = serde_json::from_value(cluster.status()).unwrap();

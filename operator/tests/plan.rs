@@ -4,14 +4,14 @@
 //! what is planned. `UPDATE=1 cargo test -p operator --test plan` writes what the plan says now.
 //!
 //! ```text
-//! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N
+//! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N, recovery=N
 //! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
 //! slots shard=0 of=0-99                what a shard owns, where it is not dealt evenly; of=none: nothing
 //! move id=4 from=0 to=1 of=0-9         a move under way
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary              the council's primary of its shard, in its role
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
-//!                                      voteless ..
+//!                                      voteless, former (it knows incarnation 1) ..
 //! ```
 
 #[path = "plan/world.rs"]
@@ -66,6 +66,11 @@ fn run(path: &str) {
 #[test]
 fn forming() {
     run("tests/plan/form.txt");
+}
+
+#[test]
+fn recovering() {
+    run("tests/plan/recover.txt");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use futures::executor::block_on;
 use operator::desired::{Desired, Seat};
 use operator::driver::sim::{Faults, Rng, Sim};
 use operator::round::{Round, round};
+use operator::status::Status;
 use scenario::Line;
 
 const SEEDS: u64 = 300;
@@ -39,6 +40,7 @@ fn desired(rng: &mut Rng) -> Desired {
         shards: 1 + u16::try_from(rng.below(4)).unwrap(),
         replicas: u16::try_from(rng.below(3)).unwrap(),
         paused: false,
+        recovery: None,
         shards_at_once: 1,
         directives: BTreeMap::from([("maxmemory".to_string(), "1".to_string())]),
     }
@@ -199,6 +201,19 @@ fn three_shards_become_six_and_three_again() {
     }
 }
 
+/// Rounds until the account is as expected.
+fn until(sim: &mut Sim, desired: &Desired, file: &str, expected: impl Fn(&Status) -> bool) {
+    let mut last = None;
+    let reached = (0..quiet(desired)).any(|_| {
+        sim.tick(desired);
+        let done = block_on(round(sim, desired)).unwrap();
+        let reached = expected(&done.status);
+        last = Some(done.status);
+        reached
+    });
+    assert!(reached, "{file}: not as expected: {last:#?}");
+}
+
 #[test]
 fn scenarios_end_as_they_say() {
     for (file, lines) in scenario::all() {
@@ -212,16 +227,11 @@ fn scenarios_end_as_they_say() {
                 }
                 Line::Kill(name) => sim.world.kill(seat(&name)),
                 Line::Wipe(name) => sim.world.wipe(seat(&name)),
+                Line::WipeAll(names) => names.iter().for_each(|name| sim.world.wipe(seat(name))),
+                Line::Recover { incarnation } => desired.recovery = Some(incarnation),
+                Line::ExpectLost => until(&mut sim, &desired, &file, scenario::is_lost),
                 Line::Expect { members } => {
-                    let mut last = None;
-                    let reached = (0..quiet(&desired)).any(|_| {
-                        sim.tick(&desired);
-                        let done = block_on(round(&mut sim, &desired)).unwrap();
-                        let reached = scenario::is_as_expected(&done.status, members);
-                        last = Some(done.status);
-                        reached
-                    });
-                    assert!(reached, "{file}: {members} members expected: {last:#?}");
+                    until(&mut sim, &desired, &file, |s| scenario::is_as_expected(s, members));
                 }
             }
         }

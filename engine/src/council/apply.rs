@@ -3,6 +3,8 @@
 //! `apply` depends on nothing but the topology and the change, so that every voter ends in the same
 //! state. A change that does not fit (any more) is refused with a reason and alters nothing.
 
+use std::collections::BTreeSet;
+
 use crate::topology::{
     Change, Epoch, FORMAT, Failover, Member, MemberId, SLOTS, Shard, ShardId, SlotRange, Topology,
 };
@@ -43,6 +45,36 @@ impl Topology {
         topology.voters.insert(me.id.clone());
         topology.epoch = 1;
         Ok(topology)
+    }
+
+    /// What survivors go on with when the majority of their council is gone for good: the next incarnation of the same
+    /// cluster, in which they alone are members and `first` alone votes. No shard has a primary, so that one is chosen
+    /// by what the survivors have; slots on their way stay where they were. `written`: the highest epoch under which any
+    /// of them has written; they may have been told of it by their data before the council told them.
+    ///
+    /// # Errors
+    /// When `first` is none of the members.
+    pub fn survived_by(
+        &self,
+        survivors: &BTreeSet<MemberId>,
+        first: &MemberId,
+        written: Epoch,
+    ) -> Result<Self, String> {
+        if !survivors.contains(first) || !self.members.contains_key(first) {
+            return Err(format!("{first} is none of the members that are left"));
+        }
+        let mut left = self.clone();
+        left.incarnation += 1;
+        left.data_since = if self.data_since == 0 { self.incarnation } else { self.data_since };
+        left.epoch = left.epoch.max(written) + 1;
+        left.members.retain(|id, _| survivors.contains(id));
+        left.voters = BTreeSet::from([first.clone()]);
+        left.moves.clear();
+        for shard in left.shards.values_mut() {
+            shard.primary = None;
+            shard.in_sync.retain(|id, _| survivors.contains(id));
+        }
+        Ok(left)
     }
 
     /// Applies a committed change; `epoch` grows by one unless it alters nothing.

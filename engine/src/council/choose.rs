@@ -39,11 +39,12 @@ pub(super) fn lineage_of<'a>(
     shard: ShardId,
     report: &'a Report,
 ) -> Option<&'a Lineage> {
+    let since = if topology.data_since == 0 { topology.incarnation } else { topology.data_since };
     report
         .lineage
         .as_ref()
         .filter(|l| l.cluster == topology.cluster && l.shard == shard)
-        .filter(|l| l.incarnation == topology.incarnation)
+        .filter(|l| (since..=topology.incarnation).contains(&l.incarnation))
 }
 
 #[derive(Clone, Copy, Default)]
@@ -187,6 +188,19 @@ mod tests {
         assert_eq!(w.chosen(false).as_deref(), Some("a"));
         let w = w.says("c", "c2", Some(lineage(5, 1)));
         assert_eq!(w.chosen(false).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn survivors_of_a_former_incarnation_have_what_they_had() {
+        let old = lineage(7, 900);
+        let new = Lineage { incarnation: 2, ..lineage(6, 10) };
+        let mut w = world().says("b", "b1", Some(old)).says("c", "c1", Some(new));
+        w.topology.incarnation = 2;
+        assert_eq!(w.chosen(false).as_deref(), Some("c"), "the former one's data do not count");
+        w.topology.data_since = 1;
+        assert_eq!(w.chosen(false).as_deref(), Some("c"), "what was written since is newer");
+        w = w.says("c", "c1", None);
+        assert_eq!(w.chosen(false).as_deref(), Some("b"));
     }
 
     #[test]

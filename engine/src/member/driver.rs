@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::meet::Meets;
+use super::switch::Switch;
 use super::{Answering, Handle, Identity, Local, Managed, Options, Said, random_hex};
 use crate::bus::link::{Dialer, Link};
 use crate::bus::server::{Inbound, serve};
@@ -61,6 +62,7 @@ pub(super) struct Driver {
     retiring: Option<Answering>,
     /// What an unmanaged member has to do with others that it meets.
     pub(super) meets: Option<Meets>,
+    pub(super) switch: Option<Switch>,
     /// The listener names this member to those who dial it.
     pub(super) named: watch::Sender<MemberId>,
     pub(super) is_over: bool,
@@ -106,6 +108,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         local_wishes: BTreeMap::new(),
         retiring: None,
         meets,
+        switch: None,
         named,
         is_over: false,
     };
@@ -311,6 +314,10 @@ impl Driver {
                     leader: self.council.leader().cloned(),
                 }
             }
+            _ if self.is_switching() => {
+                let reason = "this member is about to change its council; try again".to_owned();
+                Answer::Refused { reason }
+            }
             Ask::Form { incarnation, me, shards } => {
                 let formed = random_hex(40).map_err(|e| e.to_string()).and_then(|cluster| {
                     self.council.form(now_ms, cluster, incarnation, &me, &shards)
@@ -318,12 +325,24 @@ impl Driver {
                 return self.answer_when_durable(formed, answer);
             }
             Ask::Adopt { topology, me } => {
-                let adopted = if me.id == self.me {
-                    self.council.adopt(now_ms, topology)
+                if me.id != self.me {
+                    let reason = format!("this is member {}", self.me);
+                    Answer::Refused { reason }
+                } else if self.council.is_succeeded_by(&topology) {
+                    return self.succeed(topology, answer);
                 } else {
-                    Err(format!("this is member {}", self.me))
-                };
-                return self.answer_when_durable(adopted, answer);
+                    let adopted = self.council.adopt(now_ms, topology);
+                    return self.answer_when_durable(adopted, answer);
+                }
+            }
+            Ask::Recover { topology } => {
+                if self.council.is_succeeded_by(&topology) {
+                    return self.recover(topology, answer);
+                }
+                let known = self.council.topology();
+                let now = known.map_or(0, |t| t.incarnation);
+                let reason = format!("this member is of another cluster, or of incarnation {now}");
+                Answer::Refused { reason }
             }
             Ask::Wish { change, expected_epoch } => {
                 let token = self.council.propose(now_ms, change, expected_epoch);
@@ -369,6 +388,13 @@ impl Driver {
                 let _ = answer.send(Answer::Refused { reason });
             }
         }
+    }
+
+    /// What was put to a council that this member is in no more is never answered by it.
+    pub(super) fn drop_wishes(&mut self) {
+        self.local_wishes.clear();
+        self.wishes.clear();
+        self.until_durable.clear();
     }
 
     /// Does what the council wants, until it wants nothing more.

@@ -105,7 +105,6 @@ pub(super) struct Meets {
     /// Who asked to be admitted here: by the wish that was put to the council, and by the epoch that is awaited.
     asked: BTreeMap<u64, (MemberId, oneshot::Sender<Met>)>,
     admitted: Vec<(Epoch, MemberId, oneshot::Sender<Met>)>,
-    pub(super) switch: Option<super::own::Switch>,
     /// When this member's address was put to the council last.
     pub(super) addressed_ms: u64,
     /// Who is not heard, as the data engine was told last.
@@ -123,7 +122,6 @@ impl Meets {
             joining: None,
             asked: BTreeMap::new(),
             admitted: Vec::new(),
-            switch: None,
             addressed_ms: 0,
             silent: Vec::new(),
         }
@@ -184,7 +182,7 @@ impl Driver {
             MeetSaid::Ended { number } => {
                 if let Some(meets) = &mut self.meets {
                     meets.running.remove(&number);
-                    if meets.switch.is_none() {
+                    if self.switch.is_none() {
                         meets.joining.take_if(|n| *n == number);
                     }
                 }

@@ -1,41 +1,21 @@
 //! An unmanaged member's own council: begun alone, given up for another one, begun anew.
-//!
-//! While one council is exchanged for another (`Switch`) neither speaks: the old one is told nothing and asked
-//! nothing, and the new one is made when the disk has answered for all that the old one wrote.
 
 use std::io;
 
-use super::driver::{Driver, council_of};
+use super::driver::Driver;
+use super::switch::To;
 use super::{Answering, random_hex};
 use crate::clock;
-use crate::council::Council;
-use crate::council::record::{Batch, Record, Saved};
+use crate::council::record::Record;
 use crate::topology::{Change, Member, Topology};
 
 /// How often a changed address is put to the council, milliseconds.
 const ADDRESS_MS: u64 = 2_000;
 
-/// The council that takes the place of the present one, once a batch is on disk.
-pub(super) struct Switch {
-    batch: u64,
-    to: To,
-}
-
-enum To {
-    /// Another one, that has admitted this member.
-    Join(Box<Topology>),
-    /// One of its own.
-    Alone { hard: bool, answer: Answering },
-}
-
 impl Driver {
-    pub(super) fn is_switching(&self) -> bool {
-        self.meets.as_ref().is_some_and(|m| m.switch.is_some())
-    }
-
     /// It may be admitted elsewhere any moment: nothing changes here until that is known.
     pub(super) fn is_joining(&self) -> bool {
-        self.meets.as_ref().is_some_and(|m| m.joining.is_some() || m.switch.is_some())
+        self.is_switching() || self.meets.as_ref().is_some_and(|m| m.joining.is_some())
     }
 
     /// This member, as it has not met anybody.
@@ -119,61 +99,16 @@ impl Driver {
         self.switch(To::Alone { hard, answer }, vec![], false);
     }
 
-    fn switch(&mut self, to: To, records: Vec<Record>, rewrite: bool) {
-        // No lease of one council is ever counted in another, whatever their epochs are.
-        self.local.lease(0, 0);
-        self.local.become_idle();
-        self.part = None;
-        let batch = self.last_batch + 1;
-        let all = Batch { number: batch, rewrite, sync: true, records };
-        if self.disk.send(all).is_err() {
-            tracing::error!("the council's disk cannot be written");
-            self.is_over = true;
-        }
-        if let Some(meets) = &mut self.meets {
-            meets.switch = Some(Switch { batch, to });
-        }
-    }
-
-    /// The disk has answered for that batch.
-    pub(super) fn switched(&mut self, batch: u64) -> io::Result<()> {
-        let Some(meets) = &mut self.meets else { return Ok(()) };
-        let Some(switch) = meets.switch.take_if(|s| s.batch <= batch) else { return Ok(()) };
-        meets.joining = None;
-        self.local_wishes.clear();
-        self.links.clear();
-        self.last_batch = 0;
-        match switch.to {
-            To::Join(topology) => {
-                tracing::info!(cluster = topology.cluster, "joined the cluster of another member");
-                let saved = Saved::from_records([Record::Known(topology)]);
-                self.council = self.new_council(saved)?;
-                self.settle();
-            }
-            To::Alone { hard, answer } => {
-                let was_alone = self.council.topology().is_some_and(|t| t.members.len() == 1);
-                // Under an ID that may have voted, or that others may still count on, nothing new begins.
-                if hard || !was_alone {
-                    self.identity.renew(&self.options.dir)?;
-                    self.me = self.identity.id.clone();
-                    self.dialer.me = self.me.clone();
-                    self.named.send_replace(self.me.clone());
-                    self.local.renamed(&self.me);
-                }
-                self.local.begin_anew();
-                self.council = self.new_council(Saved::default())?;
-                self.begin_alone()?;
-                self.settle();
-                let epoch = self.council.topology().map_or(0, |t| t.epoch);
-                tracing::info!(id = self.me, "reset: this member is alone");
-                // Who asked may have gone.
-                let _ = answer.send(Ok(epoch));
-            }
+    /// Under an ID that may have voted, or that others may still count on, nothing new begins.
+    pub(super) fn renew_identity(&mut self, hard: bool) -> io::Result<()> {
+        let was_alone = self.council.topology().is_some_and(|t| t.members.len() == 1);
+        if hard || !was_alone {
+            self.identity.renew(&self.options.dir)?;
+            self.me = self.identity.id.clone();
+            self.dialer.me = self.me.clone();
+            self.named.send_replace(self.me.clone());
+            self.local.renamed(&self.me);
         }
         Ok(())
-    }
-
-    fn new_council(&self, saved: Saved) -> io::Result<Council> {
-        council_of(&self.identity, self.options.failure_timeout_ms, saved)
     }
 }

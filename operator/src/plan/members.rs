@@ -168,6 +168,11 @@ pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
             draft.blocked(reason::MEMBER_LOST, message);
             return;
         }
+        Some(belongs) if belongs.incarnation < topology.incarnation => {
+            let step = Step::Adopt { seat, me: me.clone(), topology: topology.clone() };
+            let former = belongs.incarnation;
+            draft.step(format!("{name} knows only the former incarnation {former}"), step);
+        }
         Some(_) => {}
         None => {
             let step = Step::Adopt { seat, me: me.clone(), topology: topology.clone() };

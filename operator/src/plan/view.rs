@@ -146,6 +146,28 @@ impl<'a> View<'a> {
         topology.voters.iter().filter(seen).count() > topology.voters.len() / 2
     }
 
+    /// The member was not seen, and what it had is gone for good: another ID answers from its seat, there is nothing
+    /// in it, or its disk is out of reach for ever.
+    pub(crate) fn is_gone(&self, id: &str) -> bool {
+        let seen =
+            self.observed.members.values().any(|m| m.report.as_ref().is_some_and(|r| r.id == id));
+        let known = self.topology().and_then(|t| t.members.get(id));
+        let Some(seat) = known.and_then(|m| Seat::parse(&self.desired.name, &m.name)) else {
+            return false;
+        };
+        !seen
+            && self
+                .member(seat)
+                .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())
+    }
+
+    /// So many voters lost what they had that those who are left are no majority.
+    pub(crate) fn is_council_lost(&self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let left = topology.voters.iter().filter(|id| !self.is_gone(id)).count();
+        !topology.voters.is_empty() && left <= topology.voters.len() / 2
+    }
+
     /// The member serves: a primary as primary, a replica in sync, a witness at all.
     pub(crate) fn is_in_sync(&self, seat: Seat) -> bool {
         let (Some(current), Some(report)) = (self.current(seat), self.report(seat)) else {

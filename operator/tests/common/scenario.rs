@@ -1,7 +1,7 @@
 //! Scenario files that every driver runs: wishes and faults, and what has to come of them.
 
 use crds::CacheClusterStatus;
-use crds::reasons::condition;
+use crds::reasons::{condition, reason};
 
 pub(crate) enum Line {
     /// The manifest says so from now on.
@@ -10,6 +10,12 @@ pub(crate) enum Line {
     Kill(String),
     /// The disk of this member is lost, and its process with it.
     Wipe(String),
+    /// The disks of all these are lost at once, and their processes with them.
+    WipeAll(Vec<String>),
+    /// In the end the council is lost for good.
+    ExpectLost,
+    /// The manifest says that those who are left go on.
+    Recover { incarnation: u64 },
     /// In the end so many members are there, each in its role and in sync.
     Expect { members: usize },
 }
@@ -38,9 +44,18 @@ fn parse(line: &str) -> Line {
         "desired" => Line::Desired { shards: number("shards"), replicas: number("replicas") },
         "kill" => Line::Kill(words[1].into()),
         "wipe" => Line::Wipe(words[1].into()),
+        "wipe-all" => Line::WipeAll(words[1..].iter().map(|w| (*w).to_string()).collect()),
+        "expect-lost" => Line::ExpectLost,
+        "recover" => Line::Recover { incarnation: number("incarnation").into() },
         "expect" => Line::Expect { members: number("members").into() },
         _ => panic!("not a line of a scenario: {line}"),
     }
+}
+
+/// What an `expect-lost` asks of the account of a round.
+pub(crate) fn is_lost(status: &CacheClusterStatus) -> bool {
+    let ready = status.condition(condition::READY);
+    ready.is_some_and(|c| c.status == "False" && c.reason == reason::COUNCIL_LOST)
 }
 
 /// What an `expect` asks of the account of a round.

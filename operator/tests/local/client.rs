@@ -56,7 +56,8 @@ impl Client {
         Err(last)
     }
 
-    fn call_at(&mut self, address: &str, command: &[&str]) -> Result<String, String> {
+    /// The same of one member, wherever it sends us.
+    pub(crate) fn call_at(&mut self, address: &str, command: &[&str]) -> Result<String, String> {
         if !self.connections.contains_key(address) {
             let connection = connect(address, &self.password)?;
             self.connections.insert(address.into(), connection);

@@ -121,11 +121,13 @@ impl Cluster {
         signal(self.pid_of(member), Signal::KILL);
     }
 
-    /// Its data are lost, and it is killed before it notices.
-    pub(crate) fn wipe(&self, member: &str) {
-        signal(self.pid_of(member), Signal::STOP);
-        std::fs::remove_dir_all(self.dir.join("members").join(member).join("data")).unwrap();
-        self.kill(member);
+    /// Their data are lost, and they are killed before anybody notices.
+    pub(crate) fn wipe_all(&self, members: &[&str]) {
+        members.iter().for_each(|member| signal(self.pid_of(member), Signal::STOP));
+        for member in members {
+            std::fs::remove_dir_all(self.dir.join("members").join(member).join("data")).unwrap();
+        }
+        members.iter().for_each(|member| self.kill(member));
     }
 
     pub(crate) fn pids(&self) -> Vec<i32> {

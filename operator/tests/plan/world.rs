@@ -34,6 +34,7 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
         shards: 1,
         replicas: 1,
         paused: false,
+        recovery: None,
         shards_at_once: 1,
         directives: BTreeMap::from([("maxmemory".to_string(), "1048576".to_string())]),
     };
@@ -87,6 +88,7 @@ fn read_desired(words: &Words<'_>, desired: &mut Desired) {
     desired.replicas = words.number("replicas", 1);
     desired.shards_at_once = words.number("at-once", 1);
     desired.paused = words.has("paused");
+    desired.recovery = words.get("recovery").map(|r| r.parse().unwrap());
     for (_, set) in words.0.iter().filter(|(k, _)| *k == "set") {
         let (name, value) = set.split_once(':').unwrap();
         desired.directives.insert(name.into(), value.into());
@@ -206,7 +208,9 @@ fn read_member(
                 ..Report::default()
             });
             let cluster = if is("stranger") { "c0" } else { "c1" };
-            let belongs = Belongs { cluster: cluster.into(), incarnation: 1, epoch: 1 };
+            let told = told.as_ref().filter(|_| !is("former")).map(|t| t.incarnation);
+            let incarnation = told.unwrap_or(1);
+            let belongs = Belongs { cluster: cluster.into(), incarnation, epoch: 1 };
             member.belongs = (knows || is("stranger")).then_some(belongs);
         }
     }

@@ -92,3 +92,29 @@ fn an_id_that_the_library_could_confuse_is_refused() {
     odd.id = "not hexadecimal".into();
     assert!(topology.apply(&Change::Join(odd)).is_err());
 }
+
+#[test]
+fn survivors_go_on_with_what_they_are_and_nobody_leads() {
+    let mut t = formed();
+    t.apply(&Change::Join(member(2, "demo-0-1"))).unwrap();
+    t.apply(&promote(1, 0)).unwrap();
+    let (one, two) = (member(1, "").id, member(2, "").id);
+    t.voters.extend([two.clone()]);
+    let left = t.survived_by(&BTreeSet::from([two.clone()]), &two, 40).unwrap();
+    assert_eq!(
+        (left.incarnation, left.data_since, left.epoch),
+        (t.incarnation + 1, t.incarnation, 41)
+    );
+    assert_eq!(left.cluster, t.cluster);
+    assert_eq!(left.members.keys().collect::<Vec<_>>(), [&two]);
+    assert_eq!(left.voters, BTreeSet::from([two.clone()]));
+    assert_eq!(left.shards[&0].slots, t.shards[&0].slots);
+    assert!(left.shards[&0].primary.is_none() && left.shards[&0].epoch > 0);
+    let again = left.survived_by(&BTreeSet::from([two.clone()]), &two, 0).unwrap();
+    assert_eq!(
+        (again.data_since, again.epoch),
+        (t.incarnation, 42),
+        "the first one's data count on"
+    );
+    assert!(t.survived_by(&BTreeSet::from([one]), &two, 0).is_err());
+}

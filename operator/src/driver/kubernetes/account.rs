@@ -145,8 +145,18 @@ fn news(past: Option<&Status>, now: &Status) -> Vec<(EventType, &'static str, St
         && before > 0
         && after > before
     {
-        let note = format!("all members had lost their memory; incarnation {after} begins empty");
-        news.push((EventType::Warning, event::FORMED_ANEW, note));
+        // Who goes on with what is left keeps the cluster's ID; who begins anew has another one.
+        let is_same = past.is_some_and(|p| p.cluster_id == now.cluster_id);
+        let (reason, note) = if is_same {
+            let note =
+                format!("what was left of incarnation {before} goes on as incarnation {after}");
+            (event::RECOVERED, note)
+        } else {
+            let note =
+                format!("all members had lost their memory; incarnation {after} begins empty");
+            (event::FORMED_ANEW, note)
+        };
+        news.push((EventType::Warning, reason, note));
     }
     let ready = |s: &Status| s.condition(condition::READY).map(|c| c.status == "True");
     let (before, after) = (past.and_then(ready).unwrap_or(false), ready(now).unwrap_or(false));

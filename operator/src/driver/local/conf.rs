@@ -74,6 +74,7 @@ mod tests {
             shards: 1,
             replicas: 0,
             paused: false,
+            recovery: None,
             shards_at_once: 1,
             directives: BTreeMap::from([
                 ("port".to_string(), "1".to_string()),

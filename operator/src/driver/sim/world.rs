@@ -316,6 +316,22 @@ impl World {
             Step::Form { seat, me, incarnation, shards } => {
                 return self.form(*seat, me, *incarnation, shards);
             }
+            Step::Recover { seat, topology } => {
+                if !self.is_up(*seat) {
+                    return Err("nobody answers".into());
+                }
+                let has = |v: &&MemberId| self.home_of(v).is_some();
+                let before = self.topology.as_ref().ok_or("no cluster")?;
+                let left = before.voters.iter().filter(has).count();
+                assert!(
+                    left <= before.voters.len() / 2,
+                    "a council was given up that could decide"
+                );
+                for id in before.members.keys().filter(|id| self.home_of(id).is_some()) {
+                    assert!(topology.members.contains_key(id), "left behind: {id}");
+                }
+                self.topology = Some(Topology::clone(topology));
+            }
             Step::Adopt { seat, topology, me } => {
                 let up = self.is_up(*seat);
                 let memory = self.memories.get_mut(seat).filter(|m| up && m.id == me.id);
