@@ -463,6 +463,7 @@ impl EventLoop {
             self.shared.pubsub.sunsubscribe(&channel, &session.info);
         }
         self.shared.monitors.remove(&session.info);
+        self.shared.maintenance.remove(&session.info);
         self.shared.tracking.off(&session.info);
         self.shared.clients.remove(session.info.id);
     }

@@ -27,6 +27,7 @@ pub mod keyspace;
 pub mod latency;
 pub mod lazy;
 pub mod listeners;
+pub mod maintenance;
 pub mod managed;
 pub mod member;
 pub mod memcached;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::command::sentinel;
+use crate::maintenance::Notice;
 use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
@@ -260,6 +261,7 @@ impl Local for Engine {
         self.shared.set_topology(topology, &me);
         if let Some(before) = before {
             sentinel::announce(&self.shared, &before, topology);
+            self.shared.notify_of_change(&before, topology, &me);
             if self.shared.is_unmanaged() {
                 // Slots change their owner here without a move that looks after those who wait for their keys.
                 self.shared.redirect_blocked(None);
@@ -274,6 +276,7 @@ impl Local for Engine {
         if now.hold_wanted == shard_epoch {
             // A handover that was called off.
             (now.hold_wanted, now.held) = (0, 0);
+            self.shared.notify(&[Notice::FailedOver { number: shard_epoch }]);
         }
         if now.role == Role::Primary && now.epoch == shard_epoch && until_ms > 0 {
             serve_until(&self.shared, until_ms);
@@ -286,6 +289,9 @@ impl Local for Engine {
             return;
         }
         now.hold_wanted = shard_epoch;
+        // Ahead of the hold, so that it is on its way before anybody waits.
+        let seconds = HOLD_MS.div_ceil(1000);
+        self.shared.notify(&[Notice::FailingOver { number: shard_epoch, seconds }]);
         let number = self.shared.begin_hold(HOLD_MS);
         let part = Part::Hold { epoch: shard_epoch, number };
         // The thread lives as long as we do.
@@ -431,6 +437,16 @@ fn await_successor(shared: &Shared, is_over: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
     tracing::info!("another member is primary");
+    let view = shared.cluster.view();
+    let shard = view.me().and_then(|me| me.shard);
+    // Whoever follows no redirection can be served only where one shard has all.
+    if let Some(primary) = shard.and_then(|s| view.primary_of(s))
+        && view.topology.shards.len() == 1
+    {
+        let (host, port) = (primary.host.clone(), primary.port);
+        let (number, seconds) = (view.topology.epoch, LINGER_MS.div_ceil(1000));
+        shared.notify(&[Notice::Moving { number, seconds, host, port }]);
+    }
     std::thread::sleep(Duration::from_millis(LINGER_MS));
 }
 

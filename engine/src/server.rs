@@ -15,6 +15,7 @@ use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::{Db, Env, Keyspace};
 use crate::latency::{Histogram, Latency};
+use crate::maintenance::Maintenance;
 use crate::managed::Engine;
 use crate::memcached::Memcached;
 use crate::monitor::Monitors;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub waiters: Waiters,
     pub pubsub: PubSub,
     pub monitors: Monitors,
+    pub maintenance: Maintenance,
     pub tracking: Tracking,
     pub clients: Clients,
     pub stats: Stats,

@@ -73,6 +73,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         waiters: Waiters::default(),
         pubsub: PubSub::default(),
         monitors: crate::monitor::Monitors::default(),
+        maintenance: crate::maintenance::Maintenance::default(),
         tracking: crate::tracking::Tracking::default(),
         clients: Clients::default(),
         stats: Stats::new(threads),

@@ -227,6 +227,61 @@ fn sentinel_clients_find_the_primary_and_hear_of_the_next_one() {
 }
 
 #[test]
+fn clients_that_asked_for_it_are_told_before_slots_leave_and_before_their_primary_changes() {
+    let cluster = Cluster::form(&[0, 1, 0], 2, &[]);
+    let at = |n: usize| format!("127.0.0.1:{}", cluster.ports()[n]);
+    let on = ["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "internal-ip"];
+    let listen = |n: usize| {
+        let mut client = Client::try_connect(cluster.ports()[n]).unwrap();
+        assert!(client.call(&on).starts_with("-ERR maintenance notifications are pushes of RESP3"));
+        client.call(&["HELLO", "3"]);
+        client.ok(&on);
+        client
+    };
+    let (old, new) = (cluster.primary_of(0).unwrap(), 2);
+    assert_eq!(old, 0);
+    let (mut source, mut target) = (listen(0), listen(1));
+    begin_move(&cluster, 0, 1);
+    until_owned_by(&cluster, 1);
+    let words = |client: &mut Client| {
+        let message = client.reply().unwrap();
+        let (name, rest) = message.split_once(' ').unwrap();
+        let (number, what) = rest.split_once(' ').unwrap_or((rest, ""));
+        assert!(number.parse::<u64>().is_ok_and(|n| n > 0), "{message}");
+        format!("{name} {what}")
+    };
+    assert_eq!(words(&mut source), "SMIGRATING 0-4095");
+    let left = format!("SMIGRATED {} {} 0-4095", at(0), at(1));
+    assert_eq!(words(&mut source), left);
+    assert_eq!(words(&mut target), left);
+
+    Client::try_connect(cluster.ports()[new]).unwrap().ok(&["CLUSTER", "FAILOVER"]);
+    assert_eq!(words(&mut source), "FAILING_OVER 2");
+    let left = format!("SMIGRATED {} {} 4096-8191", at(old), at(new));
+    assert_eq!(words(&mut source), left);
+    assert_eq!(words(&mut source), "FAILED_OVER ");
+    assert_eq!(words(&mut target), left);
+    target.ok(&["CLIENT", "MAINT_NOTIFICATIONS", "OFF"]);
+}
+
+#[test]
+fn a_client_that_follows_nothing_is_told_to_move_before_its_server_ends() {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, &[]);
+    let primary = cluster.primary_of(0).unwrap();
+    let mut client = Client::try_connect(cluster.ports()[primary]).unwrap();
+    client.call(&["HELLO", "3"]);
+    let on = ["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "internal-ip"];
+    client.ok(&on);
+    cluster.nodes[primary].server.terminate();
+    let told: Vec<String> = std::iter::from_fn(|| client.reply().ok()).collect();
+    let names: Vec<&str> = told.iter().filter_map(|m| m.split(' ').next()).collect();
+    assert_eq!(names, ["FAILING_OVER", "SMIGRATED", "FAILED_OVER", "MOVING"], "{told:?}");
+    cluster.until("another primary", |c| c.primary_of(0).is_some_and(|n| n != primary));
+    let next = cluster.ports()[cluster.primary_of(0).unwrap()];
+    assert!(told[3].ends_with(&format!(" 1 127.0.0.1:{next}")), "{told:?}");
+}
+
+#[test]
 fn a_blocked_client_is_sent_on_when_its_slot_moves() {
     let cluster = Cluster::form(&[0, 1, 2], 2, &[]);
     let key = (0..)

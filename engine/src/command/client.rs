@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{Command, Ctx, Group, Keys, flag};
+use crate::maintenance::{ENDPOINTS, Endpoint};
 use crate::number::parse_i64;
 use crate::resp::Reply;
 use crate::session::{After, ClientInfo};
@@ -38,6 +39,8 @@ const HELP: &[&str] = &[
     "    Be told when keys change that this connection has read.",
     "CACHING <YES|NO>, TRACKINGINFO, GETREDIR",
     "    Whether the next reads are remembered; how this connection tracks.",
+    "MAINT_NOTIFICATIONS <ON [moving-endpoint-type <type>]|OFF>",
+    "    Be told when slots or the primary are about to change, and when this server is about to end.",
     "PAUSE <ms> [WRITE|ALL], UNPAUSE, UNBLOCK <id> [TIMEOUT|ERROR]",
     "    Hold clients back, let them go on, end a blocking command.",
 ];
@@ -75,11 +78,26 @@ fn client(ctx: &mut Ctx<'_, '_>) {
         (b"caching", 3) => super::tracking::caching(ctx),
         (b"trackinginfo", 2) => super::tracking::trackinginfo(ctx),
         (b"getredir", 2) => super::tracking::getredir(ctx),
+        (b"maint_notifications", 3..) => maint_notifications(ctx),
         (b"help", 2) => ctx.help(HELP),
         (
-            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply"
-            | b"no-evict" | b"no-touch" | b"unblock" | b"pause" | b"unpause" | b"tracking"
-            | b"caching" | b"trackinginfo" | b"getredir",
+            b"id"
+            | b"getname"
+            | b"setname"
+            | b"setinfo"
+            | b"info"
+            | b"kill"
+            | b"reply"
+            | b"no-evict"
+            | b"no-touch"
+            | b"unblock"
+            | b"pause"
+            | b"unpause"
+            | b"tracking"
+            | b"caching"
+            | b"trackinginfo"
+            | b"getredir"
+            | b"maint_notifications",
             _,
         ) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
@@ -95,6 +113,38 @@ fn monitor(ctx: &mut Ctx<'_, '_>) {
         ctx.shared.monitors.add(&ctx.session.info);
         ctx.reply.ok();
     }
+}
+
+/// Asked for by current clients as soon as they are connected, where they speak RESP3.
+fn maint_notifications(ctx: &mut Ctx<'_, '_>) {
+    let off = ctx.is_word(2, "off");
+    if !off && !ctx.is_word(2, "on") {
+        return ctx.reply.error("ERR syntax error");
+    }
+    let mut endpoint = Endpoint::Unnamed;
+    for pair in ctx.args[3..].chunks(2) {
+        let [name, value] = pair else { return ctx.reply.error("ERR syntax error") };
+        if !name.eq_ignore_ascii_case(b"moving-endpoint-type") || off {
+            return ctx.reply.error("ERR syntax error");
+        }
+        let is_it = |(word, _): &&(&str, Endpoint)| value.eq_ignore_ascii_case(word.as_bytes());
+        let Some((_, known)) = ENDPOINTS.iter().find(is_it) else {
+            let words: Vec<&str> = ENDPOINTS.iter().map(|(word, _)| *word).collect();
+            let text = format!("ERR moving-endpoint-type is one of {}", words.join(", "));
+            return ctx.reply.error(&text);
+        };
+        endpoint = *known;
+    }
+    if off {
+        ctx.shared.maintenance.remove(&ctx.session.info);
+    } else if ctx.session.resp3 {
+        ctx.shared.maintenance.add(&ctx.session.info, endpoint);
+    } else {
+        return ctx
+            .reply
+            .error("ERR maintenance notifications are pushes of RESP3: say HELLO 3 first");
+    }
+    ctx.reply.ok();
 }
 
 fn setname(ctx: &mut Ctx<'_, '_>) {

@@ -126,6 +126,10 @@ fn hello(ctx: &mut Ctx<'_, '_>) {
     if let Some(name) = name {
         ctx.session.info.set_names(|names| names.name = name);
     }
+    if !resp3 {
+        // They come as pushes, which RESP2 has not.
+        ctx.shared.maintenance.remove(&ctx.session.info);
+    }
     ctx.session.resp3 = resp3;
     ctx.session.info.resp3.store(resp3, Ordering::Relaxed);
     ctx.reply.resp3 = resp3;
@@ -179,6 +183,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     super::exec::unwatch(ctx.shared, session);
     super::pubsub::forget_all(ctx.shared, session);
     ctx.shared.monitors.remove(&session.info);
+    ctx.shared.maintenance.remove(&session.info);
     session.monitors = false;
     super::tracking::forget(ctx.shared, session);
     session.select(0);

@@ -164,9 +164,11 @@ impl Client {
                 bytes.truncate(bytes.len() - 2);
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            b'*' => {
+            // A map of RESP3 has twice as many, a push is an array that nobody asked for.
+            kind @ (b'*' | b'>' | b'%') => {
+                let parts = number() * if kind == b'%' { 2 } else { 1 };
                 let parts: std::io::Result<Vec<String>> =
-                    (0..number()).map(|_| self.reply()).collect();
+                    (0..parts).map(|_| self.reply()).collect();
                 parts?.join(" ")
             }
             _ => line.to_string(),
