@@ -278,7 +278,7 @@ mod tests {
         after.shards.get_mut(&1).unwrap().slots.extend(slots);
         let moves = vec![["10.0.0.1:1".into(), "10.0.0.1:2".into(), "0-99,200".into()]];
         let left = Notice::SlotsLeft { number: 9, moves };
-        assert_eq!(told(&moving, &after, "a"), [left.clone()]);
+        assert_eq!(told(&moving, &after, "a"), std::slice::from_ref(&left));
         assert_eq!(told(&moving, &after, "c"), [left]);
 
         let cancelled = Topology { epoch: 9, ..before.clone() };
@@ -293,7 +293,7 @@ mod tests {
         after.shards.get_mut(&0).unwrap().primary = Some("c".into());
         let moves = vec![["10.0.0.1:1".into(), "10.0.0.1:3".into(), "0-8191".into()]];
         let left = Notice::SlotsLeft { number: 8, moves };
-        assert_eq!(told(&before, &after, "b"), [left.clone()]);
+        assert_eq!(told(&before, &after, "b"), std::slice::from_ref(&left));
         assert_eq!(told(&before, &after, "a"), [left, Notice::FailedOver { number: 8 }]);
         let unchanged = Topology { epoch: 9, ..after.clone() };
         assert_eq!(told(&after, &unchanged, "a"), []);
