@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod bench;
 pub mod client;
+pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod failure;

@@ -61,14 +61,14 @@ pub async fn run(tests: &[&Test]) -> Tally {
 }
 
 /// A running `larder run`, and how to reach what it runs.
-struct Local {
+pub(crate) struct Local {
     child: Child,
-    book: AddressBook,
-    password: Option<String>,
+    pub(crate) book: AddressBook,
+    pub(crate) password: Option<String>,
 }
 
 impl Local {
-    async fn start(manifest: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) async fn start(manifest: &Path, folder: &Path) -> Result<Self> {
         let program = tools::project().join("target/debug/larder");
         let log = std::fs::File::create(folder.with_extension("log"))?;
         let mut child = Command::new(program)
@@ -103,7 +103,7 @@ impl Local {
     }
 
     /// Ctrl-C, as a user stops it.
-    async fn stop(mut self) -> Result {
+    pub(crate) async fn stop(mut self) -> Result {
         let pid = self.child.id().context("larder run has ended")?;
         crate::sh!("kill", "-INT", pid.to_string())?;
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use e2e::failure::Result;
 use e2e::parts::{self, Options, PARTS};
-use e2e::{image, local, provider, tests};
+use e2e::{clients, image, local, provider, tests};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,6 +96,7 @@ fn list() {
         println!("{:10} {}", part.name, part.about);
         match part.name {
             "local" => local::TESTS.iter().for_each(|test| println!("  {}", test.name)),
+            "clients" => clients::CLIENTS.iter().for_each(|c| println!("  {}", c.name)),
             "kube" => tests::TESTS.iter().for_each(|test| println!("  {}", test.name)),
             _ => {}
         }

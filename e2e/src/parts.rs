@@ -1,5 +1,6 @@
 //! The one test command: named parts, run in order, each timed.
 
+use crate::clients::{self, CLIENTS, Client};
 use crate::clock::{self, seconds};
 use crate::failure::{Context, Result};
 use crate::provider::{self, Provider};
@@ -30,6 +31,7 @@ pub const PARTS: &[Part] = &[
         run: simulate,
     },
     Part { name: "local", about: "end to end on local processes", run: local_tests },
+    Part { name: "clients", about: "real clients of nine libraries", run: real_clients },
     Part { name: "kube", about: "end to end on a real Kubernetes", run: kube_tests },
 ];
 
@@ -47,7 +49,8 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     for name in &options.names {
         let known = PARTS.iter().any(|part| part.name == name)
             || TESTS.iter().any(|test| test.name == name)
-            || local::TESTS.iter().any(|test| test.name == name);
+            || local::TESTS.iter().any(|test| test.name == name)
+            || CLIENTS.iter().any(|client| client.name == name);
         crate::ensure!(known, "{name}: neither a part nor a test; `cargo e2e list` shows all");
     }
     let mut total = Tally::default();
@@ -57,6 +60,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
             && match part.name {
                 "kube" => !options.chosen_kube().is_empty(),
                 "local" => !options.chosen_local().is_empty(),
+                "clients" => !options.chosen_clients().is_empty(),
                 _ => false,
             };
         if !(options.whole(part.name) || by_test) {
@@ -98,6 +102,11 @@ impl Options {
     fn chosen_local(&self) -> Vec<&'static local::Test> {
         let chosen = |name: &str| self.names.iter().any(|wanted| wanted == name);
         local::TESTS.iter().filter(|test| self.whole("local") || chosen(test.name)).collect()
+    }
+
+    fn chosen_clients(&self) -> Vec<&'static Client> {
+        let chosen = |name: &str| self.names.iter().any(|wanted| wanted == name);
+        CLIENTS.iter().filter(|c| self.whole("clients") || chosen(c.name)).collect()
     }
 }
 
@@ -141,6 +150,11 @@ fn local_tests(options: &Options) -> Result<Tally> {
     // All of it: a part of the workspace would build its dependencies anew, with other features.
     sh::show(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     Ok(runtime()?.block_on(local::run(&options.chosen_local())))
+}
+
+fn real_clients(options: &Options) -> Result<Tally> {
+    sh::show(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+    runtime()?.block_on(clients::run(&options.chosen_clients()))
 }
 
 fn kube_tests(options: &Options) -> Result<Tally> {

@@ -145,14 +145,17 @@ impl GoTool {
 
 /// Installs the Debian packages that are missing.
 pub fn packages() -> Result {
-    let mut missing: Vec<&str> = PACKAGES
+    let cni = (cni_plugins().is_none()).then_some(("containernetworking-plugins", ""));
+    install_missing(&PACKAGES.iter().copied().chain(cni).collect::<Vec<_>>())
+}
+
+/// Installs those of these packages whose program is not there.
+pub fn install_missing(packages: &[(&str, &str)]) -> Result {
+    let missing: Vec<&str> = packages
         .iter()
-        .filter(|(_, program)| sh::find_program(program).is_none())
+        .filter(|(_, program)| program.is_empty() || sh::find_program(program).is_none())
         .map(|(package, _)| *package)
         .collect();
-    if cni_plugins().is_none() {
-        missing.push("containernetworking-plugins");
-    }
     if missing.is_empty() {
         return Ok(());
     }
