@@ -108,6 +108,10 @@ impl User {
             [b'(', words @ .., b')'] => {
                 let mut selector = Selector::new(all_channels);
                 for word in words.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()) {
+                    // Written to a file, it would end the selector there: nobody could read it back.
+                    if word.ends_with(b")") {
+                        return Err(RuleError::Syntax);
+                    }
                     selector.apply(word)?;
                 }
                 self.selectors.push(selector);
