@@ -26,7 +26,9 @@ mod selector;
 mod user;
 
 pub(crate) use check::told_text;
-pub use check::{note_wrong_password, refusal, refusal_at_exec, refusal_of_waiter};
+pub use check::{
+    log_in_by_certificate, note_wrong_password, refusal, refusal_at_exec, refusal_of_waiter,
+};
 pub use log::{Context, Entry, Log, Refusal};
 pub use rule::{RuleError, join_selectors};
 pub use selector::{Denied, Reason, Selector};

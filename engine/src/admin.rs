@@ -85,7 +85,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
 fn options(shared: &Shared) -> Options {
     let config = &shared.config;
     let dir = PathBuf::from(config.get("dir").unwrap_or_else(|| ".".into()));
-    let port = config.int("port", 6379) as u16;
+    let port = config.own_port(config.is_yes("tls-cluster"));
     let is_unmanaged = shared.is_unmanaged();
     let given = ["larder-bus-port", "cluster-port"].map(|name| config.int(name, 0) as u16);
     let bus_port = match given.into_iter().find(|p| *p != 0) {
@@ -109,7 +109,7 @@ fn options(shared: &Shared) -> Options {
         dir,
         bus_addr: SocketAddr::new(host, bus_port),
         failure_timeout_ms: timeout as u64,
-        unmanaged: is_unmanaged.then(|| address(shared, port, bus_port)),
+        unmanaged: is_unmanaged.then(|| address(shared, bus_port)),
     }
 }
 
@@ -122,7 +122,7 @@ fn bound_to(shared: &Shared) -> Option<IpAddr> {
 }
 
 /// What an unmanaged member says of where it is. Its host is the one at which others reach it, unless one is given.
-fn address(shared: &Shared, port: u16, bus_port: u16) -> Address {
+fn address(shared: &Shared, bus_port: u16) -> Address {
     let config = &shared.config;
     let given = |name: &str| config.get(name).filter(|text| !text.is_empty());
     let announced = |name: &str, port: u16| match config.int(name, 0) as u16 {
@@ -133,7 +133,8 @@ fn address(shared: &Shared, port: u16, bus_port: u16) -> Address {
     let name = given("cluster-announce-hostname").filter(|_| by_name);
     Address {
         host: name.or_else(|| given("cluster-announce-ip")).unwrap_or_default(),
-        port: announced("cluster-announce-port", port),
+        port: announced("cluster-announce-port", config.int("port", 6379) as u16),
+        tls_port: announced("cluster-announce-tls-port", config.int("tls-port", 0) as u16),
         bus_port: announced("cluster-announce-bus-port", bus_port),
         node: given("larder-node"),
         zone: given("larder-zone"),

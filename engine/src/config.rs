@@ -52,6 +52,8 @@ pub struct Hot {
     /// Of normal clients, replicas, subscribers.
     pub output_limits: [OutputLimit; 3],
     pub protected_mode: bool,
+    /// Connections to each TLS port that are taken in between two rounds of handshakes.
+    pub tls_accepts_per_turn: usize,
     /// Largest item of Memcached clients, key and header with it, bytes.
     pub item_size_max: usize,
     pub replica_serves_stale: bool,
@@ -193,6 +195,12 @@ impl Config {
     /// The value of a yes-or-no directive.
     pub fn is_yes(&self, name: &str) -> bool {
         self.get(name).as_deref() == Some("yes")
+    }
+
+    /// Where clients reach this server: by TLS if that is wanted and served, or if nothing else is.
+    pub fn own_port(&self, by_tls: bool) -> u16 {
+        let (plain, tls) = (self.int("port", 6379) as u16, self.int("tls-port", 0) as u16);
+        if tls != 0 && (by_tls || plain == 0) { tls } else { plain }
     }
 
     /// Somebody gave the directive a value; else it has its default.
@@ -490,6 +498,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         pubsub_output_bytes_max: usize::try_from(output_limits[2].hard).unwrap_or(usize::MAX),
         output_limits,
         protected_mode: text("protected-mode") == "yes",
+        tls_accepts_per_turn: size("max-new-tls-connections-per-cycle")?.max(1),
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
         events: crate::notify::told(text("notify-keyspace-events")),

@@ -408,7 +408,7 @@ impl EventLoop {
                 }
                 if ready.is_writable
                     && let Some(Some(conn)) = self.conns.get(token)
-                    && conn.sent < conn.out.len()
+                    && conn.has_output()
                 {
                     self.mark_dirty(token);
                 }
@@ -420,7 +420,7 @@ impl EventLoop {
     fn hand_over(&mut self, token: usize, executor: &mut Executor<'_>) {
         self.flush(token, executor);
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
-        let _ = self.poll.registry().deregister(&mut conn.stream);
+        let _ = self.poll.registry().deregister(conn.stream.socket_mut());
         self.free.push(token);
         let rest = conn.out.split_off(conn.sent);
         self.forget(&mut conn);
@@ -436,7 +436,8 @@ impl EventLoop {
 
     fn close(&mut self, token: usize) {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
-        let _ = self.poll.registry().deregister(&mut conn.stream);
+        conn.stream.end();
+        let _ = self.poll.registry().deregister(conn.stream.socket_mut());
         self.forget(&mut conn);
         self.free.push(token);
         self.deadlines.retain(|(_, t)| *t != token);

@@ -48,6 +48,8 @@ pub mod server;
 pub mod session;
 pub mod snapshot;
 pub mod start;
+pub mod stream;
+pub mod tls;
 pub mod topology;
 pub mod tracking;
 pub mod types;

@@ -14,20 +14,27 @@ use crate::server::Speaks;
 
 /// Every listening socket of this server.
 pub fn listen_all(config: &Config) -> io::Result<Vec<Listener>> {
-    let of = |listeners: Vec<TcpListener>, speaks| {
-        listeners.into_iter().map(move |socket| Listener { socket: Socket::Tcp(socket), speaks })
-    };
-    let resp = listen_port(config, config.int("port", 6379) as u16)?;
-    let memcached = listen_port(config, config.int("memcached-port", 0) as u16)?;
-    let mut all: Vec<Listener> =
-        of(resp, Speaks::Resp).chain(of(memcached, Speaks::Memcached)).collect();
+    let mut all = Vec::new();
+    for (port, speaks, by_tls) in [
+        ("port", Speaks::Resp, false),
+        ("tls-port", Speaks::Resp, true),
+        ("memcached-port", Speaks::Memcached, config.is_yes("memcached-tls")),
+    ] {
+        let sockets = listen_port(config, config.int(port, 0) as u16)?;
+        let listener = |socket| Listener { socket: Socket::Tcp(socket), speaks, by_tls };
+        all.extend(sockets.into_iter().map(listener));
+    }
     let path = config.get("memcached-unixsocket").unwrap_or_default();
     if !path.is_empty() {
         let mode = config.get("memcached-unixsocketperm").unwrap_or_default();
         let socket = listen_unix(Path::new(&path), &mode).map_err(|e| {
             io::Error::new(e.kind(), format!("Failed listening on {path} (unix), aborting: {e}"))
         })?;
-        all.push(Listener { socket: Socket::Unix(socket), speaks: Speaks::Memcached });
+        all.push(Listener {
+            socket: Socket::Unix(socket),
+            speaks: Speaks::Memcached,
+            by_tls: false,
+        });
     }
     Ok(all)
 }
@@ -36,6 +43,8 @@ pub fn listen_all(config: &Config) -> io::Result<Vec<Listener>> {
 pub struct Listener {
     pub socket: Socket,
     pub speaks: Speaks,
+    /// Connections begin with a handshake: the lane for those accepts them.
+    pub by_tls: bool,
 }
 
 pub enum Socket {

@@ -307,7 +307,9 @@ impl Local for Engine {
         self.take(Part::Primary(shard_epoch));
     }
 
-    fn become_replica(&self, host: &str, port: u16, shard_epoch: Epoch) {
+    fn become_replica(&self, host: &str, port: u16, tls_port: u16, shard_epoch: Epoch) {
+        let by_tls = self.shared.config.is_yes("tls-replication");
+        let port = if tls_port != 0 && (by_tls || port == 0) { tls_port } else { port };
         self.take(Part::Replica { host: host.to_owned(), port, epoch: shard_epoch });
     }
 

@@ -42,8 +42,8 @@ pub trait Local: Send + Sync + 'static {
     fn attach(&self, _driver: Handle) {}
     /// Act as primary of that epoch; writes wait for the lease.
     fn become_primary(&self, shard_epoch: Epoch);
-    /// Follow that primary, whatever was before.
-    fn become_replica(&self, host: &str, port: u16, shard_epoch: Epoch);
+    /// Follow that primary, whatever was before; `tls_port`: where it speaks TLS, if it does.
+    fn become_replica(&self, host: &str, port: u16, tls_port: u16, shard_epoch: Epoch);
     /// Nobody is primary, or this member was before it was restarted: serve no writes, and wait.
     fn become_idle(&self);
     /// Sets directives live; those refused, each with its message.
@@ -161,6 +161,7 @@ pub struct Address {
     /// Empty: unknown until another member has reached it.
     pub host: String,
     pub port: u16,
+    pub tls_port: u16,
     pub bus_port: u16,
     pub node: Option<String>,
     pub zone: Option<String>,

@@ -27,6 +27,8 @@ use crate::replication::Replication;
 use crate::script::Scripts;
 use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
+use crate::tls::Tls;
+use crate::tls::secure::Connection;
 use crate::tracking::Tracking;
 use crate::waiters::Waiters;
 
@@ -34,6 +36,7 @@ use crate::waiters::Waiters;
 pub struct Shared {
     pub config: Config,
     pub acl: Acl,
+    pub tls: Tls,
     /// Where persistence writes: the system's disk, or one that a test makes fail.
     pub disk: Arc<dyn Disk>,
     pub keyspace: Keyspace,
@@ -200,7 +203,7 @@ pub enum Speaks {
 /// What a loop is told by others.
 pub enum Mail {
     /// A connection that another thread accepted.
-    Accepted(mio::net::TcpStream, Speaks),
+    Accepted(Connection, Speaks),
     /// Bytes for a client: a push, or the reply of a command that was blocked.
     Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
     /// The reply that a client waits for, of something that was not done under this member's lease.

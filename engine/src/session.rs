@@ -40,6 +40,8 @@ pub struct ClientInfo {
     pub last_command: AtomicU32,
     pub no_evict: AtomicBool,
     pub memcached: AtomicBool,
+    /// It came by TLS.
+    pub tls: AtomicBool,
     /// The client is shown every command (MONITOR).
     pub monitors: AtomicBool,
     /// How the client hears of changes of what it has read, if it does.
@@ -91,6 +93,7 @@ impl ClientInfo {
             last_command: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
             memcached: AtomicBool::new(false),
+            tls: AtomicBool::new(false),
             monitors: AtomicBool::new(false),
             tracking: Mutex::default(),
             kill: AtomicBool::new(false),
@@ -100,6 +103,11 @@ impl ClientInfo {
     /// It speaks one of the Memcached protocols.
     pub fn is_memcached(&self) -> bool {
         self.memcached.load(Ordering::Relaxed)
+    }
+
+    /// It came by TLS, and is told of addresses where TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        self.tls.load(Ordering::Relaxed)
     }
 
     /// Channels, patterns and shard channels that the client listens to.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use mio::{Poll, Token, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::acl::Acl;
@@ -29,6 +29,7 @@ use crate::replication::{self, Replication};
 use crate::script::Scripts;
 use crate::server::{Clients, LoopHandle, Shared, Slowlog, State, Stats};
 use crate::snapshot::Snapshots;
+use crate::tls::{self, Tls};
 use crate::waiters::Waiters;
 use crate::{listeners, managed, random};
 
@@ -46,7 +47,9 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         std::process::id()
     );
     command::set_renames(&config.renames);
-    let mut listeners = listeners::listen_all(&config)?;
+    let tls = Tls::open(&config)?;
+    let (by_tls, mut listeners): (Vec<_>, Vec<_>) =
+        listeners::listen_all(&config)?.into_iter().partition(|listener| listener.by_tls);
     let users = match config.get("memcached-auth-file").filter(|path| !path.is_empty()) {
         Some(path) => Users::read(&path)?,
         None => Users::default(),
@@ -67,6 +70,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     let shared = Arc::new(Shared {
         config,
         acl,
+        tls,
         disk,
         keyspace: Keyspace::new(databases),
         journal: Journal::default(),
@@ -118,6 +122,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         thread.stack_size(LOOP_STACK_BYTES).spawn(run)?;
     }
     drop(ended);
+    tls::lane::start(&shared, by_tls)?;
     if let Err(error) = persist::start::start(&shared) {
         shared.state.shutdown.store(true, Ordering::Release);
         shared.wake_loops();
@@ -155,12 +160,17 @@ fn await_topology(shared: &Shared) {
 }
 
 /// SIGTERM and SIGINT end the server as SHUTDOWN does; at SIGTERM, when this one process is to go, a managed
-/// primary hands over first.
+/// primary hands over first. SIGHUP has certificates read anew.
 fn end_on_signals(shared: &Arc<Shared>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let shared = shared.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                // The log has what does not fit.
+                let _ = shared.tls.reload(&shared.config);
+                continue;
+            }
             tracing::info!(signal, "asked to end");
             if signal == SIGTERM {
                 managed::leave(&shared);

@@ -34,8 +34,11 @@ pub struct Member {
     /// Deterministic name, e.g. `demo-0-1` (cluster, shard, index): a pod's name or a local process's.
     pub name: String,
     pub host: String,
-    /// Port of the client protocol.
+    /// Port of the client protocol; 0: only by TLS.
     pub port: u16,
+    /// The same by TLS; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tls_port: u16,
     /// Port of the bus (mutual TLS): council, reports, wishes.
     pub bus_port: u16,
     /// `None` for a witness: it votes and holds no data.
@@ -44,6 +47,17 @@ pub struct Member {
     pub node: Option<String>,
     #[serde(default)]
     pub zone: Option<String>,
+}
+
+fn is_zero(port: &u16) -> bool {
+    *port == 0
+}
+
+impl Member {
+    /// Where clients reach it: by TLS if that is wanted and served, or if nothing else is.
+    pub fn client_port(&self, by_tls: bool) -> u16 {
+        if self.tls_port != 0 && (by_tls || self.port == 0) { self.tls_port } else { self.port }
+    }
 }
 
 /// One shard: who is its primary, since which epoch, and which slots it owns.

@@ -89,7 +89,7 @@ impl Local for Engine {
     fn become_primary(&self, _: u64) {
         self.state.lock().unwrap().role = Role::Primary;
     }
-    fn become_replica(&self, host: &str, port: u16, _: u64) {
+    fn become_replica(&self, host: &str, port: u16, _: u16, _: u64) {
         let mut state = self.state.lock().unwrap();
         state.role = Role::Replica;
         state.follows = Some((host.to_owned(), port));
@@ -143,6 +143,7 @@ impl Cluster {
             name: name.to_owned(),
             host: "127.0.0.1".into(),
             port: 1,
+            tls_port: 0,
             bus_port: managed.bus_addr().unwrap().port(),
             shard: Some(0),
             node: None,

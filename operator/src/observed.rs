@@ -99,6 +99,8 @@ pub struct Disk {
 pub struct Address {
     pub host: String,
     pub port: u16,
+    /// Where clients are served by TLS; 0: nowhere.
+    pub tls_port: u16,
     pub bus_port: u16,
 }
 

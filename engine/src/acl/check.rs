@@ -7,6 +7,7 @@ use crate::command::exec::printable;
 use crate::command::{Command, categories, client};
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
+use crate::tls::secure::Connection;
 use crate::waiters::Waiter;
 
 /// `get` or `config|get`.
@@ -19,7 +20,7 @@ fn text(user: &User, denied: Denied, command: &'static Command, args: &[&[u8]]) 
     match denied.reason {
         Reason::Key => "NOPERM No permissions to access a key".into(),
         Reason::Channel => "NOPERM No permissions to access a channel".into(),
-        Reason::Command | Reason::Auth => {
+        Reason::Command | Reason::Auth | Reason::Certificate => {
             let (name, command) = (&user.name, full_name(command, args));
             format!("NOPERM User {name} has no permissions to run the '{command}' command")
         }
@@ -39,7 +40,7 @@ pub(crate) fn told_text(
         Reason::Channel => {
             format!("User {name} has no permissions to access the '{}' channel", object())
         }
-        Reason::Command | Reason::Auth => {
+        Reason::Command | Reason::Auth | Reason::Certificate => {
             format!(
                 "User {name} has no permissions to run the '{}' command",
                 full_name(command, args)
@@ -58,14 +59,13 @@ fn note(
     now_ms: i64,
 ) {
     let object = match denied.reason {
-        Reason::Command | Reason::Auth => full_name(command, args).as_bytes(),
+        Reason::Command | Reason::Auth | Reason::Certificate => full_name(command, args).as_bytes(),
         Reason::Key | Reason::Channel => args[denied.at],
     };
     let (reason, user, client) =
         (denied.reason, user.name.as_bytes(), client::line(client, now_ms));
-    let length_max = shared.config.int("acllog-max-len", 128).max(0);
-    let length_max = usize::try_from(length_max).unwrap_or(usize::MAX);
-    shared.acl.log.add(Refusal { reason, context, object, user, client, now_ms }, length_max);
+    let refusal = Refusal { reason, context, object, user, client, now_ms };
+    shared.acl.log.add(refusal, log_length_max(shared));
 }
 
 fn denied(
@@ -110,7 +110,7 @@ pub fn refusal_at_exec(
         Reason::Command => "no permission to execute the command or subcommand",
         Reason::Key => "no permission to touch the specified keys",
         Reason::Channel => "no permission to access one of the channels used as arguments",
-        Reason::Auth => "no permission",
+        Reason::Auth | Reason::Certificate => "no permission",
     };
     Some(format!(
         "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This \
@@ -127,6 +127,42 @@ pub fn refusal_of_waiter(shared: &Shared, waiter: &Waiter, now_ms: i64) -> Optio
     Some(text(&user, denied, waiter.command, &args))
 }
 
+/// A client that has shown a certificate is the user whom it names, where that is how clients log in. One that names
+/// nobody leaves the client as any other.
+pub fn log_in_by_certificate(
+    shared: &Shared,
+    session: &mut Session,
+    connection: &Connection,
+    now_ms: i64,
+) {
+    let by_name = shared.config.get("tls-auth-clients-user").is_some_and(|by| by == "CN");
+    let Some(certificate) = connection.certificate().filter(|_| by_name) else { return };
+    let named = crate::tls::name::user_name(certificate);
+    let user = named.ok().flatten().and_then(|name| shared.acl.user(name));
+    // Memcached's clients may do everything or nothing.
+    let fits = |user: &Arc<User>| !session.info.is_memcached() || user.is_unrestricted();
+    if let Some(user) = user.filter(|user| user.enabled && fits(user)) {
+        tracing::debug!(user = user.name, "logged in by certificate");
+        return shared.acl.become_user(session, user);
+    }
+    let name = match named {
+        Ok(name) => name.unwrap_or_default(),
+        Err(why) => {
+            tracing::warn!(client = session.info.addr, "a certificate logs nobody in: {why}");
+            ""
+        }
+    };
+    let client = client::line(&session.info, now_ms);
+    let (reason, context) = (Reason::Certificate, Context::TopLevel);
+    let refusal = Refusal { reason, context, object: b"", user: name.as_bytes(), client, now_ms };
+    shared.acl.log.add(refusal, log_length_max(shared));
+}
+
+fn log_length_max(shared: &Shared) -> usize {
+    let length_max = shared.config.int("acllog-max-len", 128).max(0);
+    usize::try_from(length_max).unwrap_or(usize::MAX)
+}
+
 /// Notes a wrong password.
 pub fn note_wrong_password(
     shared: &Shared,
@@ -137,8 +173,6 @@ pub fn note_wrong_password(
 ) {
     let context = if session.queue.is_some() { Context::Multi } else { Context::TopLevel };
     let client = client::line(&session.info, now_ms);
-    let length_max = shared.config.int("acllog-max-len", 128).max(0);
-    let length_max = usize::try_from(length_max).unwrap_or(usize::MAX);
-    let reason = Reason::Auth;
-    shared.acl.log.add(Refusal { reason, context, object: word, user, client, now_ms }, length_max);
+    let refusal = Refusal { reason: Reason::Auth, context, object: word, user, client, now_ms };
+    shared.acl.log.add(refusal, log_length_max(shared));
 }

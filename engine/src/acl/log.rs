@@ -62,7 +62,7 @@ pub struct Log {
     entries: Mutex<VecDeque<Entry>>,
     next_id: AtomicU64,
     /// Since the start, by reason.
-    refused: [AtomicU64; 4],
+    refused: [AtomicU64; 5],
 }
 
 impl Log {
@@ -131,6 +131,7 @@ impl Reason {
             Reason::Key => "key",
             Reason::Channel => "channel",
             Reason::Auth => "auth",
+            Reason::Certificate => "tls-cert",
         }
     }
 }

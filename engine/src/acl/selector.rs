@@ -45,6 +45,8 @@ pub enum Reason {
     Channel,
     /// A wrong password; no selector's.
     Auth,
+    /// A certificate that names nobody who may log in.
+    Certificate,
 }
 
 /// A refusal, and which argument is the cause.

@@ -30,8 +30,10 @@ fn config(ctx: &mut Ctx<'_, '_>) {
         (b"set", n) if n >= 4 && n.is_multiple_of(2) => {
             let pairs: Vec<(&[u8], &[u8])> =
                 ctx.args[2..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-            match ctx.shared.config.set_live(&pairs) {
-                Ok(()) => {
+            let tls = ctx.shared.tls.try_values(&ctx.shared.config, &pairs);
+            match tls.and_then(|tls| ctx.shared.config.set_live(&pairs).map(|()| tls)) {
+                Ok(tls) => {
+                    ctx.shared.tls.adopt(tls);
                     if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"requirepass")) {
                         ctx.shared.acl.set_default_password(&ctx.shared.config.hot().requirepass);
                     }

@@ -10,7 +10,6 @@
 //! ```
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +26,7 @@ use crate::notify::class;
 use crate::persist::load;
 use crate::resp::encode_request;
 use crate::server::Shared;
+use crate::stream::Stream;
 use crate::topology::slot_of;
 
 #[rustfmt::skip]
@@ -256,7 +256,7 @@ fn may_write(shared: &Shared, keys: &[Sent]) -> Result<(), String> {
 
 /// The server that the keys go to.
 struct Target {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     in_cluster: bool,
 }
 
@@ -267,18 +267,14 @@ fn io_error(what: &str) -> String {
 impl Target {
     fn open(job: &Job, shared: &Shared) -> Result<Target, String> {
         let failed = |_: io::Error| io_error("connecting to the client");
-        let addresses = (job.host.as_str(), job.port).to_socket_addrs().map_err(failed)?;
-        let mut last = Err(io::Error::other("no address"));
-        for address in addresses {
-            last = TcpStream::connect_timeout(&address, job.timeout);
-            if last.is_ok() {
-                break;
-            }
-        }
-        let stream = last.map_err(failed)?;
+        let config = &shared.config;
+        let tls = match config.is_yes("tls-cluster") {
+            true => Some(shared.tls.dialling(config).map_err(failed)?),
+            false => None,
+        };
+        let stream = Stream::dial(&job.host, job.port, tls, job.timeout).map_err(failed)?;
         let set = stream
-            .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(job.timeout)))
+            .set_read_timeout(Some(job.timeout))
             .and_then(|()| stream.set_write_timeout(Some(job.timeout)));
         set.map_err(failed)?;
         let in_cluster = shared.cluster.is_enabled();

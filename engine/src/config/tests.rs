@@ -53,7 +53,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("appendonly maybe\n", "'yes' or 'no'"),
         ("maxmemory 2xb\n", "memory value"),
         ("maxmemory-policy lru\n", "one of the following"),
-        ("tls-port 6380\n", "not supported"),
+        ("tls-dh-params-file x.pem\n", "not supported"),
         ("loadmodule x.so\n", "not supported"),
         ("rename-command nosuch x\n", "No such command"),
         ("dir \"x\n", "Unbalanced quotes"),

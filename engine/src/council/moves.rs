@@ -117,6 +117,7 @@ mod tests {
             name: format!("demo-{n}-0"),
             host: "h".into(),
             port: 1,
+            tls_port: 0,
             bus_port: 2,
             shard: Some(n),
             node: None,

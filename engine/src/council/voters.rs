@@ -133,6 +133,7 @@ mod tests {
                     name: format!("demo-{n}-0"),
                     host: "localhost".into(),
                     port: 1,
+                    tls_port: 0,
                     bus_port: 2,
                     shard: Some(0),
                     node: (!node.is_empty()).then(|| (*node).to_owned()),

@@ -15,6 +15,7 @@ use crate::memcached::Protocol;
 use crate::resp::Decoder;
 use crate::server::{Mail, Speaks, bump};
 use crate::session::{ClientInfo, Session};
+use crate::tls::secure::Connection;
 
 /// Connections accepted in one turn.
 const ACCEPTS: usize = 64;
@@ -47,9 +48,10 @@ impl EventLoop {
                     let to = self.next_loop % self.shared.loops.len();
                     self.next_loop += 1;
                     if to == self.index {
-                        self.add(stream, speaks, clock::unix_ms());
+                        self.add(Connection::Plain(stream), speaks, clock::unix_ms());
                     } else {
-                        self.shared.loops[to].send(Mail::Accepted(stream, speaks));
+                        let mail = Mail::Accepted(Connection::Plain(stream), speaks);
+                        self.shared.loops[to].send(mail);
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -72,12 +74,12 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn add(&mut self, mut stream: TcpStream, speaks: Speaks, now_ms: i64) {
+    pub(super) fn add(&mut self, mut stream: Connection, speaks: Speaks, now_ms: i64) {
         let token = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             self.conns.len() - 1
         });
-        let _ = stream.set_nodelay(true);
+        let _ = stream.socket().set_nodelay(true);
         // Who came by a socket in the file system has no address: the socket's stands for it.
         let path = || self.shared.config.get("memcached-unixsocket").unwrap_or_default();
         let name = |a: io::Result<SocketAddr>| match a {
@@ -85,9 +87,9 @@ impl EventLoop {
             Err(_) if speaks == Speaks::Memcached => format!("{}:0", path()),
             Err(_) => "?:0".into(),
         };
-        let (addr, laddr) = (name(stream.peer_addr()), name(stream.local_addr()));
+        let (addr, laddr) = (name(stream.socket().peer_addr()), name(stream.socket().local_addr()));
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(e) = self.poll.registry().register(&mut stream, Token(token), interest) {
+        if let Err(e) = self.poll.registry().register(stream.socket_mut(), Token(token), interest) {
             tracing::warn!(error = %e, "cannot watch a connection");
             self.free.push(token);
             return;
@@ -100,14 +102,14 @@ impl EventLoop {
         } else {
             (acl.is_open(), !acl.default_has_no_password())
         };
-        if self.hot.protected_mode && !is_guarded && !is_local(&stream) {
+        if self.hot.protected_mode && !is_guarded && !is_local(stream.socket()) {
             // Best effort: whoever it is will see the connection close.
             let _ = stream.write(if is_memcached {
                 PROTECTED_MEMCACHED.as_bytes()
             } else {
                 PROTECTED.as_bytes()
             });
-            let _ = self.poll.registry().deregister(&mut stream);
+            let _ = self.poll.registry().deregister(stream.socket_mut());
             self.shared.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
             self.free.push(token);
             return;
@@ -118,16 +120,24 @@ impl EventLoop {
         self.shared.stats.connections.fetch_add(1, Ordering::Relaxed);
         info.memcached.store(is_memcached, Ordering::Relaxed);
         let memcached = is_memcached.then(|| Box::new(Protocol::default()));
+        let is_tls = stream.is_tls();
+        info.tls.store(is_tls, Ordering::Relaxed);
+        let mut session = Session::new(info, is_open);
+        if is_tls {
+            crate::acl::log_in_by_certificate(&self.shared, &mut session, &stream, now_ms);
+            // What came with the last of the handshake is in no socket any more: no event will tell of it.
+            self.pending.push_back(token);
+        }
         self.conns[token] = Some(Box::new(Conn {
             stream,
-            session: Session::new(info, is_open),
+            session,
             memcached,
             decoder: Decoder::default(),
             input: Vec::new(),
             out: Vec::new(),
             sent: 0,
             dirty: false,
-            pending: false,
+            pending: is_tls,
             stalled: false,
             gate: 0,
             seen_write: 0,

@@ -1,12 +1,11 @@
 //! One connection, and the bytes that it has read and not run yet.
 
-use std::io::{self, Read};
-
-use mio::net::TcpStream;
+use std::io;
 
 use crate::memcached::Protocol;
 use crate::resp::Decoder;
 use crate::session::Session;
+use crate::tls::secure::Connection;
 
 /// Bytes that are read from a connection at a time.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -17,7 +16,7 @@ const TURN_BYTES_UNAUTHENTICATED: usize = 1024;
 
 /// One connection.
 pub(super) struct Conn {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Connection,
     pub(super) session: Session,
     pub(super) decoder: Decoder,
     /// A client of Memcached, and where it stands.
@@ -50,6 +49,12 @@ impl Conn {
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.out.len() - self.sent > self.turn_bytes()
+    }
+
+    /// Something is still to go out.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.sent < self.out.len() || self.stream.has_unsent()
     }
 
     #[inline]
@@ -92,7 +97,7 @@ pub(super) fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
 pub(super) fn drain_closed(conn: &mut Conn, buffer: &mut [u8]) -> bool {
     loop {
         match conn.stream.read(buffer) {
-            Ok(0) => return conn.sent < conn.out.len(),
+            Ok(0) => return conn.has_output(),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

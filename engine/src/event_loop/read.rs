@@ -1,6 +1,6 @@
 //! One turn of a connection: what came is read and run, up to its budget.
 
-use std::io::{self, Read};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 
@@ -52,7 +52,7 @@ impl EventLoop {
                 self.flush(token, executor);
                 if let Some(Some(conn)) = self.conns.get_mut(token) {
                     conn.closing = true;
-                    if conn.sent >= conn.out.len() {
+                    if !conn.has_output() {
                         self.close(token);
                     }
                 }
@@ -134,7 +134,7 @@ impl EventLoop {
             }
             let full;
             if conn.input.is_empty() {
-                full = n == self.buffer.len();
+                full = n == self.buffer.len() || conn.stream.has_more();
                 let buffer = std::mem::take(&mut self.buffer);
                 let used = self.process(conn, &buffer[..n], executor, &mut budget);
                 if used < n {
@@ -143,7 +143,7 @@ impl EventLoop {
                 }
                 self.buffer = buffer;
             } else {
-                full = conn.input.len() == conn.input.capacity();
+                full = conn.input.len() == conn.input.capacity() || conn.stream.has_more();
                 let input = std::mem::take(&mut conn.input);
                 let used = self.process(conn, &input, executor, &mut budget);
                 keep(conn, input, used);

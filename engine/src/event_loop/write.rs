@@ -1,6 +1,6 @@
 //! Replies go out: one write per connection and turn, once its client may see them.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::EventLoop;
@@ -113,6 +113,13 @@ impl EventLoop {
                 }
             }
         }
+        if conn.stream.has_unsent()
+            && let Err(e) = conn.stream.flush()
+            && e.kind() != io::ErrorKind::WouldBlock
+        {
+            self.close(token);
+            return;
+        }
         let left = conn.out.len() - conn.sent;
         if conn.stalled && !conn.is_full() {
             conn.stalled = false;
@@ -130,7 +137,7 @@ impl EventLoop {
                 buffer.clear();
                 self.spare.push(buffer);
             }
-            if closing {
+            if closing && !conn.stream.has_unsent() {
                 self.close(token);
             }
         } else if conn.sent > TURN_BYTES {

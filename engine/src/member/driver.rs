@@ -37,7 +37,7 @@ enum DiskSaid {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Part {
     Primary { epoch: Epoch },
-    Replica { host: String, port: u16, epoch: Epoch },
+    Replica { host: String, port: u16, tls_port: u16, epoch: Epoch },
     Idle,
 }
 
@@ -481,7 +481,9 @@ impl Driver {
         }
         match &part {
             Part::Primary { epoch } => self.local.become_primary(*epoch),
-            Part::Replica { host, port, epoch } => self.local.become_replica(host, *port, *epoch),
+            Part::Replica { host, port, tls_port, epoch } => {
+                self.local.become_replica(host, *port, *tls_port, *epoch);
+            }
             Part::Idle => self.local.become_idle(),
         }
         self.part = Some(part);
@@ -495,8 +497,8 @@ impl Driver {
             let shard = topology.shards.get(&topology.members.get(&self.me)?.shard?)?;
             let primary = shard.primary.as_ref().filter(|p| **p != self.me)?;
             let primary = topology.members.get(primary)?;
-            let (host, port) = (primary.host.clone(), primary.port);
-            Some(Part::Replica { host, port, epoch: shard.epoch })
+            let (port, tls_port) = (primary.port, primary.tls_port);
+            Some(Part::Replica { host: primary.host.clone(), port, tls_port, epoch: shard.epoch })
         });
         followed.unwrap_or(Part::Idle)
     }

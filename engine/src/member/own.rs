@@ -27,6 +27,7 @@ impl Driver {
             name: self.me.clone(),
             host: address.host.clone(),
             port: address.port,
+            tls_port: address.tls_port,
             bus_port: address.bus_port,
             shard: Some(0),
             node: address.node.clone(),

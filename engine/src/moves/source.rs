@@ -1,7 +1,6 @@
 //! The side that has the slots: gives a snapshot of them, then what changes, then all of it away.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use crate::journal::Pin;
 use crate::resp::{Decoder, Limits, encode_request};
 use crate::server::Shared;
 use crate::snapshot;
+use crate::stream::Stream;
+use crate::tls::secure::Connection;
 use crate::topology::{Change, Epoch, Move, slot_of};
 
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -49,9 +50,8 @@ pub fn may_give(shared: &Shared, wanted: Wanted) -> Result<(Move, Epoch), String
 }
 
 /// Serves a target on a connection that sent LARDER.MOVE; `rest` is output that was not written yet.
-pub fn serve(shared: Arc<Shared>, stream: mio::net::TcpStream, wanted: Wanted, rest: Vec<u8>) {
+pub fn serve(shared: Arc<Shared>, stream: Connection, wanted: Wanted, rest: Vec<u8>) {
     let spawned = std::thread::Builder::new().name("slots-out".into()).spawn(move || {
-        let stream: TcpStream = stream.into();
         match run(&shared, stream, wanted, &rest) {
             Ok(()) => tracing::info!(id = wanted.id, "slots are moved"),
             Err(error) => tracing::info!(id = wanted.id, %error, "a move of slots broke off"),
@@ -62,15 +62,14 @@ pub fn serve(shared: Arc<Shared>, stream: mio::net::TcpStream, wanted: Wanted, r
     }
 }
 
-fn run(shared: &Arc<Shared>, stream: TcpStream, wanted: Wanted, rest: &[u8]) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
+fn run(shared: &Arc<Shared>, stream: Connection, wanted: Wanted, rest: &[u8]) -> io::Result<()> {
+    let stream = Stream::from_loop(stream)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     (&stream).write_all(rest)?;
     let (under_way, epoch) = may_give(shared, wanted).map_err(io::Error::other)?;
     let slots = Arc::new(SlotSet::of(&under_way.slots));
-    let answers = BufReader::new(stream.try_clone()?);
+    let answers = BufReader::new(stream.clone());
     let mut source = Source { shared, stream, answers, under_way, epoch, wanted, slots, syncs: 0 };
     let mut tail = source.snapshot()?;
     while source.forward(&mut tail)? > NEAR_BYTES {}
@@ -88,8 +87,8 @@ struct Tail {
 
 struct Source<'s> {
     shared: &'s Arc<Shared>,
-    stream: TcpStream,
-    answers: BufReader<TcpStream>,
+    stream: Stream,
+    answers: BufReader<Stream>,
     under_way: Move,
     /// Our shard epoch.
     epoch: Epoch,

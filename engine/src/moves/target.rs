@@ -1,7 +1,6 @@
 //! The side that the slots come to: takes in what the source sends, as writes of its own.
 
 use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::replication::Wire;
 use crate::resp::{Decoder, Limits, Reply};
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
+use crate::stream::Stream;
 use crate::topology::{Epoch, Move};
 
 /// Name of what the source says between the requests, and of what the target asks with.
@@ -63,24 +63,20 @@ impl Target<'_> {
         let view = self.shared.cluster.view();
         let source = view.primary_of(self.under_way.from);
         let source = source.ok_or_else(|| io::Error::other("the source has no primary"))?;
-        let mut last = io::Error::other("no address");
-        for address in (source.host.as_str(), source.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(stream) => {
-                    let mut wire = Wire::new(stream, SILENCE_MS)?;
-                    let password = self.shared.config.get("masterauth").unwrap_or_default();
-                    if !password.is_empty() {
-                        let user = self.shared.config.get("masteruser").unwrap_or_default();
-                        let both = ["AUTH", &user, &password];
-                        let one = ["AUTH", &password];
-                        self.ask(&mut wire, if user.is_empty() { &one } else { &both })?;
-                    }
-                    return Ok(wire);
-                }
-                Err(error) => last = error,
-            }
+        let config = &self.shared.config;
+        let over_tls = config.is_yes("tls-cluster");
+        let tls = if over_tls { Some(self.shared.tls.dialling(config)?) } else { None };
+        let port = source.client_port(over_tls);
+        let stream = Stream::dial(&source.host, port, tls, CONNECT_TIMEOUT)?;
+        let mut wire = Wire::new(stream, SILENCE_MS)?;
+        let password = config.get("masterauth").unwrap_or_default();
+        if !password.is_empty() {
+            let user = config.get("masteruser").unwrap_or_default();
+            let both = ["AUTH", &user, &password];
+            let one = ["AUTH", &password];
+            self.ask(&mut wire, if user.is_empty() { &one } else { &both })?;
         }
-        Err(last)
+        Ok(wire)
     }
 
     fn ask(&self, wire: &mut Wire, request: &[&str]) -> io::Result<()> {

@@ -4,7 +4,6 @@
 //! broken transfer or a wrong file cannot replace, it does not touch.
 
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -19,6 +18,7 @@ use crate::persist::{self, load as loading};
 use crate::resp::{Decoder, Limits, Reply};
 use crate::server::Shared;
 use crate::session::Session;
+use crate::stream::Stream;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a link looks whether the server has loaded its data, milliseconds.
@@ -42,7 +42,7 @@ pub(super) struct Link {
     port: u16,
     state: AtomicU8,
     stopped: AtomicBool,
-    stream: Mutex<Option<TcpStream>>,
+    stream: Mutex<Option<Stream>>,
     wake: (Mutex<()>, Condvar),
     last_io_ms: AtomicI64,
     down_since_ms: AtomicI64,
@@ -74,7 +74,7 @@ impl Link {
         self.stopped.store(true, Ordering::Release);
         if let Some(stream) = &*lock(&self.stream) {
             // It may be gone already.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.shutdown();
         }
         self.wake.1.notify_all();
     }
@@ -264,21 +264,18 @@ impl Attempt<'_> {
     }
 
     fn connect(&self) -> io::Result<Wire> {
-        let mut last = io::Error::other("the name has no address");
-        for address in (self.link.host.as_str(), self.link.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(stream) => {
-                    *lock(&self.link.stream) = Some(stream.try_clone()?);
-                    if self.link.is_stopped() {
-                        return Err(io::Error::other("no longer wanted"));
-                    }
-                    let timeout = self.shared.config.int("repl-timeout", 60).max(1) as u64;
-                    return Wire::new(stream, timeout * 1000);
-                }
-                Err(e) => last = e,
-            }
+        let config = &self.shared.config;
+        let tls = match config.is_yes("tls-replication") {
+            true => Some(self.shared.tls.dialling(config)?),
+            false => None,
+        };
+        let stream = Stream::dial(&self.link.host, self.link.port, tls, CONNECT_TIMEOUT)?;
+        *lock(&self.link.stream) = Some(stream.clone());
+        if self.link.is_stopped() {
+            return Err(io::Error::other("no longer wanted"));
         }
-        Err(last)
+        let timeout = config.int("repl-timeout", 60).max(1) as u64;
+        Wire::new(stream, timeout * 1000)
     }
 
     fn ask(&self, wire: &mut Wire, args: &[&str]) -> io::Result<String> {
@@ -306,7 +303,11 @@ impl Attempt<'_> {
             }
         }
         let announced = config.int("replica-announce-port", 0);
-        let port = if announced > 0 { announced } else { config.int("port", 6379) }.to_string();
+        let port = match announced {
+            0 => i64::from(config.own_port(config.is_yes("tls-replication"))),
+            port => port,
+        };
+        let port = port.to_string();
         // What the primary does not know it answers with an error, and that is all right.
         self.ask(wire, &["REPLCONF", "listening-port", &port])?;
         if let Some(ip) = config.get("replica-announce-ip").filter(|ip| !ip.is_empty()) {
@@ -395,7 +396,7 @@ impl Attempt<'_> {
         let folder = PathBuf::from(shared.config.get("dir").unwrap_or_else(|| ".".into()));
         let path = folder.join(format!("temp-full-{}.rdb", std::process::id()));
         let spooled = Spool::receive(&path, wire, &|| self.link.is_stopped())?;
-        let mut beat = Beat { stream: wire.stream.try_clone()?, next_ms: 0 };
+        let mut beat = Beat { stream: wire.stream.clone(), next_ms: 0 };
         loading::verify(shared, spooled.open()?, |_| beat.beat()).map_err(io::Error::other)?;
         let origin = self.replace(&spooled, replid, offset, diverged, &mut beat)?;
         tracing::info!(keys = origin.keys, replid, offset, "full sync loaded");
@@ -599,7 +600,7 @@ fn count_writes(bytes: &[u8]) -> u64 {
 
 /// Tells the primary now and then that we are still loading.
 struct Beat {
-    stream: TcpStream,
+    stream: Stream,
     next_ms: u64,
 }
 

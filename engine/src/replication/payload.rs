@@ -1,10 +1,10 @@
 //! Reading from the primary's socket: lines, and the snapshot of a full sync.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::clock;
+use crate::stream::Stream;
 
 const LINE_BYTES_MAX: usize = 4096;
 const READ_BYTES: usize = 64 * 1024;
@@ -12,15 +12,14 @@ const MARK_BYTES: usize = 40;
 
 /// The primary's socket, and what was read from it and not used yet.
 pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) buffer: Vec<u8>,
     /// Longest silence, milliseconds.
     timeout_ms: u64,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, timeout_ms: u64) -> io::Result<Wire> {
-        stream.set_nodelay(true)?;
+    pub(crate) fn new(stream: Stream, timeout_ms: u64) -> io::Result<Wire> {
         stream.set_write_timeout(Some(Duration::from_millis(timeout_ms)))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         Ok(Wire { stream, buffer: Vec::new(), timeout_ms })

@@ -1,7 +1,6 @@
 //! One replica of ours: its sync, the stream, its acknowledgements.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use crate::resp::{Decoder, Limits};
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
 use crate::snapshot::{self, Form, Turn};
+use crate::stream::Stream;
+use crate::tls::secure::Connection;
 
 const STREAM_BYTES: usize = 256 * 1024;
 /// What a replica may send in one request, bytes.
@@ -24,7 +25,7 @@ const ONLINE: u8 = 2;
 
 /// A replica as others see it.
 pub struct Peer {
-    stream: TcpStream,
+    stream: Stream,
     ip: String,
     port: u16,
     client: Arc<ClientInfo>,
@@ -75,7 +76,7 @@ impl Peer {
     pub(super) fn cut(&self) {
         self.closed.store(true, Ordering::Release);
         // It may be gone already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown();
     }
 
     pub fn info(&self, now_ms: i64) -> PeerInfo {
@@ -94,12 +95,12 @@ impl Peer {
 }
 
 /// Serves a replica on a connection that sent PSYNC; `rest` is output that was not written yet.
-pub fn serve(shared: Arc<Shared>, stream: mio::net::TcpStream, session: Session, rest: Vec<u8>) {
+pub fn serve(shared: Arc<Shared>, stream: Connection, session: Session, rest: Vec<u8>) {
     let client = session.info.clone();
     let with = shared.clone();
     let spawned = std::thread::Builder::new().name("replica".into()).spawn(move || {
         let client = session.info.clone();
-        if let Err(e) = run(&with, stream.into(), session, &rest) {
+        if let Err(e) = run(&with, stream, session, &rest) {
             tracing::info!(replica = client.addr, error = %e, "a replica's link ended");
         }
         with.clients.remove(client.id);
@@ -112,12 +113,11 @@ pub fn serve(shared: Arc<Shared>, stream: mio::net::TcpStream, session: Session,
 
 fn run(
     shared: &Arc<Shared>,
-    stream: TcpStream,
+    stream: Connection,
     mut session: Session,
     rest: &[u8],
 ) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
+    let stream = Stream::from_loop(stream)?;
     let timeout = Duration::from_secs(shared.config.int("repl-timeout", 60).max(1) as u64);
     stream.set_write_timeout(Some(timeout))?;
     stream.set_read_timeout(Some(timeout))?;
@@ -129,7 +129,7 @@ fn run(
     };
     session.info.is_replica.store(true, Ordering::Relaxed);
     let peer = Arc::new(Peer {
-        stream: stream.try_clone()?,
+        stream: stream.clone(),
         ip,
         port: told.listening_port,
         client: session.info.clone(),
@@ -145,7 +145,7 @@ fn run(
     });
     lock(&shared.replication.peers).push(peer.clone());
     let reads = {
-        let (peer, shared, stream) = (peer.clone(), shared.clone(), stream.try_clone()?);
+        let (peer, shared, stream) = (peer.clone(), shared.clone(), stream.clone());
         std::thread::Builder::new().name("replica-acks".into()).spawn(move || {
             // Its end is the end of the link, whatever the reason.
             let _ = read_acks(&shared, &peer, stream);
@@ -163,7 +163,7 @@ fn run(
     result
 }
 
-fn read_acks(shared: &Shared, peer: &Peer, mut stream: TcpStream) -> io::Result<()> {
+fn read_acks(shared: &Shared, peer: &Peer, mut stream: Stream) -> io::Result<()> {
     let mut decoder = Decoder::default();
     let limits = Limits { authenticated: true, bulk_bytes_max: REQUEST_BYTES_MAX };
     let (mut buffer, mut chunk) = (Vec::new(), [0u8; 4096]);
@@ -205,7 +205,7 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: TcpStream) -> io::Result<
 struct Sync<'s> {
     shared: &'s Shared,
     peer: &'s Peer,
-    stream: TcpStream,
+    stream: Stream,
     told: PeerState,
 }
 
@@ -374,7 +374,7 @@ impl<'s> Sync<'s> {
 /// A file that is written while the replica is told now and then that we are alive.
 struct Beats<'s> {
     file: std::fs::File,
-    stream: &'s TcpStream,
+    stream: &'s Stream,
     next_ms: u64,
 }
 

@@ -194,6 +194,7 @@ impl World {
             host: format!("{name}.demo"),
             name,
             port: 6379,
+            tls_port: 0,
             bus_port: 16379,
             shard,
             node: self.rng.chance(1, 2).then(|| format!("node-{}", n % 3)),

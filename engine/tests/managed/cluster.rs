@@ -87,6 +87,7 @@ impl Cluster {
             name,
             host: "127.0.0.1".into(),
             port,
+            tls_port: 0,
             bus_port,
             shard: Some(shard),
             node: None,

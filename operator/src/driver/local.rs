@@ -198,7 +198,7 @@ async fn hear_all(observed: &mut Observed, dir: &Dir, cluster: &str, tls: &Tls) 
     let mut asks = Vec::new();
     for (seat, member) in &mut observed.members {
         let Some(Ports { port, bus, .. }) = dir.known_ports(&seat.name(cluster)) else { continue };
-        member.address = Address { host: HOST.into(), port, bus_port: bus };
+        member.address = Address { host: HOST.into(), port, tls_port: 0, bus_port: bus };
         if member.body.as_ref().is_some_and(|b| b.phase == Phase::Running) {
             let (seat, bus) = (*seat, format!("{HOST}:{bus}"));
             asks.push(async move { (seat, admin::report(&bus, tls).await) });

@@ -303,6 +303,7 @@ impl Member {
             name,
             host: self.address.host.clone(),
             port: self.address.port,
+            tls_port: self.address.tls_port,
             bus_port: self.address.bus_port,
             shard: seat.shard(),
             node: self.body.as_ref().and_then(|b| b.node.clone()),

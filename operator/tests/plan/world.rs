@@ -136,7 +136,7 @@ fn read_member(
     let index = 100 * seat.shard().map_or(90, |s| s + 1) + seat.index();
     let port = 7000 + index;
     let mut member = Member {
-        address: Address { host: name.into(), port, bus_port: port + 10_000 },
+        address: Address { host: name.into(), port, tls_port: 0, bus_port: port + 10_000 },
         ..Member::default()
     };
     let is = |word: &str| words.has(word);
@@ -149,6 +149,7 @@ fn read_member(
             name: name.into(),
             host: moved.into(),
             port,
+            tls_port: 0,
             bus_port: port + 10_000,
             shard: seat.shard(),
             node: None,

@@ -6,6 +6,7 @@ fn member(n: u64, name: &str) -> Member {
         name: name.into(),
         host: "localhost".into(),
         port: 1,
+        tls_port: 0,
         bus_port: 2,
         shard: Some(0),
         node: None,

@@ -8,6 +8,7 @@ fn member(n: u64) -> Member {
         id,
         host: "127.0.0.1".into(),
         port: 7000,
+        tls_port: 0,
         bus_port: 17000,
         shard: Some(0),
         node: None,

@@ -7,6 +7,7 @@ fn topology() -> Topology {
         name: id.into(),
         host: id.into(),
         port: 1,
+        tls_port: 0,
         bus_port: 2,
         shard: Some(0),
         node: None,

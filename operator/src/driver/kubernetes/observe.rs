@@ -51,7 +51,7 @@ impl Kubernetes<'_> {
         let build = self.build(desired);
         for (seat, member) in &mut observed.members {
             let host = build.host(&seat.name(&desired.name));
-            member.address = Address { host, port: PORT, bus_port: BUS_PORT };
+            member.address = Address { host, port: PORT, tls_port: 0, bus_port: BUS_PORT };
         }
         self.hear(&mut observed).await;
         Ok(observed)

@@ -127,6 +127,7 @@ fn observed(primary: &str, reports: &[(Seat, &str)]) -> Observed {
             name: name.into(),
             host: String::new(),
             port: 1,
+            tls_port: 0,
             bus_port: 2,
             shard: Some(0),
             node: None,

@@ -246,7 +246,7 @@ impl World {
         let template = desired.at_start_hash();
         for (seat, memory) in &self.memories {
             let name = seat.name(&desired.name);
-            let address = Address { host: name.clone(), port: 6379, bus_port: 16379 };
+            let address = Address { host: name.clone(), port: 6379, tls_port: 0, bus_port: 16379 };
             let disk = self.volumes.then(|| Disk { uid: memory.id.clone(), ..Disk::default() });
             let pod = self.pods.get(seat);
             let body = pod.map(|p| Body {
