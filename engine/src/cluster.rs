@@ -137,14 +137,14 @@ impl ClusterState {
     }
 
     /// The error line that sends a client on whose slot is not served by this member as primary.
-    pub fn redirection(&self, slot: u16) -> Option<String> {
+    pub fn redirection(&self, slot: u16, by_tls: bool) -> Option<String> {
         if !self.enabled {
             return None;
         }
         let owner = self.owner(slot);
         let mine = owner == self.my_shard.load(Ordering::Acquire)
             && self.is_primary.load(Ordering::Acquire);
-        (owner != NOBODY && !mine).then(|| self.moved(slot, owner))
+        (owner != NOBODY && !mine).then(|| self.moved(slot, owner, by_tls))
     }
 
     /// The slot is served by this member's shard.
@@ -153,16 +153,16 @@ impl ClusterState {
         mine != NOBODY && self.owner(slot) == mine
     }
 
-    fn ask(&self, slot: u16, to: ShardId) -> String {
+    fn ask(&self, slot: u16, to: ShardId, by_tls: bool) -> String {
         match self.view().primary_of(to) {
-            Some(member) => format!("ASK {slot} {}:{}", member.host, member.port),
+            Some(member) => format!("ASK {slot} {}:{}", member.host, member.client_port(by_tls)),
             None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
         }
     }
 
-    fn moved(&self, slot: u16, to: u16) -> String {
+    fn moved(&self, slot: u16, to: u16, by_tls: bool) -> String {
         match self.view().primary_of(to) {
-            Some(member) => format!("MOVED {slot} {}:{}", member.host, member.port),
+            Some(member) => format!("MOVED {slot} {}:{}", member.host, member.client_port(by_tls)),
             None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
         }
     }
@@ -244,11 +244,17 @@ impl Shared {
                 slot
             }
         };
-        self.route_slot(may_read(session, command), slot, asks(session, command))
+        self.route_slot(session, may_read(session, command), slot, asks(session, command))
     }
 
     /// Refuses a slot that this member may not serve to this client. `reads`: as a replica it may.
-    fn route_slot(&self, reads: bool, slot: u16, asks: bool) -> Result<(), String> {
+    fn route_slot(
+        &self,
+        session: &Session,
+        reads: bool,
+        slot: u16,
+        asks: bool,
+    ) -> Result<(), String> {
         let cluster = &self.cluster;
         let owner = cluster.owner(slot);
         if asks && cluster.imports(slot) {
@@ -258,7 +264,7 @@ impl Shared {
             return Err("CLUSTERDOWN Hash slot not served".into());
         }
         if owner != cluster.my_shard.load(Ordering::Acquire) {
-            return Err(cluster.moved(slot, owner));
+            return Err(cluster.moved(slot, owner, session.info.is_tls()));
         }
         let is_primary = cluster.is_primary.load(Ordering::Acquire);
         if is_primary && self.moves.held.is_vain(slot) {
@@ -267,7 +273,7 @@ impl Shared {
         if is_primary || reads {
             return Ok(());
         }
-        Err(cluster.moved(slot, owner))
+        Err(cluster.moved(slot, owner, session.info.is_tls()))
     }
 
     /// Refuses a command that a script calls, under the locks of its keys.
@@ -286,7 +292,7 @@ impl Shared {
         }
         let (reads, asks) = (may_read(session, command), asks(session, command));
         let mut keys = command.key_positions(args).into_iter();
-        keys.try_for_each(|at| self.route_slot(reads, slot_of(args[at]), asks))
+        keys.try_for_each(|at| self.route_slot(session, reads, slot_of(args[at]), asks))
     }
 
     /// What `route` has allowed, looked at again under the locks of the keys: slots may have been handed on since,
@@ -308,14 +314,14 @@ impl Shared {
         let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
         // What a shard channel is called is no key that could be here or there.
         let is_channel = command.is(flag::PUBSUB);
-        self.route_slot(may_read(session, command), slot, asks)?;
+        self.route_slot(session, may_read(session, command), slot, asks)?;
         if command.name == "migrate" || is_channel || to.is_none() && !imported {
             return Ok(());
         }
         let missing = keys.iter().filter(|at| db.peek(args[**at]).is_none()).count();
         match to {
             Some(_) if missing == 0 => Ok(()),
-            Some(to) if missing == keys.len() => Err(cluster.ask(slot, to)),
+            Some(to) if missing == keys.len() => Err(cluster.ask(slot, to, session.info.is_tls())),
             None if missing == 0 || keys.len() == 1 => Ok(()),
             _ => Err("TRYAGAIN Multiple keys request during rehashing of slot".into()),
         }

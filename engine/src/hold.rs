@@ -79,7 +79,7 @@ impl Shared {
     pub fn redirect_blocked(&self, otherwise: Option<&str>) {
         for waiter in self.waiters.all_waiting() {
             let slot = waiter.keys.first().map(|key| crate::topology::slot_of(key));
-            let line = slot.and_then(|slot| self.cluster.redirection(slot));
+            let line = slot.and_then(|slot| self.cluster.redirection(slot, waiter.client.is_tls()));
             let Some(line) = line.as_deref().or(otherwise) else { continue };
             if waiter.cancel() {
                 self.waiters.unblock(&waiter);

@@ -84,7 +84,8 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         (b"nodes", 2) => {
             let silent = ctx.shared.cluster.silent();
             let members = view.topology.members.values();
-            let text: String = members.map(|m| node_line(&view, m, &silent)).collect();
+            let by_tls = ctx.session.info.is_tls();
+            let text: String = members.map(|m| node_line(&view, m, &silent, by_tls)).collect();
             ctx.reply.verbatim(&text);
         }
         (b"slots", 2) => slots(ctx, &view),
@@ -205,7 +206,7 @@ fn is_ip(host: &str) -> bool {
 }
 
 /// `<id> <host:port@busport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slots...>`
-fn node_line(view: &View, member: &Member, silent: &[MemberId]) -> String {
+fn node_line(view: &View, member: &Member, silent: &[MemberId], by_tls: bool) -> String {
     let shard = shard_of(view, member);
     let primary = is_primary(view, member);
     let mut flags = Vec::new();
@@ -226,7 +227,7 @@ fn node_line(view: &View, member: &Member, silent: &[MemberId]) -> String {
         "{} {}:{}@{}{hostname} {} {followed} 0 0 {} {}",
         member.id,
         member.host,
-        member.port,
+        member.client_port(by_tls),
         member.bus_port,
         flags.join(","),
         shard.map_or(0, |s| s.epoch),
@@ -270,6 +271,7 @@ fn serving<'v>(view: &'v View, id: ShardId, shard: &Shard) -> Vec<&'v Member> {
 }
 
 fn slots(ctx: &mut Ctx<'_, '_>, view: &View) {
+    let by_tls = ctx.session.info.is_tls();
     let begin = ctx.reply.begin();
     let mut found = 0;
     for (id, shard) in &view.topology.shards {
@@ -285,7 +287,7 @@ fn slots(ctx: &mut Ctx<'_, '_>, view: &View) {
             for member in &members {
                 ctx.reply.array(4);
                 ctx.reply.bulk(member.host.as_bytes());
-                ctx.reply.int(i64::from(member.port));
+                ctx.reply.int(i64::from(member.client_port(by_tls)));
                 ctx.reply.bulk(member.id.as_bytes());
                 if is_ip(&member.host) {
                     ctx.reply.array(0);
@@ -323,7 +325,10 @@ fn shards(ctx: &mut Ctx<'_, '_>, view: &View) {
         for member in members {
             let named = !is_ip(&member.host);
             let role = if is_primary(view, member) { "master" } else { "replica" };
-            ctx.reply.map(if named { 8 } else { 7 });
+            // Of the two ports those that there are, as Redis shows them.
+            let ports = [("port", member.port), ("tls-port", member.tls_port)];
+            let ports = ports.into_iter().filter(|(_, port)| *port != 0);
+            ctx.reply.map(6 + usize::from(named) + ports.clone().count());
             let texts = [("id", &*member.id), ("ip", &*member.host), ("endpoint", &*member.host)];
             let hostname = named.then_some(("hostname", &*member.host));
             let texts =
@@ -332,8 +337,10 @@ fn shards(ctx: &mut Ctx<'_, '_>, view: &View) {
                 ctx.reply.bulk(name.as_bytes());
                 ctx.reply.bulk(value.as_bytes());
             }
-            ctx.reply.bulk(b"port");
-            ctx.reply.int(i64::from(member.port));
+            for (name, port) in ports {
+                ctx.reply.bulk(name.as_bytes());
+                ctx.reply.int(i64::from(port));
+            }
             ctx.reply.bulk(b"replication-offset");
             let offset = if member.id == view.my_id { ctx.shared.journal.end() } else { 0 };
             ctx.reply.int(offset as i64);
@@ -355,7 +362,7 @@ fn replicas(ctx: &mut Ctx<'_, '_>, view: &View) {
     let silent = ctx.shared.cluster.silent();
     ctx.reply.array(others.len());
     for other in others {
-        let line = node_line(view, other, &silent);
+        let line = node_line(view, other, &silent, ctx.session.info.is_tls());
         ctx.reply.bulk(line.trim_end().as_bytes());
     }
 }

@@ -37,6 +37,7 @@ const DEFAULT: &[&str] = &[
     "modules",
     "errorstats",
     "cluster",
+    "tls",
     "keyspace",
 ];
 const EXTRA: &[&str] = &["commandstats", "latencystats"];
@@ -58,10 +59,12 @@ fn info(ctx: &mut Ctx<'_, '_>) {
     let mut text = String::new();
     for section in DEFAULT[..7].iter().chain(EXTRA).chain(&DEFAULT[7..]) {
         if wanted.iter().any(|w| w == section) {
-            if !text.is_empty() {
+            let mut part = String::new();
+            write_section(&mut part, section, ctx);
+            if !text.is_empty() && !part.is_empty() {
                 text.push_str("\r\n");
             }
-            write_section(&mut text, section, ctx);
+            text.push_str(&part);
         }
     }
     ctx.reply.verbatim(&text);
@@ -85,6 +88,7 @@ fn write_section(out: &mut String, section: &str, ctx: &mut Ctx<'_, '_>) {
         "commandstats" => commandstats(out, shared),
         "latencystats" => latencystats(out, shared),
         "errorstats" => errorstats(out, shared),
+        "tls" => facts::tls(out, shared, clock::unix_ms()),
         "cluster" => {
             let enabled = u8::from(shared.cluster.is_enabled());
             block(out, "Cluster", &[("cluster_enabled", enabled.to_string())]);
@@ -131,7 +135,7 @@ fn server(out: &mut String, shared: &Shared) {
         ("process_id", std::process::id().to_string()),
         ("process_supervised", "no".into()),
         ("run_id", shared.run_id.clone()),
-        ("tcp_port", config.int("port", 6379).to_string()),
+        ("tcp_port", config.own_port(false).to_string()),
         ("server_time_usec", (now * 1000).to_string()),
         ("uptime_in_seconds", up_s.to_string()),
         ("uptime_in_days", (up_s / 86_400).to_string()),
@@ -144,6 +148,13 @@ fn server(out: &mut String, shared: &Shared) {
         ("availability_zone", config.get("larder-zone").unwrap_or_default()),
     ];
     block(out, "Server", fields);
+    let bind = config.get("bind").unwrap_or_default();
+    let bind: String = bind.split(' ').map(|address| format!(",bind={address}")).collect();
+    let ports =
+        [("tcp", "port"), ("tls", "tls-port")].map(|(name, port)| (name, config.int(port, 0)));
+    for (at, (name, port)) in ports.into_iter().filter(|(_, port)| *port != 0).enumerate() {
+        let _ = write!(out, "listener{at}:name={name}{bind},port={port}\r\n");
+    }
 }
 
 fn clients(out: &mut String, shared: &Shared) {

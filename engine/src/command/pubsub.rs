@@ -143,7 +143,7 @@ fn ssubscribe(ctx: &mut Ctx<'_, '_>) {
         if is_new && !ctx.shared.hears_shard(slot_of(name)) {
             ctx.session.shard_channels.remove(*name);
             ctx.shared.pubsub.sunsubscribe(name, &ctx.session.info);
-            let error = ctx.shared.cluster.redirection(slot_of(name));
+            let error = ctx.shared.cluster.redirection(slot_of(name), ctx.session.info.is_tls());
             return ctx.reply.error(&error.unwrap_or("CLUSTERDOWN Hash slot not served".into()));
         }
         note_counts(ctx.session);

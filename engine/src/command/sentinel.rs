@@ -35,11 +35,12 @@ fn sentinel(ctx: &mut Ctx<'_, '_>) {
         return ctx.reply.error("ERR this server has no council: it knows of no primaries");
     }
     let view = ctx.shared.cluster.view();
+    let by_tls = ctx.session.info.is_tls();
     match (word.as_slice(), ctx.args.len()) {
         (b"masters", 2) => {
             ctx.reply.array(view.topology.shards.len());
             for (id, shard) in &view.topology.shards {
-                write(ctx.reply, &shard_fields(&view, *id, shard));
+                write(ctx.reply, &shard_fields(&view, *id, shard, by_tls));
             }
         }
         (b"myid", 2) => ctx.reply.bulk(view.my_id.as_bytes()),
@@ -48,7 +49,7 @@ fn sentinel(ctx: &mut Ctx<'_, '_>) {
                 Some(primary) => {
                     ctx.reply.array(2);
                     ctx.reply.bulk(primary.host.as_bytes());
-                    ctx.reply.bulk(primary.port.to_string().as_bytes());
+                    ctx.reply.bulk(primary.client_port(by_tls).to_string().as_bytes());
                 }
                 None => ctx.reply.null_array(),
             }
@@ -88,22 +89,23 @@ fn sentinel(ctx: &mut Ctx<'_, '_>) {
 /// What is asked about one shard.
 fn about(ctx: &mut Ctx<'_, '_>, view: &View, word: &[u8], id: ShardId) {
     let topology = &view.topology;
+    let by_tls = ctx.session.info.is_tls();
     let Some(shard) = topology.shards.get(&id) else { return ctx.reply.null() };
     match word {
-        b"master" => write(ctx.reply, &shard_fields(view, id, shard)),
+        b"master" => write(ctx.reply, &shard_fields(view, id, shard, by_tls)),
         b"replicas" | b"slaves" => {
             let is_replica = |m: &&Member| shard.primary.as_ref() != Some(&m.id);
             let all: Vec<_> = topology.members_of(id).into_iter().filter(is_replica).collect();
             ctx.reply.array(all.len());
             for member in all {
-                write(ctx.reply, &replica_fields(view, id, shard, member));
+                write(ctx.reply, &replica_fields(view, id, shard, member, by_tls));
             }
         }
         b"sentinels" => {
             let others: Vec<_> = topology.members.values().filter(|m| m.id != view.my_id).collect();
             ctx.reply.array(others.len());
             for member in others {
-                let mut fields = fields_of(place(member), member);
+                let mut fields = fields_of(place(member, by_tls), member, by_tls);
                 fields.push(("flags", "sentinel".into()));
                 fields.push(("voted-leader", "?".into()));
                 fields.push(("voted-leader-epoch", "0".into()));
@@ -147,15 +149,15 @@ fn found(ctx: &Ctx<'_, '_>, view: &View) -> Option<ShardId> {
 
 type Fields = Vec<(&'static str, String)>;
 
-fn place(member: &Member) -> String {
-    format!("{}:{}", member.host, member.port)
+fn place(member: &Member, by_tls: bool) -> String {
+    format!("{}:{}", member.host, member.client_port(by_tls))
 }
 
-fn fields_of(name: String, member: &Member) -> Fields {
+fn fields_of(name: String, member: &Member, by_tls: bool) -> Fields {
     vec![
         ("name", name),
         ("ip", member.host.clone()),
-        ("port", member.port.to_string()),
+        ("port", member.client_port(by_tls).to_string()),
         ("runid", member.id.clone()),
         ("link-pending-commands", "0".into()),
         ("link-refcount", "1".into()),
@@ -165,12 +167,12 @@ fn fields_of(name: String, member: &Member) -> Fields {
     ]
 }
 
-fn shard_fields(view: &View, id: ShardId, shard: &Shard) -> Fields {
+fn shard_fields(view: &View, id: ShardId, shard: &Shard, by_tls: bool) -> Fields {
     let topology = &view.topology;
     let primary = view.primary_of(id);
     let name = name_of(topology, id);
     let mut fields = match primary {
-        Some(primary) => fields_of(name, primary),
+        Some(primary) => fields_of(name, primary, by_tls),
         None => vec![("name", name)],
     };
     let replicas = topology.members_of(id).len().saturating_sub(usize::from(primary.is_some()));
@@ -186,16 +188,22 @@ fn shard_fields(view: &View, id: ShardId, shard: &Shard) -> Fields {
     fields
 }
 
-fn replica_fields(view: &View, id: ShardId, shard: &Shard, member: &Member) -> Fields {
+fn replica_fields(
+    view: &View,
+    id: ShardId,
+    shard: &Shard,
+    member: &Member,
+    by_tls: bool,
+) -> Fields {
     let primary = view.primary_of(id);
     let in_sync = shard.in_sync.contains_key(&member.id);
-    let mut fields = fields_of(place(member), member);
+    let mut fields = fields_of(place(member, by_tls), member, by_tls);
     fields.extend([
         ("flags", if in_sync { "slave" } else { "slave,disconnected" }.to_string()),
         ("role-reported", "slave".into()),
         ("master-link-status", if in_sync { "ok" } else { "err" }.into()),
         ("master-host", primary.map_or("?", |p| &p.host).to_string()),
-        ("master-port", primary.map_or(0, |p| p.port).to_string()),
+        ("master-port", primary.map_or(0, |p| p.client_port(by_tls)).to_string()),
         ("slave-priority", "100".into()),
     ]);
     fields
@@ -211,10 +219,12 @@ fn write(reply: &mut Reply, fields: &Fields) {
 
 /// Tells this member's subscribers of primaries that are others than before.
 pub(crate) fn announce(shared: &Shared, before: &Topology, after: &Topology) {
+    // All hear the same: where members find each other.
+    let by_tls = shared.config.is_yes("tls-replication");
     for (id, shard) in &after.shards {
         let place = |topology: &Topology, primary: Option<&String>| {
             let member = topology.members.get(primary?)?;
-            Some(format!("{} {}", member.host, member.port))
+            Some(format!("{} {}", member.host, member.client_port(by_tls)))
         };
         let old = before.shards.get(id).and_then(|s| place(before, s.primary.as_ref()));
         let new = place(after, shard.primary.as_ref());

@@ -75,7 +75,7 @@ const FLAGS: &[Flag] = &[
     flag('Y', "auth-file", Sets("memcached-auth-file"), "users who must log in, one a line as name:password"),
     flag('S', "enable-sasl", Marks(sasl), "SASL PLAIN; needs -Y"),
     flag('B', "protocol", Reads(protocol), "auto: text and binary are told apart by their first byte"),
-    flag('o', "extended", Reads(extended::read), "options with commas between: idle_timeout=SECONDS, and memcached's tuning"),
+    flag('o', "extended", Reads(extended::read), "options with commas between: idle_timeout=SECONDS, ssl_chain_cert, ssl_key, ssl_ca_cert=FILE, ssl_verify_mode=0|1|2, and memcached's tuning"),
     flag('h', "help", Marks(help), "print this"),
     flag('V', "version", Marks(version), "print the version"),
     flag('P', "pidfile", Nothing(true), "no effect: memcached writes it with -d only"),
@@ -90,7 +90,7 @@ const FLAGS: &[Flag] = &[
     flag('D', "stat-prefix", Refused("nothing is counted by prefix"), ""),
     flag('N', "napi-ids", Refused("threads are not bound to network queues"), ""),
     flag('e', "memory-file", Refused("items outlive a restart by the log: -- --appendonly yes --dir FOLDER"), ""),
-    flag('Z', "enable-ssl", Refused("the Memcached port does not speak TLS"), ""),
+    flag('Z', "enable-ssl", Switches("memcached-tls", "yes"), "TLS on the port; needs -o ssl_chain_cert=FILE"),
     flag('i', "license", Refused("see the file LICENSE"), ""),
 ];
 
@@ -225,6 +225,18 @@ fn finish(mut reading: Reading, more: Vec<String>) -> Result<Asked, String> {
         && !more.iter().any(|m| m == "--requirepass")
     {
         return Err("-S needs users: -Y FILE".into());
+    }
+    if reading.has("memcached-tls") && !reading.has("tls-cert-file") {
+        return Err("-Z needs a certificate: -o ssl_chain_cert=FILE".into());
+    }
+    if reading.has("tls-cert-file") {
+        let chain = reading.directives.iter().rev().find(|(name, _)| name == "tls-cert-file");
+        let chain = chain.map(|(_, file)| file.clone()).unwrap_or_default();
+        for (name, value) in [("tls-key-file", chain.as_str()), ("tls-auth-clients", "no")] {
+            if !reading.has(name) {
+                reading.set(name, value);
+            }
+        }
     }
     // A socket in the file system is in place of TCP, as memcached has it.
     let port = match reading.has("memcached-unixsocket") {

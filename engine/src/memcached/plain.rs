@@ -55,6 +55,7 @@ pub(super) fn run(
         Request::Watch => {
             ("ERROR watch is not supported: see INFO, SLOWLOG and the metrics".into(), false)
         }
+        Request::RefreshCerts => (refresh_certs(client), false),
         Request::Shutdown { graceful } => return Ok(shut_down(client, graceful, end)),
         Request::Quit => return Ok(Step::Close(end)),
         Request::Get(_)
@@ -91,6 +92,17 @@ fn stats_text(client: &mut Client<'_, '_>, words: &[&[u8]]) {
             Some(lines) => stats::write_text(&mut client.reply.out, &lines),
             None => line(client, "ERROR"),
         },
+    }
+}
+
+fn refresh_certs(client: &Client<'_, '_>) -> String {
+    let shared = client.executor.shared;
+    if shared.tls.accepting().is_none() {
+        return "Error TLS not enabled".into();
+    }
+    match shared.tls.reload(&shared.config) {
+        Ok(()) => "OK".into(),
+        Err(_) => "Error loading the certificates: see the log".into(),
     }
 }
 

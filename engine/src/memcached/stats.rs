@@ -217,7 +217,7 @@ fn settings(shared: &Shared) -> Lines {
         ("hash_algorithm", "foldhash".into()),
         ("lru_maintainer_thread", "no".into()),
         ("lru_segmented", "no".into()),
-        ("ssl_enabled", "no".into()),
+        ("ssl_enabled", text("memcached-tls")),
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec()

@@ -84,6 +84,7 @@ pub enum Request<'b> {
         what: Crawl,
     },
     Watch,
+    RefreshCerts,
     Shutdown {
         graceful: bool,
     },
@@ -173,7 +174,7 @@ pub fn decode(line: &[u8]) -> Request<'_> {
             say("CLIENT_ERROR the limit is maxmemory: CONFIG SET changes it")
         }
         b"watch" => Request::Watch,
-        b"refresh_certs" => say("Error TLS not enabled"),
+        b"refresh_certs" => Request::RefreshCerts,
         b"shutdown" => Request::Shutdown { graceful: rest.first() == Some(&&b"graceful"[..]) },
         b"quit" => Request::Quit,
         _ => say(ERROR),

@@ -1,7 +1,10 @@
-//! The persistence and replication sections of INFO, from the parts that know.
+//! The persistence, replication and TLS sections of INFO, from the parts that know.
+
+use std::sync::atomic::Ordering;
 
 use super::Field;
 use crate::server::Shared;
+use crate::tls::name;
 
 pub(super) fn persistence(shared: &Shared) -> Vec<Field> {
     let info = crate::persist::info(shared);
@@ -99,4 +102,33 @@ pub(super) fn replication(shared: &Shared) -> String {
     line("larder_dropped_bytes", &info.dropped_bytes);
     line("larder_dropped_writes", &info.dropped_writes);
     out
+}
+
+/// Nothing where no port speaks TLS. The first fields are Valkey's.
+pub(super) fn tls(out: &mut String, shared: &Shared, now_ms: i64) {
+    if shared.tls.accepting().is_none() {
+        return;
+    }
+    out.push_str("# TLS\r\n");
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        out.push_str(&format!("{name}:{value}\r\n"));
+    };
+    for (whose, certificate) in ["server", "client", "ca"].into_iter().zip(shared.tls.shown()) {
+        let Some(certificate) = certificate else { continue };
+        let serial = name::serial(&certificate).unwrap_or_default();
+        let left_s = name::not_after(&certificate).map_or(0, |end_s| end_s - now_ms / 1000);
+        line(&format!("tls_{whose}_cert_serial"), &serial);
+        line(&format!("tls_{whose}_cert_expires_in_seconds"), &left_s);
+    }
+    let stats = &shared.tls.stats;
+    for (name, count) in [
+        ("larder_tls_handshakes", &stats.done),
+        ("larder_tls_handshakes_in_progress", &stats.handshakes),
+        ("larder_tls_handshakes_failed", &stats.failed),
+        ("larder_tls_handshakes_timed_out", &stats.timed_out),
+        ("larder_tls_reloads", &stats.reloads),
+        ("larder_tls_reloads_failed", &stats.failed_reloads),
+    ] {
+        line(name, &count.load(Ordering::Relaxed));
+    }
 }

@@ -38,6 +38,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "track_sizes",
     "inline_ascii_response",
     "no_inline_ascii_resp",
+    "ssl_wbuf_size",
 ];
 
 pub(super) fn read(reading: &mut Reading, value: &str) -> Result<(), String> {
@@ -48,6 +49,16 @@ pub(super) fn read(reading: &mut Reading, value: &str) -> Result<(), String> {
                 let seconds: u32 = number(argument)?;
                 reading.set("timeout", seconds.to_string());
             }
+            "ssl_chain_cert" => reading.set("tls-cert-file", argument),
+            "ssl_key" => reading.set("tls-key-file", argument),
+            "ssl_ca_cert" => reading.set("tls-ca-cert-file", argument),
+            "ssl_ciphers" => reading.set("tls-ciphers", argument),
+            "ssl_session_cache" => reading.set("tls-session-caching", "yes"),
+            "ssl_verify_mode" => reading.set("tls-auth-clients", verify_mode(argument)?),
+            "ssl_min_version" => reading.set("tls-protocols", versions_from(argument)?),
+            "ssl_keyformat" if argument == "1" => {}
+            "ssl_keyformat" => return Err("keys are PEM: only ssl_keyformat=1".into()),
+            "ssl_kernel_tls" => return Err("the kernel's TLS is not used".into()),
             name if WITHOUT_EFFECT.contains(&name) => {}
             "no_maxconns_fast" => {
                 return Err("connections over the limit are always refused at once".into());
@@ -56,4 +67,22 @@ pub(super) fn read(reading: &mut Reading, value: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// none, request, require, once: the fourth differs from the third for renegotiation only, which there is not.
+fn verify_mode(argument: &str) -> Result<&'static str, String> {
+    match argument {
+        "0" => Ok("no"),
+        "1" => Ok("optional"),
+        "2" | "3" => Ok("yes"),
+        _ => Err("ssl_verify_mode is 0 (none), 1 (request), 2 (require) or 3 (once)".into()),
+    }
+}
+
+fn versions_from(argument: &str) -> Result<&'static str, String> {
+    match argument {
+        "tlsv1.2" => Ok("TLSv1.2 TLSv1.3"),
+        "tlsv1.3" => Ok("TLSv1.3"),
+        _ => Err("ssl_min_version is tlsv1.2 or tlsv1.3".into()),
+    }
 }

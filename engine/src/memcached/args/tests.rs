@@ -105,7 +105,10 @@ fn what_cannot_be_kept_to_is_refused_with_a_reason() {
         ("-S", "-S needs users"),
         ("-B binary", "only auto"),
         ("-o proxy_config=x", "the option proxy_config is not supported"),
-        ("-Z", "does not speak TLS"),
+        ("-Z", "-Z needs a certificate"),
+        ("-Z -o ssl_chain_cert=c,ssl_verify_mode=4", "ssl_verify_mode is 0"),
+        ("-Z -o ssl_chain_cert=c,ssl_min_version=tlsv1.1", "tlsv1.2 or tlsv1.3"),
+        ("-Z -o ssl_chain_cert=c,ssl_keyformat=2", "keys are PEM"),
         ("word", "unexpected argument 'word'"),
     ] {
         let error = read(&words(line)).unwrap_err();
