@@ -16,6 +16,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use crate::bus::transport::Certificates;
 use crate::clock;
 use crate::managed::{Engine, hold_back};
 use crate::member::{Address, Local, Managed, Options, Transport};
@@ -82,7 +83,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-fn options(shared: &Shared) -> Options {
+fn options(shared: &Arc<Shared>) -> Options {
     let config = &shared.config;
     let dir = PathBuf::from(config.get("dir").unwrap_or_else(|| ".".into()));
     let port = config.own_port(config.is_yes("tls-cluster"));
@@ -99,6 +100,10 @@ fn options(shared: &Shared) -> Options {
     let tls_dir = config.get("larder-tls-dir").filter(|d| !d.is_empty());
     let over = match tls_dir {
         Some(folder) => Transport::Tls(PathBuf::from(folder)),
+        None if is_unmanaged && config.is_yes("tls-cluster") => {
+            let with = shared.clone();
+            Transport::AsClients(Certificates::new(move || with.tls.mutual(&with.config)))
+        }
         None if is_unmanaged => Transport::Plain,
         None => Transport::Tls(dir.join("tls")),
     };

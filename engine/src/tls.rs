@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::bus::transport::Ends;
 use crate::config::Config;
 
 pub mod lane;
@@ -34,6 +35,7 @@ use settings::{Accepting, Settings, Stamp};
 pub struct Tls {
     accepting: RwLock<Option<Arc<Accepting>>>,
     dialling: Mutex<Option<Arc<ClientConfig>>>,
+    mutual: Mutex<Option<Arc<ServerConfig>>>,
     /// Files that were tried last, whether or not they fitted: tried again only when one of them changes.
     tried: Mutex<Vec<Stamp>>,
     pub stats: Stats,
@@ -83,6 +85,9 @@ impl Tls {
         if is_dialled(&|name| config.get(name).unwrap_or_default()) {
             settings.dialling().map_err(check)?;
         }
+        if config.is_yes("tls-cluster") && config.is_yes("cluster-enabled") {
+            settings.mutual().accepting().map_err(check)?;
+        }
         Ok(tls)
     }
 
@@ -116,6 +121,25 @@ impl Tls {
             (Err(error), Some(kept)) => {
                 tracing::warn!(%error, "dialling with the certificates of before");
                 Ok(kept.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Both ends of the bus of an unmanaged cluster, on which everybody shows a certificate.
+    ///
+    /// # Errors
+    /// What does not fit, when nothing ever did.
+    pub fn mutual(&self, config: &Config) -> io::Result<Ends> {
+        let mut last = self.mutual.lock().unwrap_or_else(PoisonError::into_inner);
+        match (settings_of(config).mutual().accepting(), &*last) {
+            (Ok(fresh), _) => {
+                *last = Some(fresh.config.clone());
+                Ok((fresh.config, self.dialling(config)?))
+            }
+            (Err(error), Some(kept)) => {
+                tracing::warn!(%error, "the bus goes on with the certificates of before");
+                Ok((kept.clone(), self.dialling(config)?))
             }
             (Err(error), None) => Err(error),
         }

@@ -1,14 +1,20 @@
 //! What the bus runs on: mutual TLS, or in an unmanaged cluster without certificates plain TCP.
 //!
+//! An unmanaged cluster may have its clients' certificates on the bus, too (`tls-cluster`): then whoever has one from
+//! their CA is a member, as on Redis's bus.
+//!
 //! Over plain TCP a peer is believed to be who it says it is, as on Redis's bus: the port is for a network of
 //! one's own. The operator's questions are never taken there.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::tls::{Peer, Tls, peer_of};
 
@@ -18,9 +24,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 pub type Stream = Box<dyn Wire>;
 
+/// Gives the two ends' configurations, as the settings of clients' TLS are at the moment.
+#[derive(Clone)]
+pub struct Certificates(Arc<dyn Fn() -> io::Result<Ends> + Send + Sync>);
+
+/// What is accepted with, and what is dialled with.
+pub type Ends = (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>);
+
+impl Certificates {
+    pub fn new(read: impl Fn() -> io::Result<Ends> + Send + Sync + 'static) -> Certificates {
+        Certificates(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificates")
+    }
+}
+
 /// How a member speaks on its bus.
 #[derive(Clone, Debug)]
 pub enum Transport {
+    /// The certificates of clients' TLS, where the members are a cluster by themselves.
+    AsClients(Certificates),
     /// Certificates in that directory, read anew for each connection, so that they can be rotated.
     Tls(PathBuf),
     Plain,
@@ -41,6 +68,10 @@ impl Transport {
                 let tls = Tls::from_dir(dir)?;
                 Box::new(tls.connector().connect(Tls::server_name()?, tcp).await?)
             }
+            Transport::AsClients(read) => {
+                let connector = TlsConnector::from(read.0()?.1);
+                Box::new(connector.connect(Tls::server_name()?, tcp).await?)
+            }
         };
         Ok((stream, local))
     }
@@ -51,7 +82,14 @@ impl Transport {
     /// What TLS said, and a certificate of no role.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
         tcp.set_nodelay(true)?;
-        let Transport::Tls(dir) = self else { return Ok((Box::new(tcp), Peer::Member)) };
+        let dir = match self {
+            Transport::Plain => return Ok((Box::new(tcp), Peer::Member)),
+            Transport::AsClients(read) => {
+                let stream = TlsAcceptor::from(read.0()?.0).accept(tcp).await?;
+                return Ok((Box::new(stream), Peer::Member));
+            }
+            Transport::Tls(dir) => dir,
+        };
         let stream = Tls::from_dir(dir)?.acceptor().accept(tcp).await?;
         let role = peer_of(stream.get_ref().1.peer_certificates())
             .ok_or(io::Error::new(io::ErrorKind::PermissionDenied, "a certificate of no role"))?;

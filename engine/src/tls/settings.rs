@@ -102,6 +102,12 @@ impl Settings {
         }
     }
 
+    /// The same for a port where everybody shows a certificate.
+    #[must_use]
+    pub fn mutual(self) -> Settings {
+        Settings { clients: ClientsAuth::Yes, ..self }
+    }
+
     fn provider(&self) -> io::Result<Arc<CryptoProvider>> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites = suites::suites(&self.ciphersuites, &self.ciphers)

@@ -4,6 +4,7 @@ mod client;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod hostile;
 mod reload;
 mod served;
