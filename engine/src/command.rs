@@ -26,6 +26,7 @@ pub mod connection;
 mod deferred;
 pub mod dump;
 pub mod geo;
+pub mod hash_fields;
 pub mod hashes;
 pub mod hll;
 pub mod info;
@@ -259,6 +260,7 @@ const FAMILIES: &[&[Command]] = &[
     bitfield::COMMANDS,
     lcs::COMMANDS,
     hashes::COMMANDS,
+    hash_fields::COMMANDS,
     lists::COMMANDS,
     sets::COMMANDS,
     zsets::COMMANDS,

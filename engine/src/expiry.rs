@@ -1,8 +1,8 @@
-//! Active expiry: memory of expired keys comes back although nobody reads them.
+//! Active expiry: memory of expired keys, and of expired fields of hashes, comes back although nobody reads them.
 //!
 //! Each table knows a lower bound of its next expiry time, so a sweep over all slots looks into a table
 //! only when something in it is due. The slots are dealt among the loops; a sweep has a time budget and
-//! goes on where it stopped. Replicas do not expire: their primary's DEL comes through the journal.
+//! goes on where it stopped. Replicas do not expire: their primary's DEL and HDEL come through the journal.
 
 use std::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ use crate::topology::SLOTS;
 
 /// Longest time of one sweep, microseconds: a tenth of the tick.
 const BUDGET_US: u64 = 10_000;
-/// Keys deleted under one lock.
+/// Keys, or fields, deleted under one lock.
 const KEYS_PER_LOCK: usize = 64;
 
 /// Where a loop's sweep stands.
@@ -26,7 +26,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Deletes due keys of this loop's share of the slots, as far as the time allows.
+    /// Deletes due keys and fields of this loop's share of the slots, as far as the time allows.
     pub fn run(&mut self, executor: &mut Executor<'_>) {
         let shared = executor.shared;
         let state = &shared.state;
@@ -95,10 +95,18 @@ fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut Ex
     let mut db = Db::new(locked, index, &executor.env, preimages.as_deref());
     let gone = db.expire_some(slot, walk, KEYS_PER_LOCK);
     if shared.journal.is_active() {
-        for (at, key) in db.expired.drain(..) {
-            shared.journal.append(at, &[b"DEL".as_slice(), &key]);
+        for key in &gone.keys {
+            shared.journal.append(index, &[b"DEL".as_slice(), key]);
+        }
+        for (key, fields) in &gone.fields {
+            let mut request = vec![b"HDEL".as_slice(), key];
+            request.extend(fields.iter().map(Vec::as_slice));
+            shared.journal.append(index, &request);
         }
     }
     shared.tell(&mut db, 0);
-    shared.stats.expired_keys.fetch_add(gone as u64, Ordering::Relaxed);
+    let stats = &shared.stats;
+    stats.expired_keys.fetch_add(gone.keys.len() as u64, Ordering::Relaxed);
+    let fields: usize = gone.fields.iter().map(|(_, fields)| fields.len()).sum();
+    stats.expired_fields.fetch_add(fields as u64, Ordering::Relaxed);
 }

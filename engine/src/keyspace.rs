@@ -82,6 +82,8 @@ pub struct Keyspace {
     urgent: AtomicUsize,
     /// Keys of database 0 as of the last report.
     counted: AtomicU64,
+    /// For each database, its hashes with fields that expire by themselves.
+    timed: Box<[AtomicUsize]>,
 }
 
 // SAFETY: the tables behind the pointers are only reached under their slot's lock (see `Locked`).
@@ -101,6 +103,28 @@ impl Keyspace {
             upheavals: AtomicU64::new(0),
             urgent: AtomicUsize::new(0),
             counted: AtomicU64::new(0),
+            timed: (0..databases).map(|_| AtomicUsize::default()).collect(),
+        }
+    }
+
+    /// How many hashes of a database have fields that expire by themselves.
+    pub fn timed(&self, db: u16) -> usize {
+        self.timed[db as usize].load(Ordering::Relaxed)
+    }
+
+    /// Some hash of some database has fields that expire by themselves.
+    pub fn any_timed(&self) -> bool {
+        self.timed.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// A value of a database was replaced, or changed; the caller holds its slot's lock.
+    #[inline]
+    fn note_timed(&self, db: u16, was: bool, is: bool) {
+        let count = &self.timed[db as usize];
+        match (was, is) {
+            (false, true) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(count.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
         }
     }
 
@@ -239,12 +263,12 @@ impl Keyspace {
         Some(tables.0[slot as usize].get())
     }
 
-    /// A key of this table may have expired; costs no lock when the database or the table is empty.
+    /// A key of this table, or a field, may have expired; costs no lock when the database or the table is empty.
     pub fn has_due(&self, db: u16, slot: u16, now_ms: i64) -> bool {
         self.table_ptr(db, slot).is_some() && {
             let mut locked = self.lock_slot(slot);
             let table = locked.table(db, slot);
-            table.expires > 0 && table.next_expiry <= now_ms
+            table.next_expiry <= now_ms
         }
     }
 
@@ -444,6 +468,8 @@ impl<'k> Locked<'k> {
         let [a, b] = [first, second].map(|i| &self.keyspace.databases[i as usize]);
         let was = a.swap(b.load(Ordering::Acquire), Ordering::AcqRel);
         b.store(was, Ordering::Release);
+        let [a, b] = [first, second].map(|i| &self.keyspace.timed[i as usize]);
+        b.store(a.swap(b.load(Ordering::Relaxed), Ordering::Relaxed), Ordering::Relaxed);
         // A sweep for expired keys may be half through a table that has another number now.
         for db in [first, second].into_iter().filter(|db| self.keyspace.is_made(*db)) {
             (0..SLOTS).for_each(|slot| self.table(db, slot).next_expiry = 0);
@@ -457,6 +483,7 @@ impl<'k> Locked<'k> {
             return Vec::new();
         }
         self.keyspace.upheavals.fetch_add(1, Ordering::AcqRel);
+        self.keyspace.timed[db as usize].store(0, Ordering::Relaxed);
         (0..SLOTS)
             .map(|slot| std::mem::take(self.table(db, slot)))
             .filter(|table| !table.is_empty())

@@ -15,7 +15,7 @@ pub fn text(shared: &Shared) -> String {
     let get = |a: &std::sync::atomic::AtomicU64| a.load(Ordering::Relaxed);
     let uptime_s = (clock::unix_ms() - shared.started_ms).max(0) / 1000;
     let is_replica = shared.state.is_replica.load(Ordering::Acquire);
-    let rows: [(Series, u64); 17] = [
+    let rows: [(Series, u64); 18] = [
         (("larder_uptime_seconds", "gauge", "Seconds since the start."), uptime_s as u64),
         (("larder_connected_clients", "gauge", "Open connections."), shared.clients.len() as u64),
         (("larder_memory_used_bytes", "gauge", "Data and buffers."), shared.used_memory()),
@@ -33,6 +33,10 @@ pub fn text(shared: &Shared) -> String {
         (("larder_net_output_bytes_total", "counter", "Bytes sent."), stats.sum(|l| &l.out_bytes)),
         (("larder_connections_total", "counter", "Accepted."), get(&stats.connections)),
         (("larder_expired_keys_total", "counter", "Expired keys."), get(&stats.expired_keys)),
+        (
+            ("larder_expired_fields_total", "counter", "Expired fields of hashes."),
+            get(&stats.expired_fields),
+        ),
         (("larder_evicted_keys_total", "counter", "Evicted keys."), get(&stats.evicted_keys)),
         (("larder_sync_full_total", "counter", "Full syncs served."), get(&stats.sync_full)),
         (

@@ -9,8 +9,10 @@
 //!
 //! **Written** is the oldest version that holds what we have, 10 by default, so that Redis 7.0 and every Valkey read it;
 //! 11 adds small sets as listpacks and when consumers of streams were active, 9 spells every collection out for Redis 5.
+//! A data set with expiring fields is written as Valkey's 80 (`VALKEY080`), the first with a form for them that others
+//! than one product's read; asked for an older one, a writer leaves the times out.
 //! **Read** is all that Redis (to 14) and Valkey (80, 81) write, without modules and what is theirs alone: those are
-//! refused by name.
+//! refused by name. Types from 22 on are numbered by each product for itself, and told apart by the version.
 //!
 //! What is read is never trusted. Memory is set aside as bytes arrive, not because a length says so; a compressed string
 //! may only claim what its format can expand to; every listpack, ziplist and intset is walked before it is used; and
@@ -39,8 +41,10 @@ use crate::types::Collection;
 pub const VERSION: u32 = 10;
 /// The oldest version that can be written.
 pub const VERSION_MIN: u32 = 9;
-/// The newest version that can be written.
+/// The newest version that can be written, but for `VERSION_FIELDS`.
 pub const VERSION_MAX: u32 = 11;
+/// The version that is written where fields of hashes expire by themselves.
+pub const VERSION_FIELDS: u32 = 80;
 /// The newest version of Redis that is read; types that are new in it and not known here are refused by name.
 const REDIS_READ_MAX: u32 = 14;
 /// The versions that Valkey writes under its own magic.
@@ -179,13 +183,29 @@ mod types {
     pub(super) const STREAM_2: u8 = 19;
     pub(super) const SET_LISTPACK: u8 = 20;
     pub(super) const STREAM_3: u8 = 21;
+    /// Valkey's: field, value, time (-1: none).
+    pub(super) const HASH_2: u8 = 22;
+    /// Redis's: the earliest time, then for each field its time behind that, plus one (0: none), field, value.
+    pub(super) const HASH_METADATA: u8 = 24;
+    /// Redis's: the earliest time, then a listpack of field, value, time (0: none).
+    pub(super) const HASH_LISTPACK_EX: u8 = 25;
+
+    /// What a type of this number means in a file of this version. Files of 80 and more are Valkey's, and up to 11 no
+    /// type was beyond `STREAM_3`.
+    pub(super) fn is_known(kind: u8, version: u32) -> bool {
+        match kind {
+            HASH_2 => version >= 80,
+            HASH_METADATA | HASH_LISTPACK_EX => (12..80).contains(&version),
+            _ => true,
+        }
+    }
 
     /// What an unsupported type is called.
     pub(super) fn name(kind: u8) -> &'static str {
         match kind {
             6 | 7 => "a module's value (type 6 or 7)",
             26 | 27 => "a stream of a later version of Redis (type 26 or 27)",
-            22..=25 => "a hash with expiring fields (type 22 to 25)",
+            22 | 23 => "a hash with expiring fields of a release candidate (type 22 or 23)",
             _ => "a value of an unknown type",
         }
     }

@@ -301,6 +301,8 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    /// Fields of hashes.
+    pub expired_fields: AtomicU64,
     pub evicted_keys: AtomicU64,
     pub evicted_clients: AtomicU64,
     pub peak_memory: AtomicU64,
@@ -333,6 +335,7 @@ impl Stats {
             connections: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             expired_keys: AtomicU64::new(0),
+            expired_fields: AtomicU64::new(0),
             evicted_keys: AtomicU64::new(0),
             evicted_clients: AtomicU64::new(0),
             peak_memory: AtomicU64::new(0),

@@ -204,7 +204,7 @@ fn encode_restore(entry: &Entry, out: &mut Vec<u8>) {
 /// What a snapshot's file says of itself beyond the data.
 #[derive(Clone, Copy, Default)]
 pub struct Form {
-    /// 0: the version that everybody reads.
+    /// 0: the version that everybody reads, or the first that has all that is there.
     pub version: u32,
     pub aof_base: bool,
 }
@@ -238,16 +238,19 @@ fn begin_as<'s>(
 ) -> Begun<'s> {
     let hot = shared.config.hot();
     let yes = |name| shared.config.get(name).is_none_or(|v| v != "no");
-    let options = WriteOptions {
+    let mut options = WriteOptions {
         version: if form.version == 0 { rdb::VERSION } else { form.version },
         compress: yes("rdbcompression"),
         checksum: yes("rdbchecksum"),
     };
     let (policy, now_ms) = (hot.maxmemory_policy, clock::unix_ms());
-    let codec = Codec { options, policy, now_ms, requests };
     // What the link to the primary applies and appends is one step: never seen half done.
     let applying = shared.replication.applying();
     let mut locked = shared.keyspace.lock_all();
+    if form.version == 0 && shared.keyspace.any_timed() {
+        options.version = rdb::VERSION_FIELDS;
+    }
+    let codec = Codec { options, policy, now_ms, requests };
     let preimages = Arc::new(Preimages {
         parity: locked.turn_parity(),
         codec,

@@ -93,6 +93,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
         &stats.connections,
         &stats.rejected_connections,
         &stats.expired_keys,
+        &stats.expired_fields,
         &stats.evicted_keys,
         &stats.evicted_clients,
         &stats.unexpected_errors,

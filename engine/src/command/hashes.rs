@@ -2,9 +2,11 @@
 
 use super::collections::random_count;
 use super::{Command, Ctx, Group, Keys, flag};
-use crate::keyspace::WrongType;
+use crate::keyspace::{Db, WrongType};
+use crate::notify::class;
 use crate::number::{DecimalError, add_decimal, parse_f64, parse_i64};
 use crate::random;
+use crate::types::hash::{NEVER, View};
 use crate::types::{Hash, Item};
 
 const fn row(
@@ -50,18 +52,51 @@ pub const COMMANDS: &[Command] = &[
     row("hscan", -3, READ, "2.8.0", "Walks the fields.", hscan),
 ];
 
+/// The hash of a key for a read: fields whose time is over are not there.
+pub(super) fn view<'d>(db: &'d mut Db<'_>, key: &[u8]) -> Result<Option<View<'d>>, WrongType> {
+    let now = db.fields_ms();
+    Ok(db.read::<Hash>(key)?.map(|hash| hash.at(now)))
+}
+
+/// The field is there, and its time is over: whoever writes it begins anew.
+#[inline]
+pub(super) fn is_over(hash: &Hash, field: &[u8], now_ms: i64) -> bool {
+    hash.next_due() <= now_ms && hash.time(field).is_some_and(|time| time <= now_ms)
+}
+
+/// Counts fields that went because their time was over.
+pub(super) fn count_lapsed(ctx: &Ctx<'_, '_>, fields: usize) {
+    let counter = &ctx.shared.stats.expired_fields;
+    counter.fetch_add(fields as u64, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Says that a command met fields whose time was over.
+pub(super) fn note_lapsed(ctx: &mut Ctx<'_, '_>, key: &[u8], fields: usize) {
+    if fields > 0 {
+        count_lapsed(ctx, fields);
+        ctx.db.note_event(class::HASH, "hexpired", key);
+    }
+}
+
 fn hset(ctx: &mut Ctx<'_, '_>) {
     if !ctx.args.len().is_multiple_of(2) {
         ctx.wrong_arity();
         return;
     }
-    let (key, args) = (ctx.args[1], ctx.args);
+    let (key, args, now) = (ctx.args[1], ctx.args, ctx.db.fields_ms());
+    let mut lapsed = 0;
     let new = ctx.db.upsert::<Hash, _>(key, |hash, limits| {
-        args[2..].chunks_exact(2).filter(|pair| hash.set(pair[0], pair[1], limits)).count()
+        let mut set = |pair: &&[&[u8]]| {
+            let over = is_over(hash, pair[0], now);
+            lapsed += usize::from(over);
+            hash.set(pair[0], pair[1], limits) || over
+        };
+        args[2..].chunks_exact(2).filter(&mut set).count()
     });
     match new {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(new) => {
+            note_lapsed(ctx, key, lapsed);
             ctx.modified(key);
             if ctx.command.name == "hmset" { ctx.reply.ok() } else { ctx.reply.int(new as i64) }
         }
@@ -70,20 +105,23 @@ fn hset(ctx: &mut Ctx<'_, '_>) {
 
 fn hsetnx(ctx: &mut Ctx<'_, '_>) {
     let (key, field, value) = (ctx.args[1], ctx.args[2], ctx.args[3]);
-    let there = match ctx.db.read::<Hash>(key) {
+    let there = match view(ctx.db, key) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash.is_some_and(|h| h.contains(field)),
     };
-    if !there
-        && ctx.db.upsert::<Hash, _>(key, |hash, limits| hash.set(field, value, limits)).is_ok()
-    {
+    if !there {
+        let new = ctx.db.upsert::<Hash, _>(key, |hash, limits| hash.set(field, value, limits));
+        if new == Ok(false) {
+            note_lapsed(ctx, key, 1);
+            ctx.propagate(&[b"HSET", key, field, value]);
+        }
         ctx.modified(key);
     }
     ctx.reply.int(i64::from(!there));
 }
 
 fn hget(ctx: &mut Ctx<'_, '_>) {
-    match ctx.db.read::<Hash>(ctx.args[1]) {
+    match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(hash) => value(ctx.reply, hash.and_then(|h| h.get(ctx.args[2]))),
     }
@@ -97,7 +135,7 @@ fn value(reply: &mut crate::resp::Reply, item: Option<Item<'_>>) {
 }
 
 fn hmget(ctx: &mut Ctx<'_, '_>) {
-    match ctx.db.read::<Hash>(ctx.args[1]) {
+    match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(hash) => {
             ctx.reply.array(ctx.args.len() - 2);
@@ -109,48 +147,52 @@ fn hmget(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn hgetall(ctx: &mut Ctx<'_, '_>) {
-    match ctx.db.read::<Hash>(ctx.args[1]) {
+    match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(None) => ctx.reply.map(0),
         Ok(Some(hash)) => {
             ctx.reply.map(hash.len());
-            for (field, value) in hash.iter() {
+            hash.each(|field, value| {
                 ctx.reply.item(field);
                 ctx.reply.item(value);
-            }
+            });
         }
     }
 }
 
-fn one_side(ctx: &mut Ctx<'_, '_>, pick: for<'a> fn((Item<'a>, Item<'a>)) -> Item<'a>) {
-    match ctx.db.read::<Hash>(ctx.args[1]) {
+fn one_side(ctx: &mut Ctx<'_, '_>, pick: for<'a> fn(Item<'a>, Item<'a>) -> Item<'a>) {
+    match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(None) => ctx.reply.array(0),
         Ok(Some(hash)) => {
             ctx.reply.array(hash.len());
-            hash.iter().for_each(|pair| ctx.reply.item(pick(pair)));
+            hash.each(|field, value| ctx.reply.item(pick(field, value)));
         }
     }
 }
 
 fn hkeys(ctx: &mut Ctx<'_, '_>) {
-    one_side(ctx, |(field, _)| field);
+    one_side(ctx, |field, _| field);
 }
 
 fn hvals(ctx: &mut Ctx<'_, '_>) {
-    one_side(ctx, |(_, value)| value);
+    one_side(ctx, |_, value| value);
 }
 
 /// Answers an integer that is found in the hash (0 without one).
-fn count(ctx: &mut Ctx<'_, '_>, of: impl FnOnce(&Hash) -> usize) {
-    match ctx.db.read::<Hash>(ctx.args[1]) {
+fn count(ctx: &mut Ctx<'_, '_>, of: impl FnOnce(View<'_>) -> usize) {
+    match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(hash) => ctx.reply.int(hash.map_or(0, of) as i64),
     }
 }
 
+/// Also counts fields whose time is over and that are still to be taken out, as everywhere in the family: it takes no walk.
 fn hlen(ctx: &mut Ctx<'_, '_>) {
-    count(ctx, Hash::len);
+    match ctx.db.read::<Hash>(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(hash) => ctx.reply.int(hash.map_or(0, Hash::len) as i64),
+    }
 }
 
 fn hstrlen(ctx: &mut Ctx<'_, '_>) {
@@ -164,15 +206,26 @@ fn hexists(ctx: &mut Ctx<'_, '_>) {
 }
 
 fn hdel(ctx: &mut Ctx<'_, '_>) {
-    let (key, fields) = (ctx.args[1], &ctx.args[2..]);
-    let gone =
-        ctx.db.update::<Hash, _>(key, |hash, _| fields.iter().filter(|f| hash.remove(f)).count());
+    let (key, fields, now) = (ctx.args[1], &ctx.args[2..], ctx.db.fields_ms());
+    let mut lapsed = 0;
+    let gone = ctx.db.update::<Hash, _>(key, |hash, _| {
+        let mut remove = |field: &&&[u8]| {
+            let over = is_over(hash, field, now);
+            lapsed += usize::from(over);
+            hash.remove(field) && !over
+        };
+        fields.iter().filter(&mut remove).count()
+    });
     match gone {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(gone) => {
             let gone = gone.unwrap_or(0);
             if gone > 0 {
+                note_lapsed(ctx, key, lapsed);
                 ctx.modified(key);
+            } else if lapsed > 0 {
+                count_lapsed(ctx, lapsed);
+                ctx.modified_as(key, class::HASH, "hexpired");
             }
             ctx.reply.int(gone as i64);
         }
@@ -185,16 +238,16 @@ fn hgetdel(ctx: &mut Ctx<'_, '_>) {
         return ctx.reply.syntax_error();
     }
     let Some(n) = ctx.int_arg(3) else { return };
-    let (key, fields) = (ctx.args[1], &ctx.args[4..]);
+    let (key, fields, now) = (ctx.args[1], &ctx.args[4..], ctx.db.fields_ms());
     if usize::try_from(n) != Ok(fields.len()) {
-        return ctx.reply.error(
-            "ERR numfields should be greater than 0 and match the provided number of fields",
-        );
+        return ctx.reply.error(super::hash_fields::NUMFIELDS);
     }
     let taken = ctx.db.update::<Hash, _>(key, |hash, _| {
         let mut take = |field: &&[u8]| {
-            let value = hash.get(field).map(|value| value.to_vec());
-            hash.remove(field);
+            let value = hash.at(now).get(field).map(Item::to_vec);
+            if value.is_some() {
+                hash.remove(field);
+            }
             value
         };
         fields.iter().map(&mut take).collect::<Vec<_>>()
@@ -223,7 +276,7 @@ fn hgetdel(ctx: &mut Ctx<'_, '_>) {
 fn hincrby(ctx: &mut Ctx<'_, '_>) {
     let (key, field) = (ctx.args[1], ctx.args[2]);
     let Some(by) = ctx.int_arg(3) else { return };
-    let old = match ctx.db.read::<Hash>(key) {
+    let old = match view(ctx.db, key) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash.and_then(|h| h.get(field)).map(Item::as_i64),
     };
@@ -233,8 +286,7 @@ fn hincrby(ctx: &mut Ctx<'_, '_>) {
     let Some(new) = old.checked_add(by) else {
         return ctx.reply.error("ERR increment or decrement would overflow");
     };
-    let text = new.to_string();
-    store(ctx, key, field, text.as_bytes());
+    store(ctx, key, field, new.to_string().as_bytes(), false);
     ctx.reply.int(new);
 }
 
@@ -245,14 +297,13 @@ fn hincrbyfloat(ctx: &mut Ctx<'_, '_>) {
         Some(by) if !by.is_finite() => return ctx.reply.error("ERR value is NaN or Infinity"),
         Some(_) => {}
     }
-    let old = match ctx.db.read::<Hash>(key) {
+    let old = match view(ctx.db, key) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash.and_then(|h| h.get(field)).map(Item::to_vec),
     };
     match add_decimal(old.as_deref().unwrap_or(b"0"), by) {
         Ok(sum) => {
-            store(ctx, key, field, &sum);
-            ctx.propagate(&[b"HSET", key, field, &sum]);
+            store(ctx, key, field, &sum, true);
             ctx.reply.bulk(&sum);
         }
         Err(DecimalError::OutOfRange) => {
@@ -262,18 +313,37 @@ fn hincrbyfloat(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
-fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], field: &[u8], value: &[u8]) {
+/// Puts a sum in its field, which keeps the time that it has. `as_value`: the journal gets the value in place of the
+/// request, as it does wherever a time of the field decides what the request means.
+fn store(ctx: &mut Ctx<'_, '_>, key: &[u8], field: &[u8], value: &[u8], as_value: bool) {
+    let now = ctx.db.fields_ms();
     // The type was checked by the caller under the same lock.
-    if ctx.db.upsert::<Hash, _>(key, |hash, limits| hash.set(field, value, limits)).is_ok() {
-        ctx.modified(key);
+    let Ok((over, time)) = ctx.db.upsert::<Hash, _>(key, |hash, limits| {
+        let over = is_over(hash, field, now);
+        if over {
+            hash.set(field, value, limits);
+        } else {
+            hash.set_value(field, value, limits);
+        }
+        (over, if hash.is_timed() { hash.time(field).unwrap_or(NEVER) } else { NEVER })
+    }) else {
+        return;
+    };
+    note_lapsed(ctx, key, usize::from(over));
+    if time != NEVER {
+        let at = time.to_string();
+        ctx.propagate(&[b"HSETEX", key, b"PXAT", at.as_bytes(), b"FIELDS", b"1", field, value]);
+    } else if over || as_value {
+        ctx.propagate(&[b"HSET", key, field, value]);
     }
+    ctx.modified(key);
 }
 
 fn hrandfield(ctx: &mut Ctx<'_, '_>) {
     let Ok((count, with_values)) = random_count(ctx, "withvalues") else { return };
-    let hash = match ctx.db.read::<Hash>(ctx.args[1]) {
+    let hash = match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => return ctx.reply.wrong_type(),
-        Ok(hash) => hash,
+        Ok(hash) => hash.filter(|hash| !hash.is_empty()),
     };
     let reply = &mut *ctx.reply;
     let Some(count) = count else {
@@ -312,7 +382,7 @@ fn hscan(ctx: &mut Ctx<'_, '_>) {
     let Some(options) = super::collections::ScanOptions::parse(ctx, 2, &["novalues"]) else {
         return;
     };
-    let hash = match ctx.db.read::<Hash>(ctx.args[1]) {
+    let hash = match view(ctx.db, ctx.args[1]) {
         Err(WrongType) => return ctx.reply.wrong_type(),
         Ok(hash) => hash,
     };

@@ -273,7 +273,8 @@ fn stats(out: &mut String, shared: &Shared) {
         ("sync_full", get(&s.sync_full)),
         ("sync_partial_ok", get(&s.sync_partial_ok)),
         ("sync_partial_err", get(&s.sync_partial_err)),
-        ("expired_subkeys", "0".into()),
+        ("expired_subkeys", get(&s.expired_fields)),
+        ("expired_fields", get(&s.expired_fields)),
         ("expired_keys", get(&s.expired_keys)),
         ("expired_stale_perc", "0.00".into()),
         ("expired_time_cap_reached_count", "0".into()),
@@ -397,7 +398,11 @@ fn keyspace(out: &mut String, ctx: &mut Ctx<'_, '_>) {
         let keys = walk::sum(ctx.shared, ctx.db, db, Table::len);
         if keys > 0 {
             let expires = walk::sum(ctx.shared, ctx.db, db, |t| t.expires as usize);
-            let _ = write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0,subexpiry=0\r\n");
+            // Redis's name of the last number, and Valkey's.
+            let timed = ctx.shared.keyspace.timed(db);
+            let _ =
+                write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0,subexpiry={timed},");
+            let _ = write!(out, "keys_with_volatile_items={timed}\r\n");
         }
     }
 }

@@ -89,18 +89,28 @@ fn pexpireat(ctx: &mut Ctx<'_, '_>) {
     expire_at(ctx, 0, 1);
 }
 
+/// What an expiry time that is there must be like for another to take its place.
 #[derive(Default)]
-struct When {
+pub(super) struct When {
     nx: bool,
     xx: bool,
     gt: bool,
     lt: bool,
 }
 
+impl When {
+    pub(super) fn refuses(&self, current: Option<i64>, at: i64) -> bool {
+        self.nx && current.is_some()
+            || self.xx && current.is_none()
+            || self.gt && current.is_none_or(|ttl| at <= ttl)
+            || self.lt && current.is_some_and(|ttl| at >= ttl)
+    }
+}
+
 /// The conditions behind the time; an error has been replied when they make no sense.
-fn conditions(ctx: &mut Ctx<'_, '_>) -> Option<When> {
+pub(super) fn conditions(ctx: &mut Ctx<'_, '_>, places: std::ops::Range<usize>) -> Option<When> {
     let mut when = When::default();
-    for i in 3..ctx.args.len() {
+    for i in places {
         if ctx.is_word(i, "nx") {
             when.nx = true;
         } else if ctx.is_word(i, "xx") {
@@ -129,17 +139,13 @@ fn conditions(ctx: &mut Ctx<'_, '_>) -> Option<When> {
 
 fn expire_at(ctx: &mut Ctx<'_, '_>, base_ms: i64, unit_ms: i64) {
     let key = ctx.args[1];
-    let Some(when) = conditions(ctx) else { return };
+    let Some(when) = conditions(ctx, 3..ctx.args.len()) else { return };
     let Some(n) = ctx.int_arg(2) else { return };
     let Some(at) = n.checked_mul(unit_ms).and_then(|ms| ms.checked_add(base_ms)) else {
         return super::expiry_args::invalid(ctx);
     };
     let Some(current) = ctx.db.peek(key).map(Entry::ttl) else { return ctx.reply.int(0) };
-    let refused = when.nx && current.is_some()
-        || when.xx && current.is_none()
-        || when.gt && current.is_none_or(|ttl| at <= ttl)
-        || when.lt && current.is_some_and(|ttl| at >= ttl);
-    if refused {
+    if when.refuses(current, at) {
         return ctx.reply.int(0);
     }
     // A time that has passed deletes at once, except where the primary decides: there its DEL will come.

@@ -6,7 +6,7 @@ use super::zsets::compare_scores;
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Db, Ttl, ValueRef};
 use crate::number::parse_f64;
-use crate::types::{Collection, Digits, Hash, List};
+use crate::types::{Collection, Digits, List};
 
 /// Patterns name keys that nobody can tell beforehand: everything is locked when there are some.
 const FLAGS: u32 = flag::LOCK_ALL | flag::MOVABLE_KEYS;
@@ -125,7 +125,9 @@ fn look_up(db: &mut Db<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
     let key = [&pattern[..star], element, &pattern[star + 1..key_end]].concat();
     match field {
         None => db.string(&key).ok().flatten().map(<[u8]>::to_vec),
-        Some(field) => db.read::<Hash>(&key).ok().flatten()?.get(field).map(|item| item.to_vec()),
+        Some(field) => {
+            super::hashes::view(db, &key).ok().flatten()?.get(field).map(|item| item.to_vec())
+        }
     }
 }
 

@@ -78,13 +78,26 @@ pub struct ExpiryWalk {
     begun: bool,
     pub done: bool,
     cursor: u64,
+    /// The cursor has come around.
+    scanned: bool,
+    /// Hashes that were met with fields whose time is over.
+    hashes: Vec<Vec<u8>>,
     /// The earliest time met that is still to come.
     next: i64,
 }
 
+/// What one step of a walk deleted.
+#[derive(Debug, Default)]
+pub struct Lapsed {
+    pub keys: Vec<Vec<u8>>,
+    /// Fields, by the key of their hash.
+    pub fields: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+}
+
 impl Default for ExpiryWalk {
     fn default() -> ExpiryWalk {
-        ExpiryWalk { begun: false, done: false, cursor: 0, next: i64::MAX }
+        let hashes = Vec::new();
+        ExpiryWalk { begun: false, done: false, cursor: 0, scanned: false, hashes, next: i64::MAX }
     }
 }
 
@@ -143,6 +156,12 @@ impl<'a> Db<'a> {
 
     pub fn now_ms(&self) -> i64 {
         self.env.now_ms
+    }
+
+    /// The time as of which fields of hashes are there: for who sees even expired ones, the beginning of all time.
+    #[inline]
+    pub fn fields_ms(&self) -> i64 {
+        if self.env.sees_expired { i64::MIN } else { self.env.now_ms }
     }
 
     #[inline]
@@ -269,23 +288,44 @@ impl<'a> Db<'a> {
             }
             Some(_) => {}
         }
+        let limits = &self.env.limits;
+        let change = |value: &mut Collection| T::of_mut(value).map(|typed| change(typed, limits));
+        match self.change_located(key, hash, slot, true, change) {
+            None => Ok(None),
+            Some(result) => result.map(Some).ok_or(WrongType),
+        }
+    }
+
+    /// Changes a collection where it is; one that is emptied is deleted. Only who serves clients touches the access time.
+    #[inline]
+    fn change_located<R>(
+        &mut self,
+        key: &[u8],
+        hash: u64,
+        slot: u16,
+        touches: bool,
+        change: impl FnOnce(&mut Collection) -> R,
+    ) -> Option<R> {
         self.before_change(key, hash, slot);
         let env = self.env;
-        let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key) else {
-            return Ok(None);
-        };
-        touch(entry, env);
-        let Some(collection) = entry.as_collection_mut() else { return Err(WrongType) };
-        let before = collection.memory_usage();
-        let Some(typed) = T::of_mut(collection) else { return Err(WrongType) };
-        let result = change(typed, &env.limits);
-        let after = collection.memory_usage();
-        let empty = collection.is_empty();
+        let entry = self.locked.table(self.index, slot).get_mut(hash, key)?;
+        if touches {
+            touch(entry, env);
+        }
+        let collection = entry.as_collection_mut()?;
+        let (before, was_timed) = (collection.memory_usage(), collection.is_timed());
+        let result = change(collection);
+        let (after, is_timed) = (collection.memory_usage(), collection.is_timed());
+        let (empty, due) = (collection.is_empty(), collection.next_due());
         self.used_delta += after as i64 - before as i64;
+        if was_timed || is_timed {
+            self.locked.table(self.index, slot).note_due(due);
+            self.locked.keyspace().note_timed(self.index, was_timed, is_timed);
+        }
         if empty {
             self.delete_located(key, hash, slot);
         }
-        Ok(Some(result))
+        Some(result)
     }
 
     /// Changes a collection, making it first when the key is not there.
@@ -426,12 +466,14 @@ impl<'a> Db<'a> {
         let (hash, slot) = self.locate(key);
         self.before_change(key, hash, slot);
         entry.set_parity(self.locked.keyspace().parity());
-        let added = entry.memory();
+        let (added, is_timed) = (entry.memory(), entry.is_timed());
         let table = self.locked.table(self.index, slot);
         let arrays = table.memory();
         let old = table.insert(hash, entry);
         let grown = table.memory() as i64 - arrays as i64;
         self.used_delta += grown + added as i64;
+        let was_timed = old.as_ref().is_some_and(Entry::is_timed);
+        self.locked.keyspace().note_timed(self.index, was_timed, is_timed);
         match old {
             Some(old) => {
                 self.used_delta -= old.memory() as i64;
@@ -462,6 +504,7 @@ impl<'a> Db<'a> {
         let taken = table.remove(hash, key)?;
         let shrunk = table.memory() as i64 - arrays as i64;
         self.used_delta += shrunk - taken.memory() as i64;
+        self.locked.keyspace().note_timed(self.index, taken.is_timed(), false);
         Some(taken)
     }
 
@@ -476,7 +519,7 @@ impl<'a> Db<'a> {
         let Some(entry) = table.get_mut(hash, key) else { return false };
         let had = entry.ttl().is_some();
         match ttl {
-            Some(ms) if entry.set_ttl_in_place(ms) => table.note_ttl(true, Some(ms)),
+            Some(ms) if entry.set_ttl_in_place(ms) => table.note_due(ms),
             None if !had => {}
             _ => {
                 let Some(taken) = table.remove(hash, key) else { return false };
@@ -550,12 +593,47 @@ impl<'a> Db<'a> {
         self.table(slot).get(hash, key).is_some()
     }
 
-    /// Deletes keys of a slot whose time has come, about `limit` of them, and goes on with the walk there
-    /// when called again; gives how many went.
-    pub fn expire_some(&mut self, slot: u16, walk: &mut ExpiryWalk, limit: usize) -> usize {
-        let (now, index) = (self.env.now_ms, self.index);
-        let mut due: Vec<Vec<u8>> = Vec::new();
-        let table = self.locked.table(index, slot);
+    /// Deletes keys of a slot whose time has come, and fields of hashes, about `limit` of each, and goes on with the walk
+    /// there when called again.
+    pub fn expire_some(&mut self, slot: u16, walk: &mut ExpiryWalk, limit: usize) -> Lapsed {
+        let mut gone = Lapsed::default();
+        if !walk.scanned && walk.hashes.is_empty() {
+            self.find_due(slot, walk, limit, &mut gone.keys);
+        }
+        for key in &gone.keys {
+            let (hash, slot) = self.locate(key);
+            if let Some(entry) = self.delete_located(key, hash, slot) {
+                lazy::free(entry);
+            }
+            self.note_changed(key);
+            self.note_event(class::EXPIRED, "expired", key);
+        }
+        let mut left = limit;
+        while left > 0
+            && let Some(key) = walk.hashes.last()
+        {
+            let (fields, next) = self.expire_fields(key, left);
+            left = left.saturating_sub(fields.len().max(1));
+            let finished = (next > self.env.now_ms).then(|| walk.hashes.pop()).flatten();
+            if finished.is_some() {
+                walk.next = walk.next.min(next);
+            }
+            if !fields.is_empty() {
+                let key = finished.or_else(|| walk.hashes.last().cloned()).unwrap_or_default();
+                gone.fields.push((key, fields));
+            }
+        }
+        walk.done = walk.scanned && walk.hashes.is_empty();
+        if walk.done {
+            self.table(slot).note_due(walk.next);
+        }
+        gone
+    }
+
+    /// Goes on with a walk until there is enough to delete.
+    fn find_due(&mut self, slot: u16, walk: &mut ExpiryWalk, limit: usize, due: &mut Vec<Vec<u8>>) {
+        let now = self.env.now_ms;
+        let table = self.locked.table(self.index, slot);
         if !walk.begun {
             // What is given an expiry time from here on lowers it again, on whichever side of the walk.
             table.next_expiry = i64::MAX;
@@ -565,31 +643,50 @@ impl<'a> Db<'a> {
         loop {
             walk.cursor = table.scan(walk.cursor, |entry| {
                 looked_at += 1;
-                match entry.ttl() {
-                    Some(ttl) if ttl <= now => due.push(entry.key().to_vec()),
-                    Some(ttl) => walk.next = walk.next.min(ttl),
-                    None => {}
+                if entry.ttl().is_some_and(|ttl| ttl <= now) {
+                    return due.push(entry.key().to_vec());
+                }
+                match entry.next_due() {
+                    // Seen twice, as a scan may, it is found finished the second time.
+                    at if at <= now => walk.hashes.push(entry.key().to_vec()),
+                    at => walk.next = walk.next.min(at),
                 }
             });
-            walk.done = walk.cursor == 0;
-            if walk.done || due.len() >= limit || looked_at >= limit * 16 {
+            walk.scanned = walk.cursor == 0;
+            let found = due.len().max(walk.hashes.len());
+            if walk.scanned || found >= limit || looked_at >= limit * 16 {
                 break;
             }
         }
-        if walk.done {
-            table.next_expiry = table.next_expiry.min(walk.next);
+    }
+
+    /// Takes out fields of a hash whose time is over: those, and when the next ones go.
+    fn expire_fields(&mut self, key: &[u8], limit: usize) -> (Vec<Vec<u8>>, i64) {
+        let now = self.env.now_ms;
+        let (hash, slot) = self.locate(key);
+        let due = self.table(slot).get(hash, key).and_then(Entry::as_collection);
+        match due.map(Collection::next_due) {
+            Some(next) if next <= now => {}
+            next => return (Vec::new(), next.unwrap_or(i64::MAX)),
         }
-        for key in &due {
-            let (hash, slot) = self.locate(key);
-            if let Some(entry) = self.delete_located(key, hash, slot) {
-                lazy::free(entry);
+        let take = |value: &mut Collection| match value {
+            Collection::Hash(hash) => {
+                let fields = hash.take_due(now, limit);
+                (fields, hash.next_due(), hash.is_empty())
             }
+            _ => (Vec::new(), i64::MAX, false),
+        };
+        let Some((fields, next, empty)) = self.change_located(key, hash, slot, false, take) else {
+            return (Vec::new(), i64::MAX);
+        };
+        if !fields.is_empty() {
             self.note_changed(key);
-            self.note_event(class::EXPIRED, "expired", key);
+            self.note_event(class::HASH, "hexpired", key);
+            if empty {
+                self.note_event(class::GENERIC, "del", key);
+            }
         }
-        let gone = due.len();
-        self.expired.extend(due.into_iter().map(|key| (index, key)));
-        gone
+        (fields, next)
     }
 
     /// Takes every table of a database out; everything must be locked. The caller frees them and takes

@@ -312,6 +312,17 @@ impl Entry {
         Some(unsafe { self.0.as_ptr().add(at).cast::<i64>().read() })
     }
 
+    /// When the first thing of it expires, unix milliseconds: the key, or a field (a lower bound). `i64::MAX`: nothing.
+    pub fn next_due(&self) -> i64 {
+        let fields = self.as_collection().map_or(i64::MAX, Collection::next_due);
+        self.ttl().map_or(fields, |ttl| ttl.min(fields))
+    }
+
+    /// A hash with fields that expire by themselves.
+    pub fn is_timed(&self) -> bool {
+        self.as_collection().is_some_and(Collection::is_timed)
+    }
+
     /// Changes an expiry time that is there already; `false` when there is none to change.
     pub fn set_ttl_in_place(&mut self, ttl: i64) -> bool {
         let header = self.header();

@@ -36,7 +36,6 @@ struct Bucket {
 }
 
 /// Entries of one slot in one database.
-#[derive(Default)]
 pub struct Table {
     /// Up to SEGMENT buckets: the bucket array. Above: an array of segment pointers. Null when empty.
     base: usize,
@@ -46,8 +45,14 @@ pub struct Table {
     len: u32,
     /// Entries with an expiry time.
     pub expires: u32,
-    /// No entry expires before this time, unix milliseconds (a lower bound; meaningful when expires > 0).
+    /// No entry expires before this time, and no field of a hash, unix milliseconds: a lower bound.
     pub next_expiry: i64,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table { base: 0, buckets: 0, capacity: 0, len: 0, expires: 0, next_expiry: i64::MAX }
+    }
 }
 
 impl Table {
@@ -165,7 +170,8 @@ impl Table {
 
     /// Puts an entry in, replacing and returning the one with the same key.
     pub fn insert(&mut self, hash: u64, new: Entry) -> Option<Entry> {
-        let ttl = new.ttl();
+        let expires = new.ttl().is_some();
+        self.next_expiry = self.next_expiry.min(new.next_due());
         let old = match self.locate(hash, new.key()) {
             Some((bucket, i)) => {
                 // SAFETY: the word is a live entry; it is taken out as the new one goes in.
@@ -182,10 +188,7 @@ impl Table {
         if old.as_ref().is_some_and(|e| e.ttl().is_some()) {
             self.expires -= 1;
         }
-        if let Some(ttl) = ttl {
-            self.next_expiry = if self.expires == 0 { ttl } else { self.next_expiry.min(ttl) };
-            self.expires += 1;
-        }
+        self.expires += u32::from(expires);
         old
     }
 
@@ -224,17 +227,9 @@ impl Table {
         Some(taken)
     }
 
-    /// Notes that an entry's expiry time was changed in place by the caller.
-    pub fn note_ttl(&mut self, had: bool, ttl: Option<i64>) {
-        match (had, ttl) {
-            (false, Some(ms)) => {
-                self.next_expiry = if self.expires == 0 { ms } else { self.next_expiry.min(ms) };
-                self.expires += 1;
-            }
-            (true, Some(ms)) => self.next_expiry = self.next_expiry.min(ms),
-            (true, None) => self.expires -= 1,
-            (false, None) => {}
-        }
+    /// Notes that the caller has changed in place when an entry, or a field of it, expires.
+    pub fn note_due(&mut self, at_ms: i64) {
+        self.next_expiry = self.next_expiry.min(at_ms);
     }
 
     /// Splits the bucket at the split pointer in two.
@@ -389,6 +384,7 @@ impl Table {
         self.buckets = 0;
         self.capacity = 0;
         self.expires = 0;
+        self.next_expiry = i64::MAX;
     }
 
     /// Calls `f` for the entries of one bucket of the scan, and gives the next cursor (0: done).

@@ -9,8 +9,8 @@ use super::{Error, ErrorKind, lzf};
 const BUFFER: usize = 64 << 10;
 /// How much memory a length alone can make us set aside.
 const STEP: usize = 1 << 20;
-/// No string is longer: what a client can store is far less, and lengths in memory have 32 bits.
-const STRING_MAX: u64 = u32::MAX as u64;
+/// No string is longer: what a client can store is far less, and a hash's lengths in memory end there.
+const STRING_MAX: u64 = 0xff00_0000 - 1;
 
 /// A length, or one of the special encodings of a string.
 enum Length {
@@ -89,7 +89,7 @@ impl<R: Read> Input<R> {
     /// Exactly so many bytes. Memory follows what arrives.
     pub(super) fn bytes(&mut self, len: u64) -> Result<Vec<u8>, Error> {
         if len > STRING_MAX {
-            return self.corrupt("a string longer than 4 GiB");
+            return self.corrupt("a string longer than 4080 MiB");
         }
         let len = len as usize;
         let mut bytes = Vec::with_capacity(len.min(STEP));

@@ -5,7 +5,7 @@
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::{
-    Error, ErrorKind, REDIS_READ_MAX, VALKEY_READ, Value, ValueRef, WriteOptions,
+    Error, ErrorKind, REDIS_READ_MAX, VALKEY_READ, VERSION_FIELDS, Value, ValueRef, WriteOptions,
     input::Input,
     value,
     writer::{type_of, write_value},
@@ -14,9 +14,12 @@ use crate::types::Limits;
 
 const FOOTER: usize = 10;
 
-/// The payload of a value, readable by every server of that version and later.
+/// The payload of a value, readable by every server of that version and later. A hash with expiring fields is one of
+/// `VERSION_FIELDS`.
 pub fn dump_payload(value: ValueRef<'_>, version: u32) -> Vec<u8> {
-    let version = version.clamp(super::VERSION_MIN, super::VERSION_MAX);
+    let timed = matches!(value, ValueRef::Collection(collection) if collection.is_timed());
+    let version =
+        if timed { VERSION_FIELDS } else { version.clamp(super::VERSION_MIN, super::VERSION_MAX) };
     let options = WriteOptions { version, ..WriteOptions::default() };
     let mut payload = vec![type_of(value, version)];
     // Nothing is drained, so that nothing can fail.
@@ -45,7 +48,7 @@ pub fn restore_payload(payload: &[u8], limits: &Limits) -> Result<Value, Error> 
     }
     let mut input = Input::new(body);
     let kind = input.byte()?;
-    let value = value::read(&mut input, kind, limits)?;
+    let value = value::read(&mut input, kind, version, limits)?;
     if !input.is_at_end()? {
         return input.corrupt("bytes behind the value");
     }

@@ -45,6 +45,7 @@ impl<R: Read> Reader<R> {
         if self.version.is_none() {
             self.header()?;
         }
+        let version = self.version.unwrap_or_default();
         let (mut expire_at_ms, mut idle, mut freq) = (None, None, None);
         loop {
             if self.ended {
@@ -88,7 +89,7 @@ impl<R: Read> Reader<R> {
                 }
                 kind => {
                     let key = self.input.string()?;
-                    match value::read(&mut self.input, kind, &self.limits)? {
+                    match value::read(&mut self.input, kind, version, &self.limits)? {
                         Some(value) => {
                             return Ok(Event::Key { key, value, expire_at_ms, idle, freq });
                         }

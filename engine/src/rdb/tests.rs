@@ -5,6 +5,7 @@ use crate::types::stream::Group;
 use crate::types::{Hash, Item, Limits, List, Set, Stream, StreamId, ZSet};
 
 mod against_redis;
+mod fields;
 mod hostile;
 
 /// A value as a client would see it, in a fixed order.

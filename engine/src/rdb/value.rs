@@ -5,15 +5,21 @@ use std::io::Read;
 use super::{Error, ErrorKind, Value, input::Input, stream, types, ziplist};
 use crate::{
     number,
-    types::{Collection, Digits, Hash, Intset, Limits, List, Listpack, Set, ZSet},
+    types::{
+        Collection, Digits, Hash, Intset, Item, Limits, List, Listpack, Set, ZSet, hash::NEVER,
+    },
 };
 
 /// Reads a value; nothing for a collection without elements, which older versions could write.
 pub(super) fn read<R: Read>(
     input: &mut Input<R>,
     kind: u8,
+    version: u32,
     limits: &Limits,
 ) -> Result<Option<Value>, Error> {
+    if !types::is_known(kind, version) {
+        return Err(input.error(ErrorKind::Unsupported(types::name(kind))));
+    }
     let collection: Collection = match kind {
         types::STRING => return Ok(Some(Value::String(input.string()?))),
         types::LIST => list(input, limits)?.into(),
@@ -39,6 +45,9 @@ pub(super) fn read<R: Read>(
             let pack = listpack(input)?;
             checked(input, Hash::from_listpack(pack, limits), REPEATED_FIELD)?.into()
         }
+        types::HASH_2 => hash_with_times(input, limits)?.into(),
+        types::HASH_METADATA => hash_with_delays(input, limits)?.into(),
+        types::HASH_LISTPACK_EX => hash_of_listpack_with_times(input, limits)?.into(),
         types::ZSET | types::ZSET_2 => zset(input, kind, limits)?.into(),
         types::ZSET_ZIPLIST => zset_of_ziplist(input, limits)?.into(),
         types::ZSET_LISTPACK => {
@@ -117,6 +126,63 @@ fn hash<R: Read>(input: &mut Input<R>, limits: &Limits) -> Result<Hash, Error> {
         if !hash.set(&field, &value, limits) {
             return input.corrupt(REPEATED_FIELD);
         }
+    }
+    Ok(hash)
+}
+
+/// Sets a field that goes at a time; one that is there already is refused.
+fn set_until<R: Read>(
+    input: &Input<R>,
+    hash: &mut Hash,
+    pair: (&[u8], &[u8]),
+    time: i64,
+    limits: &Limits,
+) -> Result<(), Error> {
+    // A time before all time is over as the first one is.
+    if !hash.set_until(pair.0, pair.1, time.max(0), limits) {
+        return input.corrupt(REPEATED_FIELD);
+    }
+    Ok(())
+}
+
+fn hash_with_times<R: Read>(input: &mut Input<R>, limits: &Limits) -> Result<Hash, Error> {
+    let mut hash = Hash::new();
+    for _ in 0..input.length()? {
+        let (field, value) = (input.string()?, input.string()?);
+        let time = i64::from_le_bytes(input.array()?);
+        let time = if time == -1 { NEVER } else { time };
+        set_until(input, &mut hash, (&field, &value), time, limits)?;
+    }
+    Ok(hash)
+}
+
+fn hash_with_delays<R: Read>(input: &mut Input<R>, limits: &Limits) -> Result<Hash, Error> {
+    let first = i64::from_le_bytes(input.array()?);
+    let mut hash = Hash::new();
+    for _ in 0..input.length()? {
+        let delay = i64::try_from(input.length()?).unwrap_or(i64::MAX);
+        let (field, value) = (input.string()?, input.string()?);
+        let time = if delay == 0 { NEVER } else { first.saturating_add(delay - 1) };
+        set_until(input, &mut hash, (&field, &value), time, limits)?;
+    }
+    Ok(hash)
+}
+
+fn hash_of_listpack_with_times<R: Read>(
+    input: &mut Input<R>,
+    limits: &Limits,
+) -> Result<Hash, Error> {
+    let _first: [u8; 8] = input.array()?;
+    let pack = listpack(input)?;
+    let mut hash = Hash::new();
+    let (mut f, mut v) = (Digits::new(), Digits::new());
+    let mut items = pack.iter();
+    while let Some(field) = items.next() {
+        let (Some(value), Some(time)) = (items.next(), items.next().and_then(Item::as_i64)) else {
+            return input.corrupt(REPEATED_FIELD);
+        };
+        let time = if time == 0 { NEVER } else { time };
+        set_until(input, &mut hash, (field.bytes(&mut f), value.bytes(&mut v)), time, limits)?;
     }
     Ok(hash)
 }

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::{VERSION, VERSION_MAX, VERSION_MIN, ValueRef, lzf, opcodes, types};
+use super::{VERSION, VERSION_FIELDS, VERSION_MAX, VERSION_MIN, ValueRef, lzf, opcodes, types};
 use crate::{
     number,
-    types::{Collection, Digits, Hash, Item, List, Set, ZSet, list::NodeRef},
+    types::{Collection, Digits, Hash, Item, List, Set, ZSet, hash::NEVER, list::NodeRef},
 };
 
 const BUFFER: usize = 64 << 10;
@@ -17,7 +17,7 @@ const COMPRESS_MIN: usize = 21;
 /// How a snapshot is written.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteOptions {
-    /// [`VERSION_MIN`] to [`VERSION_MAX`].
+    /// [`VERSION_MIN`] to [`VERSION_MAX`], or [`VERSION_FIELDS`].
     pub version: u32,
     /// Whether strings are compressed (`rdbcompression`).
     pub compress: bool,
@@ -54,14 +54,19 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// A writer; nothing is written yet. A version out of range is taken to the nearest that can be written.
     pub fn new(out: W, mut options: WriteOptions) -> Self {
-        options.version = options.version.clamp(VERSION_MIN, VERSION_MAX);
+        if options.version != VERSION_FIELDS {
+            options.version = options.version.clamp(VERSION_MIN, VERSION_MAX);
+        }
         let digest = Digest::new(CrcAlgorithm::Crc64Redis);
         Self { out, buffer: Vec::with_capacity(BUFFER), digest, options }
     }
 
     /// The magic and the version.
     pub fn header(&mut self) -> io::Result<()> {
-        let magic = format!("REDIS{:04}", self.options.version);
+        let magic = match self.options.version {
+            VERSION_FIELDS => format!("VALKEY{VERSION_FIELDS:03}"),
+            version => format!("REDIS{version:04}"),
+        };
         self.buffer.extend_from_slice(magic.as_bytes());
         Ok(())
     }
@@ -201,6 +206,7 @@ pub(super) fn type_of(value: ValueRef<'_>, version: u32) -> u8 {
         Collection::Set(set) if set.as_intset().is_some() => types::SET_INTSET,
         Collection::Set(set) if set.as_listpack().is_some() && version >= 11 => types::SET_LISTPACK,
         Collection::Set(_) => types::SET,
+        Collection::Hash(hash) if hash.is_timed() && version >= VERSION_FIELDS => types::HASH_2,
         Collection::Hash(hash) if hash.as_listpack().is_some() && packed => types::HASH_LISTPACK,
         Collection::Hash(_) => types::HASH,
         Collection::ZSet(zset) if zset.as_listpack().is_some() && packed => types::ZSET_LISTPACK,
@@ -227,6 +233,7 @@ pub(super) fn write_value(
             (Collection::List(list), _) => sink.list(list),
             (Collection::Set(set), _) => sink.set(set, options.version),
             (Collection::Hash(hash), types::HASH) => sink.hash(hash),
+            (Collection::Hash(hash), types::HASH_2) => sink.timed_hash(hash),
             (Collection::Hash(hash), _) => sink.block(hash.as_listpack().map(|p| p.as_bytes())),
             (Collection::ZSet(zset), types::ZSET_2) => sink.zset(zset),
             (Collection::ZSet(zset), _) => sink.block(zset.as_listpack().map(|p| p.as_bytes())),
@@ -312,6 +319,17 @@ impl Sink<'_> {
         hash.iter().try_for_each(|(field, value)| {
             self.item(field)?;
             self.item(value)
+        })
+    }
+
+    fn timed_hash(&mut self, hash: &Hash) -> io::Result<()> {
+        self.length(hash.len());
+        hash.iter_timed().try_for_each(|(field, value, time)| {
+            self.item(field)?;
+            self.item(value)?;
+            let time = if time == NEVER { -1 } else { time };
+            self.buffer.extend_from_slice(&time.to_le_bytes());
+            Ok(())
         })
     }
 

@@ -319,7 +319,7 @@ impl Attempt<'_> {
             self.ask(wire, &["REPLCONF", "larder-member", &me])?;
             self.ask(wire, &["REPLCONF", "larder-boot", self.shared.cluster.boot()])?;
         }
-        self.ask(wire, &["REPLCONF", "version", "7.4.0"]).map(|_| ())
+        self.ask(wire, &["REPLCONF", "version", "9.1.0"]).map(|_| ())
     }
 
     /// Asks one of our kind up to where our history is its own too: what is behind is lost if it must be.

@@ -101,6 +101,18 @@ impl Collection {
         self.len() == 0 && !matches!(self, Collection::Stream(_))
     }
 
+    /// Some of its elements expire by themselves: fields of hashes.
+    #[inline]
+    pub fn is_timed(&self) -> bool {
+        matches!(self, Collection::Hash(hash) if hash.is_timed())
+    }
+
+    /// No element expires before this time (a lower bound), unix milliseconds.
+    #[inline]
+    pub fn next_due(&self) -> i64 {
+        if let Collection::Hash(hash) = self { hash.next_due() } else { super::hash::NEVER }
+    }
+
     /// How many parts freeing it has to walk, about.
     pub fn parts(&self) -> usize {
         match self {

@@ -1,6 +1,26 @@
 //! Fields and their values: a listpack of alternating fields and values while small, then a table.
+//!
+//! ```text
+//! Pack         listpack                              no field of these two ever goes by itself
+//! Table        table of pairs
+//! TimedPack    listpack + a time for each field      some field goes when its time comes
+//! TimedTable   table of pairs, some with a time + a heap of the times
+//! ```
+//!
+//! A hash is timed only while one of its fields has a time: all others have the bytes that they have without. What is
+//! asked of a [`Hash`] itself knows no clock, and sees fields whose time is over until they are taken out by
+//! [`Hash::take_due`]; who serves clients looks through [`Hash::at`].
 
-use super::{Item, Limits, Listpack, below, dict::Dict, listpack, text::Pair};
+mod table;
+mod times;
+mod view;
+
+use super::{Item, Limits, Listpack, below, listpack, text::Pair};
+use table::{Table, as_items};
+use times::{TimedPack, TimedTable};
+
+pub use super::text::NEVER;
+pub use view::View;
 
 /// A hash.
 #[derive(Clone, Debug)]
@@ -10,13 +30,17 @@ pub struct Hash(Repr);
 enum Repr {
     Pack(Listpack),
     Table(Box<Table>),
+    TimedPack(Box<TimedPack>),
+    TimedTable(Box<TimedTable>),
 }
 
-#[derive(Clone)]
-struct Table {
-    dict: Dict<Pair>,
-    /// What the pairs own.
-    pair_bytes: usize,
+// What a hash without times pays for those that have some.
+const _: () = assert!(size_of::<Hash>() == size_of::<Listpack>());
+
+/// The two forms, whether timed or not.
+enum Form<'a> {
+    Pack(&'a Listpack),
+    Table(&'a Table),
 }
 
 impl Default for Hash {
@@ -46,11 +70,20 @@ impl Hash {
         Some(hash)
     }
 
-    /// The whole value as a listpack, while it is one.
+    fn form(&self) -> Form<'_> {
+        match &self.0 {
+            Repr::Pack(pack) => Form::Pack(pack),
+            Repr::Table(table) => Form::Table(table),
+            Repr::TimedPack(timed) => Form::Pack(timed.pack()),
+            Repr::TimedTable(timed) => Form::Table(timed.table()),
+        }
+    }
+
+    /// The whole value as a listpack, while it is one and nothing more.
     pub fn as_listpack(&self) -> Option<&Listpack> {
         match &self.0 {
             Repr::Pack(pack) => Some(pack),
-            Repr::Table(_) => None,
+            _ => None,
         }
     }
 
@@ -58,7 +91,8 @@ impl Hash {
     pub fn encoding(&self) -> &'static str {
         match self.0 {
             Repr::Pack(_) => "listpack",
-            Repr::Table(_) => "hashtable",
+            Repr::TimedPack(_) => "listpackex",
+            Repr::Table(_) | Repr::TimedTable(_) => "hashtable",
         }
     }
 
@@ -66,17 +100,17 @@ impl Hash {
     pub fn memory_usage(&self) -> usize {
         match &self.0 {
             Repr::Pack(pack) => pack.memory_usage(),
-            Repr::Table(table) => {
-                super::size_class(size_of::<Table>()) + table.dict.memory_usage() + table.pair_bytes
-            }
+            Repr::Table(table) => super::size_class(size_of::<Table>()) + table.memory_usage(),
+            Repr::TimedPack(timed) => timed.memory_usage(),
+            Repr::TimedTable(timed) => timed.memory_usage(),
         }
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.len() / 2,
-            Repr::Table(table) => table.dict.len(),
+        match self.form() {
+            Form::Pack(pack) => pack.len() / 2,
+            Form::Table(table) => table.dict.len(),
         }
     }
 
@@ -87,12 +121,12 @@ impl Hash {
 
     /// The value of a field.
     pub fn get(&self, field: &[u8]) -> Option<Item<'_>> {
-        match &self.0 {
-            Repr::Pack(pack) => {
+        match self.form() {
+            Form::Pack(pack) => {
                 let at = pack.find(pack.first()?, field, 2)?;
                 Some(pack.get(pack.next(at)?))
             }
-            Repr::Table(table) => table.find(field).map(|pair| Item::Bytes(pair.value())),
+            Form::Table(table) => table.find(field).map(|pair| Item::Bytes(pair.value())),
         }
     }
 
@@ -101,52 +135,146 @@ impl Hash {
         self.get(field).is_some()
     }
 
-    /// Sets a field; says whether it is new.
+    /// The hash as it is at a time: fields that have gone by then are not seen.
+    #[inline]
+    pub fn at(&self, now_ms: i64) -> View<'_> {
+        View::new(self, now_ms)
+    }
+
+    /// Some field has a time.
+    #[inline]
+    pub fn is_timed(&self) -> bool {
+        matches!(self.0, Repr::TimedPack(_) | Repr::TimedTable(_))
+    }
+
+    /// No field goes before this time (a lower bound); [`NEVER`] without times.
+    #[inline]
+    pub fn next_due(&self) -> i64 {
+        match &self.0 {
+            Repr::Pack(_) | Repr::Table(_) => NEVER,
+            Repr::TimedPack(timed) => timed.next_due(),
+            Repr::TimedTable(timed) => timed.next_due(),
+        }
+    }
+
+    /// When a field goes: [`NEVER`] when it has no time; nothing when it is not there.
+    pub fn time(&self, field: &[u8]) -> Option<i64> {
+        match &self.0 {
+            Repr::TimedPack(timed) => timed.time(field),
+            Repr::TimedTable(timed) => timed.table().find(field).map(Pair::time),
+            Repr::Pack(_) | Repr::Table(_) => self.contains(field).then_some(NEVER),
+        }
+    }
+
+    /// Sets a field, which has no time from then on; says whether it is new.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
-        if let Repr::Pack(pack) = &mut self.0 {
-            let widest = field.len().max(value.len());
-            let fits = widest <= limits.hash_max_listpack_value
-                && pack.has_room(field.len() + value.len() + 20);
-            if fits {
-                let found = pack.first().and_then(|first| pack.find(first, field, 2));
-                if let Some(at) = found.and_then(|at| pack.next(at)) {
-                    pack.replace(at, value);
-                    return false;
-                }
-                if pack.len() / 2 < limits.hash_max_listpack_entries {
-                    pack.push_back(field);
-                    pack.push_back(value);
-                    return true;
-                }
-            }
+        self.put(field, value, Some(NEVER), limits)
+    }
+
+    /// Sets a field, which keeps the time that it has; says whether it is new.
+    pub fn set_value(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+        self.put(field, value, None, limits)
+    }
+
+    /// Sets a field that goes at a time; says whether it is new.
+    pub fn set_until(&mut self, field: &[u8], value: &[u8], time: i64, limits: &Limits) -> bool {
+        self.put(field, value, Some(time), limits)
+    }
+
+    /// Changes when a field goes, if it is there; [`NEVER`]: it stays.
+    pub fn set_time(&mut self, field: &[u8], time: i64) -> bool {
+        if time != NEVER && !self.is_timed() && self.contains(field) {
+            self.begin_times();
+        }
+        let found = match &mut self.0 {
+            Repr::TimedPack(timed) => timed.set_time(field, time),
+            Repr::TimedTable(timed) => timed.set_time(field, time),
+            Repr::Pack(_) | Repr::Table(_) => return self.contains(field),
+        };
+        self.end_times();
+        found
+    }
+
+    fn put(&mut self, field: &[u8], value: &[u8], time: Option<i64>, limits: &Limits) -> bool {
+        if time.is_some_and(|time| time != NEVER) && !self.is_timed() {
+            self.begin_times();
+        }
+        let widest = field.len().max(value.len());
+        let fits = |pack: &Listpack| {
+            widest <= limits.hash_max_listpack_value
+                && pack.has_room(field.len() + value.len() + 20)
+        };
+        let most = limits.hash_max_listpack_entries;
+        let done = match &mut self.0 {
+            Repr::Pack(pack) if fits(pack) => put_packed(pack, field, value, most),
+            Repr::TimedPack(timed) if fits(timed.pack()) => timed.put(field, value, time, most),
+            Repr::Pack(_) | Repr::TimedPack(_) => None,
+            Repr::Table(table) => Some(table.set(field, value, NEVER).is_none()),
+            Repr::TimedTable(timed) => Some(timed.put(field, value, time)),
+        };
+        let Some(new) = done else {
             self.convert(limits);
+            return self.put(field, value, time, limits);
+        };
+        if time == Some(NEVER) {
+            self.end_times();
         }
-        match &mut self.0 {
-            Repr::Table(table) => table.set(field, value),
-            Repr::Pack(_) => unreachable!("converted above"),
-        }
+        new
     }
 
     /// Removes a field; says whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        match &mut self.0 {
+        let found = match &mut self.0 {
             Repr::Pack(pack) => {
                 let found = pack.first().and_then(|first| pack.find(first, field, 2));
                 if let Some(at) = found {
                     pack.remove(at, 2);
                 }
-                found.is_some()
+                return found.is_some();
             }
-            Repr::Table(table) => table.remove(field),
-        }
+            Repr::Table(table) => return table.remove(field).is_some(),
+            Repr::TimedPack(timed) => timed.remove(field),
+            Repr::TimedTable(timed) => timed.remove(field),
+        };
+        self.end_times();
+        found
+    }
+
+    /// Takes out fields whose time is over, at most `limit`; there are more while `next_due` says so.
+    pub fn take_due(&mut self, now_ms: i64, limit: usize) -> Vec<Vec<u8>> {
+        let taken = match &mut self.0 {
+            Repr::Pack(_) | Repr::Table(_) => return Vec::new(),
+            Repr::TimedPack(timed) => timed.take_due(now_ms, limit),
+            Repr::TimedTable(timed) => timed.take_due(now_ms, limit),
+        };
+        self.end_times();
+        taken
     }
 
     /// All fields with their values, in no particular order.
     pub fn iter(&self) -> Iter<'_> {
-        Iter(match &self.0 {
-            Repr::Pack(pack) => IterRepr::Pack(pack.iter()),
-            Repr::Table(table) => IterRepr::Table(Box::new(table.dict.iter())),
+        Iter(match self.form() {
+            Form::Pack(pack) => IterRepr::Pack(pack.iter()),
+            Form::Table(table) => IterRepr::Table(Box::new(table.dict.iter())),
         })
+    }
+
+    /// All fields with their values and times.
+    pub fn iter_timed(&self) -> impl Iterator<Item = (Item<'_>, Item<'_>, i64)> {
+        let (pairs, times) = match &self.0 {
+            Repr::TimedTable(timed) => {
+                let pairs = timed.table().dict.iter();
+                let pairs = pairs.map(|pair| {
+                    (Item::Bytes(pair.field()), Item::Bytes(pair.value()), pair.time())
+                });
+                let pairs: Box<dyn Iterator<Item = _>> = Box::new(pairs);
+                return pairs;
+            }
+            Repr::TimedPack(timed) => (self.iter(), timed.times()),
+            Repr::Pack(_) | Repr::Table(_) => (self.iter(), &[][..]),
+        };
+        let times = times.iter().copied().chain(std::iter::repeat(NEVER));
+        Box::new(pairs.zip(times).map(|((field, value), time)| (field, value, time)))
     }
 
     /// Visits about `count` fields from `cursor` on and gives the next cursor, 0 at the end. A small hash is visited
@@ -157,12 +285,12 @@ impl Hash {
         count: usize,
         mut visit: impl FnMut(Item<'a>, Item<'a>),
     ) -> u64 {
-        match &self.0 {
-            Repr::Pack(_) => {
+        match self.form() {
+            Form::Pack(_) => {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 0
             }
-            Repr::Table(table) => table.dict.scan(cursor, count, hash_of(&table.dict), |pair| {
+            Form::Table(table) => table.scan(cursor, count, |pair| {
                 visit(Item::Bytes(pair.field()), Item::Bytes(pair.value()));
             }),
         }
@@ -170,12 +298,12 @@ impl Hash {
 
     /// A field, each with the same chance.
     pub fn random(&self, entropy: &mut dyn FnMut() -> u64) -> Option<(Item<'_>, Item<'_>)> {
-        match &self.0 {
-            Repr::Pack(pack) => {
+        match self.form() {
+            Form::Pack(pack) => {
                 let at = pack.seek(2 * below(entropy, self.len()))?;
                 Some((pack.get(at), pack.get(pack.next(at)?)))
             }
-            Repr::Table(table) => table.dict.random(entropy).map(as_items),
+            Form::Table(table) => table.dict.random(entropy).map(as_items),
         }
     }
 
@@ -186,35 +314,71 @@ impl Hash {
         entropy: &mut dyn FnMut() -> u64,
         mut visit: impl FnMut(Item<'a>, Item<'a>),
     ) {
-        match &self.0 {
-            Repr::Pack(_) => {
+        match self.form() {
+            Form::Pack(_) => {
                 super::sample_pass(self.iter(), self.len(), count, entropy, |(f, v)| {
                     visit(f, v);
                 })
             }
-            Repr::Table(table) => table.dict.sample(count, entropy, |pair| {
+            Form::Table(table) => table.dict.sample(count, entropy, |pair| {
                 visit(Item::Bytes(pair.field()), Item::Bytes(pair.value()));
             }),
         }
     }
 
+    /// From a listpack to a table.
     fn convert(&mut self, limits: &Limits) {
-        let mut table = Table { dict: Dict::new(limits.seed), pair_bytes: 0 };
+        let mut table = Table::new(limits.seed);
         let (mut f, mut v) = (super::Digits::new(), super::Digits::new());
-        for (field, value) in self.iter() {
-            table.set(field.bytes(&mut f), value.bytes(&mut v));
+        for (field, value, time) in self.iter_timed() {
+            table.set(field.bytes(&mut f), value.bytes(&mut v), time);
         }
-        self.0 = Repr::Table(Box::new(table));
+        self.0 = if self.is_timed() {
+            Repr::TimedTable(Box::new(TimedTable::new(table)))
+        } else {
+            Repr::Table(Box::new(table))
+        };
+    }
+
+    /// A field is about to get a time.
+    fn begin_times(&mut self) {
+        self.0 = match std::mem::replace(&mut self.0, Repr::Pack(Listpack::new())) {
+            Repr::Pack(pack) => Repr::TimedPack(Box::new(TimedPack::new(pack))),
+            Repr::Table(table) => Repr::TimedTable(Box::new(TimedTable::new(*table))),
+            timed => timed,
+        };
+    }
+
+    /// The last time may have gone.
+    fn end_times(&mut self) {
+        let ended = match &self.0 {
+            Repr::TimedPack(timed) => !timed.has_times(),
+            Repr::TimedTable(timed) => !timed.has_times(),
+            Repr::Pack(_) | Repr::Table(_) => false,
+        };
+        if ended {
+            self.0 = match std::mem::replace(&mut self.0, Repr::Pack(Listpack::new())) {
+                Repr::TimedPack(timed) => Repr::Pack(timed.into_pack()),
+                Repr::TimedTable(timed) => Repr::Table(Box::new(timed.into_table())),
+                plain => plain,
+            };
+        }
     }
 }
 
-fn as_items(pair: &Pair) -> (Item<'_>, Item<'_>) {
-    (Item::Bytes(pair.field()), Item::Bytes(pair.value()))
-}
-
-fn hash_of(dict: &Dict<Pair>) -> impl Fn(&Pair) -> u64 + use<> {
-    let seed = dict.seed();
-    move |pair| super::dict::hash_key(seed, pair.field())
+/// Sets a field of a listpack: whether it is new, or nothing when it is one field too many.
+fn put_packed(pack: &mut Listpack, field: &[u8], value: &[u8], most: usize) -> Option<bool> {
+    let found = pack.first().and_then(|first| pack.find(first, field, 2));
+    if let Some(at) = found.and_then(|at| pack.next(at)) {
+        pack.replace(at, value);
+        return Some(false);
+    }
+    if pack.len() / 2 >= most {
+        return None;
+    }
+    pack.push_back(field);
+    pack.push_back(value);
+    Some(true)
 }
 
 /// Whether no element occurs twice.
@@ -222,40 +386,6 @@ pub(super) fn all_distinct<'a>(items: impl Iterator<Item = Item<'a>>) -> bool {
     let mut seen = hashbrown::HashSet::new();
     let mut items = items;
     items.all(|item| seen.insert(item.to_vec()))
-}
-
-impl Table {
-    fn find(&self, field: &[u8]) -> Option<&Pair> {
-        self.dict.find(self.dict.hash(field), |pair| pair.field() == field)
-    }
-
-    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        let hash = self.dict.hash(field);
-        let pair = Pair::new(field, value);
-        self.pair_bytes += pair.heap_size();
-        if let Some(old) = self.dict.find_mut(hash, |pair| pair.field() == field) {
-            self.pair_bytes -= old.heap_size();
-            *old = pair;
-            return false;
-        }
-        let hash_of = hash_of(&self.dict);
-        self.dict.insert(hash, pair, hash_of);
-        true
-    }
-
-    fn remove(&mut self, field: &[u8]) -> bool {
-        let hash_of = hash_of(&self.dict);
-        let hash = self.dict.hash(field);
-        let removed = self.dict.remove(hash, |pair| pair.field() == field, hash_of);
-        self.pair_bytes -= removed.as_ref().map_or(0, Pair::heap_size);
-        removed.is_some()
-    }
-}
-
-impl std::fmt::Debug for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.dict.iter().map(as_items)).finish()
-    }
 }
 
 /// Fields with their values.

@@ -94,11 +94,24 @@ impl Drop for Text {
     }
 }
 
-/// A field and its value: one pointer to their lengths, then their bytes.
+/// A field and its value, and until when the field is there: one pointer to their bytes.
+///
+/// ```text
+/// [0xff 0xff, time i64]  lengths of field and value, each one byte, or 0xff and u32 big-endian  field  value
+/// ```
+///
+/// Strings are shorter than 0xff00_0000 bytes, so that no length begins as the time does: a pair without a time pays
+/// nothing for those that have one.
 pub(super) struct Pair(NonNull<u8>);
 
 /// In place of a length below it: four bytes of length follow.
 const LONG: u8 = 0xff;
+/// Where a string's length would be taken for the mark of a time.
+const LEN_END: usize = 0xff00_0000;
+/// The time of a field that stays.
+pub const NEVER: i64 = i64::MAX;
+/// A mark and a time.
+const TIME_BYTES: usize = 10;
 
 /// Where a pair's bytes begin, and how long they are.
 struct Lengths {
@@ -113,17 +126,23 @@ unsafe impl Send for Pair {}
 unsafe impl Sync for Pair {}
 
 impl Pair {
-    pub(super) fn new(field: &[u8], value: &[u8]) -> Self {
+    /// A pair; the field is there until `time`.
+    pub(super) fn new(field: &[u8], value: &[u8], time: i64) -> Self {
         let width = |len: usize| if len < usize::from(LONG) { 1 } else { 5 };
         let (f, v) = (field.len(), value.len());
-        let mut bytes = Vec::with_capacity(width(f) + width(v) + f + v);
+        let timed = if time == NEVER { 0 } else { TIME_BYTES };
+        let mut bytes = Vec::with_capacity(timed + width(f) + width(v) + f + v);
+        if timed > 0 {
+            bytes.extend_from_slice(&[LONG, LONG]);
+            bytes.extend_from_slice(&time.to_le_bytes());
+        }
         for len in [f, v] {
             if len < usize::from(LONG) {
                 bytes.push(len as u8);
             } else {
-                let len = u32::try_from(len).expect("a field or value is shorter than 4 GiB");
+                assert!(len < LEN_END, "a field or value is shorter than 4080 MiB");
                 bytes.push(LONG);
-                bytes.extend_from_slice(&len.to_le_bytes());
+                bytes.extend_from_slice(&(len as u32).to_be_bytes());
             }
         }
         bytes.extend_from_slice(field);
@@ -131,11 +150,29 @@ impl Pair {
         Self(leak(bytes.into_boxed_slice()))
     }
 
+    /// When the field goes.
+    #[inline]
+    pub(super) fn time(&self) -> i64 {
+        // SAFETY: a pair has at least two bytes, its lengths; the mark of a time stands before eight bytes of time.
+        unsafe {
+            let start = self.0.as_ptr();
+            if *start < LONG || *start.add(1) < LONG {
+                return NEVER;
+            }
+            i64::from_le_bytes(start.add(2).cast::<[u8; 8]>().read_unaligned())
+        }
+    }
+
     #[inline]
     fn lengths(&self) -> Lengths {
         let mut head = 0;
+        // SAFETY: as in `time`.
+        let timed = unsafe { *self.0.as_ptr() == LONG && *self.0.as_ptr().add(1) == LONG };
+        if timed {
+            head = TIME_BYTES;
+        }
         let mut next = || {
-            // SAFETY: `new` wrote two lengths at the start, each one byte, or LONG and four bytes.
+            // SAFETY: `new` wrote two lengths there, each one byte, or LONG and four bytes.
             unsafe {
                 let first = *self.0.as_ptr().add(head);
                 if first < LONG {
@@ -144,7 +181,7 @@ impl Pair {
                 }
                 let wide = self.0.as_ptr().add(head + 1).cast::<[u8; 4]>().read_unaligned();
                 head += 5;
-                u32::from_le_bytes(wide) as usize
+                u32::from_be_bytes(wide) as usize
             }
         };
         let (field, value) = (next(), next());
@@ -178,7 +215,7 @@ impl Pair {
 
 impl Clone for Pair {
     fn clone(&self) -> Self {
-        Self::new(self.field(), self.value())
+        Self::new(self.field(), self.value(), self.time())
     }
 }
 
@@ -224,11 +261,14 @@ mod tests {
         for f in [0, 1, 254, 255, 256, 70_000] {
             for v in [0, 1, 254, 255, 256, 70_000] {
                 let (field, value) = (vec![b'f'; f], vec![b'v'; v]);
-                let pair = Pair::new(&field, &value);
-                let copy = pair.clone();
-                drop(pair);
-                assert_eq!((copy.field(), copy.value()), (&field[..], &value[..]));
-                assert!(copy.heap_size() >= f + v + 2);
+                for time in [NEVER, 0, 255, i64::MAX - 1, i64::MIN] {
+                    let pair = Pair::new(&field, &value, time);
+                    let copy = pair.clone();
+                    drop(pair);
+                    assert_eq!((copy.field(), copy.value()), (&field[..], &value[..]));
+                    assert_eq!(copy.time(), time);
+                    assert!(copy.heap_size() >= f + v + 2);
+                }
             }
         }
         assert_eq!(size_of::<Option<Pair>>(), 8);
