@@ -36,11 +36,11 @@
 //! every client library does.
 //!
 //! # What is not there yet
-//! Functions (FUNCTION, FCALL). A pattern (`string.find` and its like) that
-//! backtracks for long cannot be interrupted.
+//! Functions (FUNCTION, FCALL).
 //!
 //! Modules in reading order: `cache` (scripts by their hash), `run` (the handler), `interpreter` (the other side),
-//! `api` (what `redis.*` does), `reply` (values to and from the wire), then the libraries.
+//! `api` (what `redis.*` does), `reply` (values to and from the wire), then the libraries: `pattern` and
+//! `text` (the language's own that may take long), `json`, `msgpack`, `structs`, `bit`.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,10 +52,12 @@ mod format;
 mod interpreter;
 mod json;
 mod msgpack;
+mod pattern;
 mod random;
 mod reply;
 pub(crate) mod run;
 mod structs;
+mod text;
 
 use cache::Cache;
 

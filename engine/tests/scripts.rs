@@ -64,9 +64,32 @@ fn a_script_that_catches_every_error_is_killed() {
         "while true do xpcall(function() while true do end end, function() while true do end end) end",
         "while true do redis.pcall('get', 'x') end",
         "local t = {} for i = 1, 30 do t = {t, t} end while true do pcall(cjson.encode, t) end",
+        "string.rep('a', 1e6):find(('.-'):rep(30) .. 'b')",
+        "while true do pcall(string.find, ('a'):rep(1e6), ('.-'):rep(30) .. 'b') end",
+        "('('):rep(1e6):find('%b()')",
+        "('a'):rep(1e6):gsub(('a?'):rep(40) .. ('a'):rep(40) .. 'b', '')",
+        "for x in ('a'):rep(1e6):gmatch('.-.-.-.-b') do end",
+        "local s = ('x'):rep(2e7) while true do local t = s .. s end",
+        "local s = ('x'):rep(2e7) while true do s:find('y') end",
+        "while true do ('x'):rep(1e7) end",
+        "while true do string.rep('', 2^31 - 1) end",
+        "while true do table.insert({}, -2^31, 1) end",
+        "local t = LONG while true do table.remove(t, 1) end",
+        "local t = LONG while true do table.insert(t, 1, 1) end",
+        "local t = LONG table.sort(t, rawequal)",
+        "local t = LONG table.foreachi(t, function() end)",
+        "local t = {} for i = 1, 1e6 do t[i] = i end while true do table.sort(t) end",
+        "local t = {} for i = 1, 15 do t = {t, t, t, t} end while true do pcall(cmsgpack.pack, t) end",
+        "local s = '[' .. ('1,'):rep(1e6) .. '1]' while true do cjson.decode(s) end",
+        "local t = {} for i = 1, 30 do t = {t, t} end return t",
         "local t = setmetatable({}, {__index = function(t, k) while true do end end}) while true do pcall(function() return t.x end) end",
     ];
+    // A table of few elements and of great length: any border is one.
+    let long = "{1, 2, nil, 4, [5] = 1} do local i, k = 5, 5 * 2 ^ 28 \
+                while i < k / 2 do i = i * 2 t[i] = 1 end \
+                while k - i > 1 do i = math.floor((i + k) / 2) t[i] = 1 end end assert(#t > 2 ^ 29)";
     for script in stubborn {
+        let script = &script.replace("LONG", long);
         let mut client = begin(&server, &["EVAL", script, "0"]);
         server.client().ok(&["SCRIPT", "KILL"]);
         let reply = client.reply().unwrap();

@@ -32,6 +32,11 @@ impl std::fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
+/// A text, to be raised as it is.
+pub(super) fn raise_text(text: String) -> mlua::Error {
+    mlua::Error::external(Raised::Text(text))
+}
+
 /// An error table, to be raised.
 pub(super) fn raise(text: impl Into<Vec<u8>>) -> mlua::Error {
     mlua::Error::external(Raised::Table(text.into()))
@@ -461,9 +466,13 @@ pub(super) fn host(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     host.raw_set("clock", clock)?;
     host.raw_set("trace", lua.create_function(trace)?)?;
     host.raw_set("constants", constants(lua)?)?;
+    let collected = state.clone();
+    let collected = lua.create_function(move |lua, ()| collected.on_collected(lua))?;
+    host.raw_set("collected", collected)?;
+    super::text::add_to(&host, lua, state)?;
     host.raw_set("bit", super::bit::library(lua)?)?;
     host.raw_set("cjson", super::json::library(lua, state)?)?;
-    host.raw_set("cmsgpack", super::msgpack::library(lua)?)?;
+    host.raw_set("cmsgpack", super::msgpack::library(lua, state)?)?;
     host.raw_set("struct", super::structs::library(lua)?)?;
     Ok(host)
 }

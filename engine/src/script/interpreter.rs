@@ -15,13 +15,21 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmStat
 use super::SLICE_US;
 use super::api::{self, PRELUDE};
 use super::cache::{Hash, Script};
+use super::pattern::Budget;
 use super::random::Generator;
 use super::reply;
 use crate::clock;
 use crate::resp::Reply;
 
-/// Instructions between two looks at the clock: a few hundred microseconds.
-const STEP: u32 = 50_000;
+/// Instructions between two looks at the clock while a script uses little memory: less than a hundred microseconds.
+const STEP: u32 = 5_000;
+/// Bytes that are little. One instruction may copy or compare all that there is (`a .. b`, `a < b`): the more, the fewer
+/// go by unseen. That there is more is noticed by the collector's turns (`State::on_collected`).
+const LITTLE_BYTES: usize = 1 << 20;
+/// Fewest instructions between two looks.
+const STEP_MIN: u32 = 16;
+/// Steps of host functions between two looks at the clock: less than a hundred microseconds.
+const STEPS: usize = 10_000;
 /// Compiled scripts that are kept before those that nobody finds any more are looked for.
 const COMPILED_MAX: usize = 2 * super::EVAL_CACHE_MAX;
 
@@ -101,9 +109,41 @@ pub(super) struct State {
     /// Where the script was when it was ended.
     place: RefCell<Option<(String, usize)>>,
     slice_us: Cell<u64>,
+    /// Steps of host functions since one has looked at the clock.
+    steps: Cell<usize>,
+    /// Instructions between two calls of the hook.
+    step: Cell<u32>,
+    memory_max: Cell<usize>,
+}
+
+impl Budget for State {
+    fn spend(&self, steps: usize) -> bool {
+        let steps = self.steps.get() + steps;
+        self.steps.set(if steps >= STEPS { 0 } else { steps });
+        steps < STEPS || self.breathe()
+    }
 }
 
 impl State {
+    fn new() -> State {
+        State {
+            resp3: Cell::new(false),
+            journals: Cell::new(true),
+            random: RefCell::new(Generator::new(crate::random::next() as i32)),
+            stopped: Cell::new(false),
+            place: RefCell::new(None),
+            slice_us: Cell::new(0),
+            steps: Cell::new(0),
+            step: Cell::new(STEP),
+            memory_max: Cell::new(0),
+        }
+    }
+
+    /// Bytes that the interpreter may still take.
+    pub(super) fn room(&self, lua: &Lua) -> usize {
+        self.memory_max.get().saturating_sub(lua.used_memory())
+    }
+
     /// Ends the script: from now on every instruction is an error, so that no `pcall` goes on
     /// (see: a_script_that_catches_every_error_is_killed).
     pub(super) fn stop(&self, lua: &Lua) -> mlua::Result<()> {
@@ -112,12 +152,41 @@ impl State {
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(1), |_, _| Err(ended()))
     }
 
-    fn on_hook(&self, lua: &Lua) -> mlua::Result<VmState> {
+    fn on_hook(self: &Rc<State>, lua: &Lua) -> mlua::Result<VmState> {
         if self.stopped.get() {
             self.stop(lua)?;
             return Err(ended());
         }
-        if self.breathe() { Ok(VmState::Continue) } else { self.stop(lua).and(Err(ended())) }
+        if !self.breathe() {
+            return self.stop(lua).and(Err(ended()));
+        }
+        self.adapt(lua, step_for(lua.used_memory()))?;
+        Ok(VmState::Continue)
+    }
+
+    /// The collector was there: much was allocated since it was there last. It may not be interrupted: if time is up,
+    /// the next instruction is.
+    pub(super) fn on_collected(self: &Rc<State>, lua: &Lua) -> mlua::Result<()> {
+        if self.stopped.get() {
+            return Ok(());
+        }
+        let is_due = clock::monotonic_us() >= self.slice_us.get() + SLICE_US;
+        self.adapt(lua, if is_due { 1 } else { step_for(lua.used_memory()) })
+    }
+
+    /// Each coroutine counts by itself: where the count is not the usual one it is set whenever one is come across.
+    fn adapt(self: &Rc<State>, lua: &Lua, step: u32) -> mlua::Result<()> {
+        if step == STEP && self.step.get() == STEP {
+            return Ok(());
+        }
+        self.arm(lua, step)
+    }
+
+    fn arm(self: &Rc<State>, lua: &Lua, step: u32) -> mlua::Result<()> {
+        self.step.set(step);
+        let state = self.clone();
+        let triggers = HookTriggers::new().every_nth_instruction(step);
+        lua.set_global_hook(triggers, move |lua, _| state.on_hook(lua))
     }
 
     /// Looks at the clock, for whatever takes long; `false`: the script is to be ended (see `stop`).
@@ -129,6 +198,13 @@ impl State {
         self.slice_us.set(clock::monotonic_us());
         goes_on
     }
+}
+
+/// Instructions between two looks at the clock: a power of two of the fewest, so that it seldom changes.
+fn step_for(used_bytes: usize) -> u32 {
+    let times = (used_bytes / LITTLE_BYTES) as u32;
+    let step = STEP / times.max(1).next_power_of_two();
+    step.max(STEP_MIN)
 }
 
 fn ended() -> mlua::Error {
@@ -159,9 +235,9 @@ pub(super) struct Interpreter {
     globals: Table,
     environment: Table,
     tidy: Function,
+    quiet: Function,
     compiled: RefCell<HashMap<Hash, (Weak<Script>, Function)>>,
     is_running: Cell<bool>,
-    memory_max: Cell<usize>,
 }
 
 thread_local! {
@@ -194,17 +270,16 @@ impl Interpreter {
     fn new(memory_max: usize) -> mlua::Result<Interpreter> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH;
         let lua = Lua::new_with(libraries, LuaOptions::default())?;
-        let state = Rc::new(State {
-            resp3: Cell::new(false),
-            journals: Cell::new(true),
-            random: RefCell::new(Generator::new(crate::random::next() as i32)),
-            stopped: Cell::new(false),
-            place: RefCell::new(None),
-            slice_us: Cell::new(0),
-        });
+        Interpreter::around(lua, memory_max)
+    }
+
+    /// Makes a state with the language's own libraries one of scripts.
+    pub(super) fn around(lua: Lua, memory_max: usize) -> mlua::Result<Interpreter> {
+        let state = Rc::new(State::new());
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
-        let parts: (Function, Table, Table, Function) = prelude.call(api::host(&lua, &state)?)?;
-        let (run, environment, globals, tidy) = parts;
+        let parts: (Function, Table, Table, Function, Function) =
+            prelude.call(api::host(&lua, &state)?)?;
+        let (run, environment, globals, tidy, quiet) = parts;
         lua.set_globals(environment.clone())?;
         let made = Interpreter {
             lua,
@@ -213,9 +288,9 @@ impl Interpreter {
             globals,
             environment,
             tidy,
+            quiet,
             compiled: RefCell::default(),
             is_running: Cell::new(false),
-            memory_max: Cell::new(0),
         };
         made.limit(memory_max)?;
         made.arm()?;
@@ -223,16 +298,19 @@ impl Interpreter {
     }
 
     fn limit(&self, memory_max: usize) -> mlua::Result<()> {
-        if self.memory_max.replace(memory_max) != memory_max {
+        if self.state.memory_max.replace(memory_max) != memory_max {
             self.lua.set_memory_limit(memory_max)?;
         }
         Ok(())
     }
 
     fn arm(&self) -> mlua::Result<()> {
-        let state = self.state.clone();
-        let triggers = HookTriggers::new().every_nth_instruction(STEP);
-        self.lua.set_global_hook(triggers, move |lua, _| state.on_hook(lua))
+        self.state.arm(&self.lua, STEP)
+    }
+
+    #[cfg(test)]
+    pub(super) fn lua(&self) -> &Lua {
+        &self.lua
     }
 
     pub(super) fn used_memory(&self) -> usize {
@@ -289,7 +367,7 @@ impl Interpreter {
             let _ = self.arm();
         }
         let _ = self.tidy.call::<()>(());
-        if self.lua.used_memory() > self.memory_max.get() / 2 {
+        if self.lua.used_memory() > self.state.memory_max.get() / 2 {
             let _ = self.lua.gc_collect();
         }
     }
@@ -338,7 +416,11 @@ impl Interpreter {
     fn answer(&self, job: &Job, result: mlua::Result<(bool, Value)>, reply: &mut Reply) {
         let name = job.script.name();
         match result {
-            Ok((true, value)) => reply::from_lua(reply, &value, self.state.resp3.get()),
+            Ok((true, value)) => {
+                if !reply::from_lua(reply, &value, self.state.resp3.get(), &*self.state) {
+                    self.state.stopped.set(true);
+                }
+            }
             Ok((false, Value::Table(error))) => {
                 let mut text = match error.raw_get::<Value>("err") {
                     Ok(value) => api::text(&value).unwrap_or_else(|| b"ERR unknown error".to_vec()),
@@ -381,6 +463,13 @@ fn one_line(error: &mlua::Error) -> String {
         mlua::Error::MemoryError(_) => "not enough memory".into(),
         mlua::Error::CallbackError { cause, .. } => one_line(cause),
         other => other.to_string().lines().next().unwrap_or_default().to_string(),
+    }
+}
+
+/// Nothing of the interpreter is called any more while it is taken apart.
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        let _ = self.quiet.call::<()>(());
     }
 }
 

@@ -11,11 +11,12 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 use super::api::{Fail, argument_error, fallible, number_arg, string_arg, type_name};
 use super::format::general;
 use super::interpreter::State;
+use super::pattern::Budget;
 
 /// Depth beyond which settings are of no use: values are read and written recursively.
 const DEPTH_MAX: usize = 2000;
-/// Values between two looks at the clock.
-const LOOK: u32 = 1024;
+/// Steps that a value counts as.
+const STEPS_PER_VALUE: usize = 10;
 /// Longest text, bytes.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 
@@ -64,13 +65,12 @@ pub(super) fn library(lua: &Lua, state: &Rc<State>) -> Result<Table> {
         let settings = settings.clone();
         fallible(lua, move |lua, args| f(lua, &mut settings.borrow_mut(), &args))
     };
-    let (state, own) = (state.clone(), settings.clone());
-    let encode = fallible(lua, {
-        let state = state.clone();
-        move |lua, args| encode(lua, &state, &own.borrow(), &args)
-    })?;
-    table.raw_set("encode", encode)?;
-    table.raw_set("decode", with(decode)?)?;
+    let with_state = |f: fn(&Lua, &State, &Settings, &MultiValue) -> Outcome<MultiValue>| {
+        let (state, settings) = (state.clone(), settings.clone());
+        fallible(lua, move |lua, args| f(lua, &state, &settings.borrow(), &args))
+    };
+    table.raw_set("encode", with_state(encode)?)?;
+    table.raw_set("decode", with_state(decode)?)?;
     table.raw_set("encode_sparse_array", with(encode_sparse_array)?)?;
     table.raw_set(
         "encode_max_depth",
@@ -91,6 +91,7 @@ pub(super) fn library(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     table.raw_set("encode_keep_buffer", with(encode_keep_buffer)?)?;
     table.raw_set("encode_invalid_numbers", with(encode_invalid_numbers)?)?;
     table.raw_set("decode_invalid_numbers", with(decode_invalid_numbers)?)?;
+    let state = state.clone();
     table.raw_set("new", lua.create_function(move |lua, ()| library(lua, &state))?)?;
     table.raw_set("null", Value::NULL)?;
     table.raw_set("_NAME", "cjson")?;
@@ -203,7 +204,7 @@ fn encode(lua: &Lua, state: &State, settings: &Settings, args: &MultiValue) -> O
     let (1, Some(value)) = (args.len(), args.front()) else {
         return Err(argument_error(0, "encode", "expected 1 argument"));
     };
-    let mut writer = Writer { lua, state, settings, out: Vec::new(), values: 0 };
+    let mut writer = Writer { lua, state, settings, out: Vec::new() };
     writer.value(value, 0)?;
     Ok(one(Value::String(lua.create_string(writer.out)?)))
 }
@@ -213,7 +214,15 @@ struct Writer<'s> {
     state: &'s State,
     settings: &'s Settings,
     out: Vec<u8>,
-    values: u32,
+}
+
+/// Counts a value, or some bytes more.
+fn spend(lua: &Lua, state: &State, steps: usize) -> Outcome<()> {
+    if state.spend(steps) {
+        return Ok(());
+    }
+    state.stop(lua)?;
+    Err("the script is being ended".into())
 }
 
 impl Writer<'_> {
@@ -222,11 +231,7 @@ impl Writer<'_> {
             return Err("not enough memory".into());
         }
         // Tables within each other twice and again make a long text of a few of them.
-        self.values = self.values.wrapping_add(1);
-        if self.values.is_multiple_of(LOOK) && !self.state.breathe() {
-            self.state.stop(self.lua)?;
-            return Err("the script is being ended".into());
-        }
+        spend(self.lua, self.state, STEPS_PER_VALUE)?;
         match value {
             Value::String(text) => self.string(&text.as_bytes()),
             Value::Integer(n) => self.number(*n as f64)?,
@@ -363,7 +368,7 @@ fn refused(value: Option<&Value>, why: &str) -> Fail {
     format!("Cannot serialise {}: {why}", type_name(value)).into()
 }
 
-fn decode(lua: &Lua, settings: &mut Settings, args: &MultiValue) -> Outcome<MultiValue> {
+fn decode(lua: &Lua, state: &State, settings: &Settings, args: &MultiValue) -> Outcome<MultiValue> {
     if args.len() != 1 {
         return Err(argument_error(0, "decode", "expected 1 argument"));
     }
@@ -371,7 +376,7 @@ fn decode(lua: &Lua, settings: &mut Settings, args: &MultiValue) -> Outcome<Mult
     if text.len() >= 2 && (text[0] == 0 || text[1] == 0) {
         return Err("JSON parser does not support UTF-16 or UTF-32".into());
     }
-    let mut reader = Reader { lua, settings, text: &text, at: 0, depth: 0 };
+    let mut reader = Reader { lua, state, settings, text: &text, at: 0, depth: 0 };
     let first = reader.token();
     let value = reader.value(first)?;
     let last = reader.token();
@@ -423,6 +428,7 @@ impl Token {
 
 struct Reader<'r> {
     lua: &'r Lua,
+    state: &'r State,
     settings: &'r Settings,
     text: &'r [u8],
     at: usize,
@@ -571,6 +577,7 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, token: Token) -> Outcome<Value> {
+        spend(self.lua, self.state, STEPS_PER_VALUE)?;
         Ok(match token.kind {
             Kind::String(text) => Value::String(self.lua.create_string(text)?),
             Kind::Number(n) => Value::Number(n),

@@ -3,9 +3,13 @@
 //! Whole numbers are written in as few bytes as hold them, others as float where it holds them, else as double. Tables
 //! within 16 tables are written as nil. A table whose keys are 1 to n is an array, also an empty one.
 
+use std::rc::Rc;
+
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use super::api::{Fail, argument_error, fallible, number_arg, string_arg};
+use super::interpreter::State;
+use super::pattern::Budget;
 
 /// Tables within tables that are written.
 const NESTING_MAX: usize = 16;
@@ -13,21 +17,44 @@ const NESTING_MAX: usize = 16;
 const DEPTH_MAX: usize = 1000;
 /// Longest text, bytes.
 const TEXT_BYTES_MAX: usize = 64 << 20;
+/// Steps that a value counts as.
+const STEPS_PER_VALUE: usize = 10;
 
 type Outcome<T> = std::result::Result<T, Fail>;
 
-pub(super) fn library(lua: &Lua) -> Result<Table> {
+/// What a value is read or written for.
+struct Job<'j> {
+    lua: &'j Lua,
+    state: &'j State,
+}
+
+impl Job<'_> {
+    /// A value more: tables within each other twice and again make many of a few of them.
+    fn spend(&self) -> Outcome<()> {
+        if self.state.spend(STEPS_PER_VALUE) {
+            return Ok(());
+        }
+        self.state.stop(self.lua)?;
+        Err("the script is being ended".into())
+    }
+}
+
+pub(super) fn library(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     let table = lua.create_table()?;
-    table.raw_set("pack", fallible(lua, |lua, args| pack(lua, &args))?)?;
-    table.raw_set("unpack", fallible(lua, |lua, args| unpack(lua, &args, "unpack", None, 0))?)?;
-    let one = fallible(lua, |lua, args| {
-        let offset = optional(&args, 1, "unpack_one")?;
-        unpack(lua, &args, "unpack_one", Some(1), offset)
+    let with_state = |f: fn(&Job<'_>, &MultiValue) -> Outcome<MultiValue>| {
+        let state = state.clone();
+        fallible(lua, move |lua, args| f(&Job { lua, state: &state }, &args))
+    };
+    table.raw_set("pack", with_state(pack)?)?;
+    table.raw_set("unpack", with_state(|job, args| unpack(job, args, "unpack", None, 0))?)?;
+    let one = with_state(|job, args| {
+        let offset = optional(args, 1, "unpack_one")?;
+        unpack(job, args, "unpack_one", Some(1), offset)
     })?;
     table.raw_set("unpack_one", one)?;
-    let limit = fallible(lua, |lua, args| {
-        let limit = number_arg(&args, 1, "unpack_limit")? as i64;
-        unpack(lua, &args, "unpack_limit", Some(limit), optional(&args, 2, "unpack_limit")?)
+    let limit = with_state(|job, args| {
+        let limit = number_arg(args, 1, "unpack_limit")? as i64;
+        unpack(job, args, "unpack_limit", Some(limit), optional(args, 2, "unpack_limit")?)
     })?;
     table.raw_set("unpack_limit", limit)?;
     table.raw_set("_NAME", "cmsgpack")?;
@@ -43,18 +70,19 @@ fn optional(args: &MultiValue, at: usize, name: &str) -> Outcome<i64> {
     }
 }
 
-fn pack(lua: &Lua, args: &MultiValue) -> Outcome<MultiValue> {
+fn pack(job: &Job<'_>, args: &MultiValue) -> Outcome<MultiValue> {
     if args.is_empty() {
         return Err("bad argument #0 to 'pack' (MessagePack pack needs input.)".into());
     }
     let mut out = Vec::new();
     for value in args {
-        write(&mut out, value, 0)?;
+        write(job, &mut out, value, 0)?;
     }
-    Ok(MultiValue::from_iter([Value::String(lua.create_string(out)?)]))
+    Ok(MultiValue::from_iter([Value::String(job.lua.create_string(out)?)]))
 }
 
-fn write(out: &mut Vec<u8>, value: &Value, level: usize) -> Outcome<()> {
+fn write(job: &Job<'_>, out: &mut Vec<u8>, value: &Value, level: usize) -> Outcome<()> {
+    job.spend()?;
     if out.len() > TEXT_BYTES_MAX {
         return Err("not enough memory".into());
     }
@@ -67,7 +95,7 @@ fn write(out: &mut Vec<u8>, value: &Value, level: usize) -> Outcome<()> {
         Value::Boolean(yes) => out.push(if *yes { 0xc3 } else { 0xc2 }),
         Value::Integer(n) => write_integer(out, *n),
         Value::Number(n) => write_number(out, *n),
-        Value::Table(table) if level < NESTING_MAX => return write_table(out, table, level),
+        Value::Table(table) if level < NESTING_MAX => return write_table(job, out, table, level),
         _ => out.push(0xc0),
     }
     Ok(())
@@ -123,10 +151,11 @@ fn write_integer(out: &mut Vec<u8>, n: i64) {
     }
 }
 
-fn write_table(out: &mut Vec<u8>, table: &Table, level: usize) -> Outcome<()> {
+fn write_table(job: &Job<'_>, out: &mut Vec<u8>, table: &Table, level: usize) -> Outcome<()> {
     let (mut max, mut count, mut is_array) = (0.0, 0usize, true);
     for pair in table.pairs::<Value, Value>() {
         count += 1;
+        job.spend()?;
         match pair?.0 {
             Value::Integer(n) if n > 0 => max = f64::max(max, n as f64),
             Value::Number(n) if n > 0.0 && n.trunc() == n => max = f64::max(max, n),
@@ -136,15 +165,15 @@ fn write_table(out: &mut Vec<u8>, table: &Table, level: usize) -> Outcome<()> {
     if is_array && max == count as f64 {
         head(out, count, (0x90, 15), &[0xdc, 0xdd]);
         for at in 1..=count {
-            write(out, &table.raw_get(at)?, level + 1)?;
+            write(job, out, &table.raw_get(at)?, level + 1)?;
         }
         return Ok(());
     }
     head(out, count, (0x80, 15), &[0xde, 0xdf]);
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair?;
-        write(out, &key, level + 1)?;
-        write(out, &value, level + 1)?;
+        write(job, out, &key, level + 1)?;
+        write(job, out, &value, level + 1)?;
     }
     Ok(())
 }
@@ -157,7 +186,7 @@ const BAD: &str = "Bad data format in input.";
 
 /// `unpack` gives every value; with a limit they are so many at most, behind the offset of the next one.
 fn unpack(
-    lua: &Lua,
+    job: &Job<'_>,
     args: &MultiValue,
     name: &str,
     limit: Option<i64>,
@@ -179,7 +208,7 @@ fn unpack(
     }
     let is_all = most == 0 && offset == 0;
     let most = if is_all { i64::MAX } else { most };
-    let mut reader = Reader { lua, rest: &text[offset as usize..] };
+    let mut reader = Reader { job, rest: &text[offset as usize..] };
     let mut values = Vec::new();
     while !reader.rest.is_empty() && (values.len() as i64) < most {
         values.push(reader.value(0)?);
@@ -208,7 +237,7 @@ fn place_less(text: &str) -> Fail {
 }
 
 struct Reader<'r> {
-    lua: &'r Lua,
+    job: &'r Job<'r>,
     rest: &'r [u8],
 }
 
@@ -231,13 +260,14 @@ impl<'r> Reader<'r> {
 
     fn string(&mut self, len: u64) -> Outcome<Value> {
         let len = usize::try_from(len).map_err(|_| MISSING)?;
-        Ok(Value::String(self.lua.create_string(self.bytes(len)?)?))
+        Ok(Value::String(self.job.lua.create_string(self.bytes(len)?)?))
     }
 
     fn value(&mut self, depth: usize) -> Outcome<Value> {
         if depth > DEPTH_MAX {
             return Err("stack overflow (too many nested values)".into());
         }
+        self.job.spend()?;
         let code = self.bytes(1)?[0];
         Ok(match code {
             0x00..=0x7f => Value::Number(f64::from(code)),
@@ -270,7 +300,7 @@ impl<'r> Reader<'r> {
     }
 
     fn array(&mut self, len: u64, depth: usize) -> Outcome<Value> {
-        let table = self.lua.create_table()?;
+        let table = self.job.lua.create_table()?;
         for at in 1..=len {
             table.raw_set(at, self.value(depth + 1)?)?;
         }
@@ -278,7 +308,7 @@ impl<'r> Reader<'r> {
     }
 
     fn map(&mut self, len: u64, depth: usize) -> Outcome<Value> {
-        let table = self.lua.create_table()?;
+        let table = self.job.lua.create_table()?;
         for _ in 0..len {
             let key = self.value(depth + 1)?;
             let value = self.value(depth + 1)?;

@@ -5,14 +5,14 @@
 -- An error of the host is a userdata, which `unwrap` turns into what scripts know: a text, or a table.
 local host = ...
 local error, getmetatable, ipairs, load_text = error, getmetatable, ipairs, loadstring
-local next, pairs, pcall, rawset, rawget = next, pairs, pcall, rawset, rawget
+local newproxy, next, pairs, pcall, rawset, rawget = newproxy, next, pairs, pcall, rawset, rawget
 local select, setmetatable, tostring, type, xpcall, setfenv = select, setmetatable, tostring, type, xpcall, setfenv
-local byte, concat, count_memory, collect = string.byte, table.concat, gcinfo, collectgarbage
-local find, match, gmatch, gsub = string.find, string.match, string.gmatch, string.gsub
+local byte, sub, concat, count_memory, collect = string.byte, string.sub, table.concat, gcinfo, collectgarbage
+local insert, remove, sort = table.insert, table.remove, table.sort
 
 local READONLY = "Attempt to modify a readonly table"
--- Longest pattern, bytes: matching recurses once for each of its items, and the stack is bounded.
-local PATTERN_MAX = 4096
+-- Most elements that are moved or put in order at once: nothing interrupts a function of the language's own.
+local AT_ONCE_MAX = 10000
 
 local shown, guards = {}, {}
 
@@ -93,8 +93,9 @@ end
 -- An error table of the host reads as its text to those who caught it, as scripts have always seen it.
 local unwrap = host.unwrap
 local settle
-function settle(ok, e, ...)
-  if ok then return ok, e, ... end
+function settle(ok, ...)
+  if ok then return ok, ... end
+  local e = ...
   if type(e) == "table" then
     local text = e.err
     if type(text) == "string" or type(text) == "number" then return ok, text end
@@ -111,8 +112,9 @@ end
 
 -- The handler is called behind the failure, not within it: there it would run inside the host's hook, which nothing can
 -- interrupt.
-local function handled(handler, ok, e, ...)
-  if ok then return ok, e, ... end
+local function handled(handler, ok, ...)
+  if ok then return ok, ... end
+  local e = ...
   if type(e) == "userdata" then e = unwrap(e) end
   local fine, told = pcall(handler, e)
   return false, fine and told or not fine and "error in error handling" or told
@@ -170,29 +172,138 @@ local function copy(from, without)
   return to
 end
 
+-- The host's functions of text count what they do.
 local text = copy(string)
-local function bounded(f)
-  return function(s, pattern, ...)
-    if type(pattern) == "string" and #pattern > PATTERN_MAX and select(2, ...) ~= true then
-      error("pattern too complex", 2)
-    end
-    return f(s, pattern, ...)
+text.find, text.match, text.rep = host.find, host.match, host.rep
+local scan, substitute = host.scan, host.substitute
+local text_and_pattern, gsub_terms = host.text_and_pattern, host.gsub_terms
+
+function text.gmatch(...)
+  local s, pattern = text_and_pattern(...)
+  local at = 0
+  local function behind(from, to, ...)
+    if from then at = to > from and to or to + 1 end
+    return ...
   end
+  return function() return behind(scan(s, pattern, at)) end
 end
-text.find, text.match, text.gsub = bounded(find), bounded(match), bounded(gsub)
-text.gmatch = bounded(gmatch)
 text.gfind = text.gmatch
+
+-- What stands for a match: where it begins and ends, and what the script's function or table has for it.
+local function replacement(with, is_function, from, to, ...)
+  if not from then return end
+  if is_function then return from, to, (with(...)) end
+  return from, to, with[(...)]
+end
+
+function text.gsub(...)
+  local _, _, with = ...
+  local kind = type(with)
+  if kind ~= "function" and kind ~= "table" then
+    local result, count = substitute(...)
+    return result, count
+  end
+  local s, pattern, most, is_anchored = gsub_terms(...)
+  local pieces, n, at, count = {}, 0, 0, 0
+  while count < most do
+    local from, to, value = replacement(with, kind == "function", scan(s, pattern, at, is_anchored))
+    if not from then break end
+    count = count + 1
+    local got = type(value)
+    if not value then
+      value = sub(s, from + 1, to)
+    elseif got ~= "string" and got ~= "number" then
+      error("invalid replacement value (a " .. got .. ")", 2)
+    end
+    pieces[n + 1], pieces[n + 2] = sub(s, at + 1, from), value
+    n, at = n + 2, to
+    if from == to then
+      if from == #s then break end
+      n, at = n + 1, from + 1
+      pieces[n] = sub(s, at, at)
+    end
+    if is_anchored then break end
+  end
+  pieces[n + 1] = sub(s, at + 1)
+  return concat(pieces), count
+end
 
 local numbers = copy(math)
 numbers.random, numbers.randomseed = host.random, host.randomseed
 
-base.string, base.math, base.table = guard(text), guard(numbers), guard(copy(table))
+-- A length may be more than there is (`#` looks for any border): what walks up to it does so in steps that count. (Each
+-- of these replaces the frame that calls it last, as functions in Lua do: an error then tells no place.)
+local tables = copy(table)
+
+function tables.insert(...)
+  local n, t, at, value = select("#", ...), ...
+  if type(t) ~= "table" then bad(1, "insert", "table", ...) end
+  if n == 2 then return insert(t, at) end
+  if n ~= 3 then error("wrong number of arguments to 'insert'", 2) end
+  local last, from = #t + 1, tonumber(at)
+  if not from then bad(2, "insert", "number", at) end
+  if last - from <= AT_ONCE_MAX then return insert(t, from, value) end
+  from = from - from % 1
+  for i = last, from + 1, -1 do rawset(t, i, rawget(t, i - 1)) end
+  rawset(t, from, value)
+end
+
+function tables.remove(...)
+  local t, at = ...
+  if type(t) ~= "table" then bad(1, "remove", "table", ...) end
+  local last = #t
+  local from = at == nil and last or tonumber(at)
+  if not from then bad(2, "remove", "number", at) end
+  if from < 1 or last - from <= AT_ONCE_MAX then return remove(t, from) end
+  from = from - from % 1
+  local value = rawget(t, from)
+  for i = from, last - 1 do rawset(t, i, rawget(t, i + 1)) end
+  rawset(t, last, nil)
+  return value
+end
+
+local function is_less(a, b) return a < b end
+
+function tables.sort(...)
+  local t, less = ...
+  if type(t) ~= "table" then bad(1, "sort", "table", ...) end
+  if less ~= nil and type(less) ~= "function" then bad(2, "sort", "function", less) end
+  if less then
+    -- What the host or the language has made is not interrupted; this is.
+    return sort(t, function(a, b) return less(a, b) end)
+  end
+  if #t > AT_ONCE_MAX then return sort(t, is_less) end
+  return sort(t)
+end
+
+function tables.foreach(...)
+  local t, f = ...
+  if type(t) ~= "table" then bad(1, "foreach", "table", ...) end
+  if type(f) ~= "function" then bad(2, "foreach", "function", select(2, ...)) end
+  for k, v in next, t do
+    local result = f(k, v)
+    if result ~= nil then return result end
+  end
+end
+
+function tables.foreachi(...)
+  local t, f = ...
+  if type(t) ~= "table" then bad(1, "foreachi", "table", ...) end
+  if type(f) ~= "function" then bad(2, "foreachi", "function", select(2, ...)) end
+  for i = 1, #t do
+    local result = f(i, rawget(t, i))
+    if result ~= nil then return result end
+  end
+end
+
+base.string, base.math, base.table = guard(text), guard(numbers), guard(tables)
 
 local routines = copy(coroutine)
 local resume = coroutine.resume
-local function resumed(ok, e, ...)
+local function resumed(ok, ...)
+  local e = ...
   if not ok and type(e) == "userdata" then return ok, unwrap(e) end
-  return ok, e, ...
+  return ok, ...
 end
 function routines.resume(...) return resumed(resume(...)) end
 base.coroutine = guard(routines)
@@ -246,6 +357,19 @@ local function run(f)
   return xpcall(f, host.trace)
 end
 
+-- Dies with each turn of the collector and comes back, to tell the host of it.
+local sentry, collected = newproxy(true), host.collected
+local sentries = getmetatable(sentry)
+function sentries.__gc()
+  newproxy(sentry)
+  collected()
+end
+newproxy(sentry)
+
+local function quiet()
+  sentries.__gc = nil
+end
+
 -- Nothing may be left in a guard: `table.insert` and its like write without asking.
 local function tidy()
   for g in next, shown do
@@ -255,4 +379,4 @@ local function tidy()
   end
 end
 
-return run, guards[base], base, tidy
+return run, guards[base], base, tidy, quiet

@@ -13,6 +13,7 @@
 
 use mlua::{Lua, LuaString, Result, Table, Value};
 
+use super::pattern::Budget;
 use crate::resp::Reply;
 
 /// Tables within tables that a script may return; deeper ones are an error where they stand.
@@ -135,21 +136,115 @@ pub(super) fn truncated(number: f64) -> i64 {
     if fits { number as i64 } else { i64::MIN }
 }
 
-/// What a script returned, as a reply. `resp3`: the script speaks RESP3 (`redis.setresp`).
-pub(super) fn from_lua(reply: &mut Reply, value: &Value, resp3: bool) {
-    write(reply, value, resp3, 0);
+/// What a script returned, as a reply. `resp3`: the script speaks RESP3 (`redis.setresp`). `false`: the budget has ended.
+pub(super) fn from_lua(reply: &mut Reply, value: &Value, resp3: bool, budget: &dyn Budget) -> bool {
+    let mut writer = Writer { reply, resp3, budget, is_over: false };
+    writer.write(value, 0);
+    !writer.is_over
 }
 
-fn write(reply: &mut Reply, value: &Value, resp3: bool, depth: usize) {
-    match value {
-        Value::String(text) => reply.bulk(&text.as_bytes()),
-        Value::Integer(n) => reply.int(*n),
-        Value::Number(n) => reply.int(truncated(*n)),
-        Value::Boolean(yes) if resp3 => reply.bool(*yes),
-        Value::Boolean(true) => reply.int(1),
-        Value::Table(_) if depth >= DEPTH_MAX => reply.error("ERR reached lua stack limit"),
-        Value::Table(table) => write_table(reply, table, resp3, depth),
-        _ => reply.null(),
+/// Steps that a value counts as: tables within each other twice and again make many of a few of them.
+const STEPS_PER_VALUE: usize = 10;
+
+struct Writer<'w> {
+    reply: &'w mut Reply,
+    resp3: bool,
+    budget: &'w dyn Budget,
+    is_over: bool,
+}
+
+impl Writer<'_> {
+    /// Nothing more is written: the reply is as long as it may be, or the script is being ended.
+    fn ends(&self) -> bool {
+        self.is_over || self.reply.over
+    }
+
+    fn write(&mut self, value: &Value, depth: usize) {
+        if !self.budget.spend(STEPS_PER_VALUE) {
+            self.is_over = true;
+        }
+        if self.ends() {
+            return;
+        }
+        match value {
+            Value::String(text) => self.reply.bulk(&text.as_bytes()),
+            Value::Integer(n) => self.reply.int(*n),
+            Value::Number(n) => self.reply.int(truncated(*n)),
+            Value::Boolean(yes) if self.resp3 => self.reply.bool(*yes),
+            Value::Boolean(true) => self.reply.int(1),
+            Value::Table(_) if depth >= DEPTH_MAX => {
+                self.reply.error("ERR reached lua stack limit")
+            }
+            Value::Table(table) => self.table(table, depth),
+            _ => self.reply.null(),
+        }
+    }
+
+    fn table(&mut self, table: &Table, depth: usize) {
+        // Of the names that mean something the first that is there counts; most tables are arrays with none.
+        let is_plain = !matches!(table.raw_get::<Value>(1), Ok(Value::Nil));
+        if let Some(text) = text_of(table, "err") {
+            return write_error(self.reply, &text.as_bytes());
+        }
+        if let Some(text) = text_of(table, "ok") {
+            self.reply.out.push(b'+');
+            self.reply.out.extend_from_slice(&one_line(&text));
+            self.reply.out.extend_from_slice(b"\r\n");
+            return;
+        }
+        if (!is_plain || table.raw_len() < 64) && self.typed(table, depth) {
+            return;
+        }
+        let begin = self.reply.begin();
+        let mut n = 0;
+        while !self.ends() {
+            match table.raw_get::<Value>(n + 1) {
+                Ok(Value::Nil) | Err(_) => break,
+                Ok(value) => self.write(&value, depth + 1),
+            }
+            n += 1;
+        }
+        self.reply.end_array(begin, n);
+    }
+
+    /// Writes a table that stands for a value of RESP3; `false` when it does not.
+    fn typed(&mut self, table: &Table, depth: usize) -> bool {
+        match table.raw_get::<Value>("double") {
+            Ok(Value::Number(n)) => self.reply.double(n),
+            Ok(Value::Integer(n)) => self.reply.double(n as f64),
+            _ => return self.collected(table, depth),
+        }
+        true
+    }
+
+    fn collected(&mut self, table: &Table, depth: usize) -> bool {
+        if let Some(map) = table_of(table, "map") {
+            self.reply.map(map.pairs::<Value, Value>().count());
+            for (key, value) in map.pairs::<Value, Value>().flatten() {
+                self.write(&key, depth + 1);
+                self.write(&value, depth + 1);
+                if self.ends() {
+                    break;
+                }
+            }
+        } else if let Some(set) = table_of(table, "set") {
+            self.reply.set(set.pairs::<Value, Value>().count());
+            for (key, _) in set.pairs::<Value, Value>().flatten() {
+                self.write(&key, depth + 1);
+                if self.ends() {
+                    break;
+                }
+            }
+        } else if let Some(text) = text_of(table, "big_number") {
+            write_big_number(self.reply, &one_line(&text));
+        } else if let Some(inner) = table_of(table, "verbatim_string")
+            && let (Some(text), Some(form)) = (text_of(&inner, "string"), text_of(&inner, "format"))
+        {
+            write_verbatim(self.reply, &form.as_bytes(), &text.as_bytes());
+        } else {
+            return false;
+        }
+        true
     }
 }
 
@@ -171,65 +266,6 @@ fn table_of(table: &Table, name: &str) -> Option<Table> {
 fn one_line(text: &LuaString) -> Vec<u8> {
     let line = |b: &u8| if *b == b'\r' || *b == b'\n' { b' ' } else { *b };
     text.as_bytes().iter().map(line).collect()
-}
-
-fn write_table(reply: &mut Reply, table: &Table, resp3: bool, depth: usize) {
-    // Of the names that mean something the first that is there counts; most tables are arrays with none.
-    let mut is_plain = true;
-    if let Ok(Value::Nil) = table.raw_get::<Value>(1) {
-        is_plain = false;
-    }
-    if let Some(text) = text_of(table, "err") {
-        return write_error(reply, &text.as_bytes());
-    }
-    if let Some(text) = text_of(table, "ok") {
-        reply.out.push(b'+');
-        reply.out.extend_from_slice(&one_line(&text));
-        reply.out.extend_from_slice(b"\r\n");
-        return;
-    }
-    if !is_plain || table.raw_len() < 64 {
-        match table.raw_get::<Value>("double") {
-            Ok(Value::Number(n)) => return reply.double(n),
-            Ok(Value::Integer(n)) => return reply.double(n as f64),
-            _ => {}
-        }
-        if let Some(map) = table_of(table, "map") {
-            let pairs: Vec<(Value, Value)> =
-                map.pairs().filter_map(std::result::Result::ok).collect();
-            reply.map(pairs.len());
-            for (key, value) in &pairs {
-                write(reply, key, resp3, depth + 1);
-                write(reply, value, resp3, depth + 1);
-            }
-            return;
-        }
-        if let Some(set) = table_of(table, "set") {
-            let pairs: Vec<(Value, Value)> =
-                set.pairs().filter_map(std::result::Result::ok).collect();
-            reply.set(pairs.len());
-            pairs.iter().for_each(|(key, _)| write(reply, key, resp3, depth + 1));
-            return;
-        }
-        if let Some(text) = text_of(table, "big_number") {
-            return write_big_number(reply, &one_line(&text));
-        }
-        if let Some(inner) = table_of(table, "verbatim_string")
-            && let (Some(text), Some(form)) = (text_of(&inner, "string"), text_of(&inner, "format"))
-        {
-            return write_verbatim(reply, &form.as_bytes(), &text.as_bytes());
-        }
-    }
-    let begin = reply.begin();
-    let mut n = 0;
-    while !reply.over {
-        match table.raw_get::<Value>(n + 1) {
-            Ok(Value::Nil) | Err(_) => break,
-            Ok(value) => write(reply, &value, resp3, depth + 1),
-        }
-        n += 1;
-    }
-    reply.end_array(begin, n);
 }
 
 /// An error line as a script gives it; control bytes that would end the line become blanks.
