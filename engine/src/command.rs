@@ -25,6 +25,7 @@ pub mod config;
 pub mod connection;
 mod deferred;
 pub mod dump;
+pub mod functions;
 pub mod geo;
 pub mod hash_fields;
 pub mod hashes;
@@ -270,6 +271,7 @@ const FAMILIES: &[&[Command]] = &[
     transactions::COMMANDS,
     pubsub::COMMANDS,
     scripting::COMMANDS,
+    functions::COMMANDS,
     cluster::COMMANDS,
     persistence::COMMANDS,
     wait::COMMANDS,

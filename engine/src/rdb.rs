@@ -31,7 +31,7 @@ mod ziplist;
 
 use std::{fmt, io};
 
-pub use payload::{dump_payload, restore_payload};
+pub use payload::{dump_functions, dump_payload, restore_functions, restore_payload};
 pub use reader::Reader;
 pub use writer::{Access, WriteOptions, Writer, encode_aux, encode_entry};
 

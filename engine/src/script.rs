@@ -1,4 +1,4 @@
-//! Scripts in Lua 5.1: EVAL, and what keeps them from harming anybody.
+//! Scripts in Lua 5.1: EVAL, functions, and what keeps them from harming anybody.
 //!
 //! ```text
 //! exec: checks, locks -> handler (run) -> interpreter: the script -> redis.call -> handler: one command -> ...
@@ -35,15 +35,16 @@
 //! `EVAL_CACHE_MAX` going first, and not journaled: who uses EVALSHA after EVAL falls back to EVAL at NOSCRIPT, as
 //! every client library does.
 //!
-//! # What is not there yet
-//! Functions (FUNCTION, FCALL).
+//! # Functions
+//! Libraries are data: in the journal as FUNCTION LOAD, DELETE, FLUSH and RESTORE, in every snapshot, the same on
+//! replicas. They change under all locks (see `library`). FUNCTION LOAD runs a library's source for `LOAD_MS` at most.
 //!
-//! Modules in reading order: `cache` (scripts by their hash), `run` (the handler), `interpreter` (the other side),
+//! Modules in reading order: `cache` (scripts by their hash), `library`, `run` (the handler), `interpreter` (the other side),
 //! `api` (what `redis.*` does), `reply` (values to and from the wire), then the libraries: `pattern` and
 //! `text` (the language's own that may take long), `json`, `msgpack`, `structs`, `bit`.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod api;
 mod bit;
@@ -51,6 +52,7 @@ pub mod cache;
 mod format;
 mod interpreter;
 mod json;
+pub mod library;
 mod msgpack;
 mod pattern;
 mod random;
@@ -60,6 +62,7 @@ mod structs;
 mod text;
 
 use cache::Cache;
+use library::Libraries;
 
 /// Scripts that EVAL brought and that are kept; SCRIPT LOAD's are kept until SCRIPT FLUSH.
 pub const EVAL_CACHE_MAX: usize = 500;
@@ -72,8 +75,18 @@ const CLEAN: u8 = 0;
 const WROTE: u8 = 1;
 const KILLED: u8 = 2;
 
+/// How long a library may take to register its functions, milliseconds.
+pub const LOAD_MS: u64 = 500;
+/// The same where it comes from the primary, the log or a snapshot: another server has loaded it before.
+pub const TRUSTED_LOAD_MS: u64 = 10_000;
+
 /// A script that has outlived its first slice.
 pub struct Running {
+    /// What FUNCTION STATS calls it: a hash, or a function's name.
+    pub name: String,
+    pub is_function: bool,
+    /// The request, as FUNCTION STATS shows it.
+    pub command: Vec<Vec<u8>>,
     /// Monotonic milliseconds.
     pub since_ms: u64,
     /// Written to the data set, or killed: never both.
@@ -93,8 +106,11 @@ impl Running {
 }
 
 /// What others are told while a script runs for long.
-pub const BUSY: &str =
+pub const BUSY_SCRIPT: &str =
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+/// The same of a function.
+pub const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
 
 /// What became of SCRIPT KILL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,12 +118,16 @@ pub enum Kill {
     Done,
     Nobody,
     Unkillable,
+    /// FUNCTION KILL of a script, or the other way round.
+    OtherKind,
 }
 
 /// What all loops know of scripts.
 #[derive(Default)]
 pub struct Scripts {
     pub cache: Mutex<Cache>,
+    /// Changed under every lock, read under any.
+    libraries: RwLock<Libraries>,
     running: Mutex<Vec<Arc<Running>>>,
     /// Monotonic milliseconds since which the oldest long script runs; 0: none does.
     since_ms: AtomicU64,
@@ -124,6 +144,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Scripts {
     pub fn cache(&self) -> MutexGuard<'_, Cache> {
         lock(&self.cache)
+    }
+
+    /// A look at the libraries.
+    pub fn libraries(&self) -> RwLockReadGuard<'_, Libraries> {
+        self.libraries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The libraries, to be changed; the caller holds every lock.
+    pub fn libraries_mut(&self) -> RwLockWriteGuard<'_, Libraries> {
+        self.libraries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in a script of SCRIPT LOAD that a snapshot holds.
@@ -158,11 +188,27 @@ impl Scripts {
         since > 0 && threshold_ms > 0 && mono_ms >= since + threshold_ms
     }
 
-    /// Ends the scripts that run for long, as far as they have not written.
-    pub fn kill(&self) -> Kill {
+    /// What to answer then.
+    pub fn busy_reply(&self) -> &'static str {
+        match self.oldest() {
+            Some(running) if running.is_function => BUSY_FUNCTION,
+            _ => BUSY_SCRIPT,
+        }
+    }
+
+    /// The script that runs longest.
+    pub fn oldest(&self) -> Option<Arc<Running>> {
+        lock(&self.running).iter().min_by_key(|r| r.since_ms).cloned()
+    }
+
+    /// Ends the scripts that run for long, or the functions, as far as they have not written.
+    pub fn kill(&self, functions: bool) -> Kill {
         let all = lock(&self.running);
-        let mut result = Kill::Nobody;
-        for running in all.iter() {
+        if all.is_empty() {
+            return Kill::Nobody;
+        }
+        let mut result = Kill::OtherKind;
+        for running in all.iter().filter(|r| r.is_function == functions) {
             let was =
                 running.state.compare_exchange(CLEAN, KILLED, Ordering::AcqRel, Ordering::Acquire);
             match was {

@@ -20,6 +20,7 @@ use crate::keyspace::db::lru_clock;
 use crate::keyspace::{Entry, ValueRef};
 use crate::moves::SlotSet;
 use crate::rdb::{self, Access, WriteOptions, Writer, encode_entry};
+use crate::script::library::Libraries;
 use crate::server::Shared;
 use crate::topology::SLOTS;
 
@@ -181,6 +182,8 @@ pub struct Begun<'s> {
     preimages: Arc<Preimages>,
     upheavals: u64,
     walked: bool,
+    /// As they were at the moment.
+    libraries: Libraries,
     pub moment: Moment,
 }
 
@@ -272,10 +275,11 @@ fn begin_as<'s>(
         dirty: shared.state.dirty.load(Ordering::Relaxed),
     };
     let upheavals = shared.keyspace.upheavals();
+    let libraries = shared.scripts.libraries().clone();
     at_moment(&moment);
     drop(locked);
     drop(applying);
-    Begun { shared, _turn: turn, preimages, upheavals, walked: false, moment }
+    Begun { shared, _turn: turn, preimages, upheavals, walked: false, libraries, moment }
 }
 
 impl Begun<'_> {
@@ -366,7 +370,12 @@ impl Begun<'_> {
         for script in shared.scripts.cache().loaded() {
             writer.aux(b"lua", &script.source)?;
         }
-        writer.aux(b"aof-base", if form.aof_base { b"1" } else { b"0" })
+        writer.aux(b"aof-base", if form.aof_base { b"1" } else { b"0" })?;
+        // Servers that read nothing newer know of no functions.
+        if self.preimages.codec.options.version > rdb::VERSION_MIN {
+            self.libraries.all().try_for_each(|library| writer.function(&library.source))?;
+        }
+        Ok(())
     }
 
     /// Encodes and marks a few buckets; gives the cursor to go on with, or nothing for an empty table.

@@ -6,11 +6,11 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::number::parse_i64;
 use crate::script::Kill;
 use crate::script::cache::{Breadth, Hash, Script, hash_of, hex, parse_flags, parse_hash};
-use crate::script::run;
+use crate::script::run::{self, Code};
 
-const KEYS: Keys = Keys::Counted { at: 2, also: 0 };
-const RUNS: u32 = flag::NOSCRIPT | flag::STALE | flag::SCRIPT | flag::MOVABLE_KEYS;
-const RUNS_RO: u32 = RUNS | flag::READONLY;
+pub(super) const KEYS: Keys = Keys::Counted { at: 2, also: 0 };
+pub(super) const RUNS: u32 = flag::NOSCRIPT | flag::STALE | flag::SCRIPT | flag::MOVABLE_KEYS;
+pub(super) const RUNS_RO: u32 = RUNS | flag::READONLY;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -42,15 +42,20 @@ pub(super) fn answers_while_busy(command: &Command, args: &[&[u8]]) -> bool {
     }
 }
 
+const NOT_A_COUNT: &str = "ERR value is not an integer or out of range";
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
 type Words<'a> = &'a [&'a [u8]];
 
-/// The keys and the arguments behind a count at position 2; the error is already replied.
-pub(super) fn keys_and_args<'a>(ctx: &mut Ctx<'a, '_>) -> Option<(Words<'a>, Words<'a>)> {
+/// The keys and the arguments behind a count at position 2; the error is already replied. `not_a_count`: that of what is
+/// no number.
+pub(super) fn keys_and_args<'a>(
+    ctx: &mut Ctx<'a, '_>,
+    not_a_count: &str,
+) -> Option<(Words<'a>, Words<'a>)> {
     let args = ctx.args;
     let Some(count) = parse_i64(args[2]) else {
-        ctx.reply.not_an_integer();
+        ctx.reply.error(not_a_count);
         return None;
     };
     let rest = &args[3..];
@@ -89,7 +94,7 @@ fn take_in(
 }
 
 fn eval(ctx: &mut Ctx<'_, '_>) {
-    let Some((keys, args)) = keys_and_args(ctx) else { return };
+    let Some((keys, args)) = keys_and_args(ctx, NOT_A_COUNT) else { return };
     let source = ctx.args[1];
     let hash = hash_of(source);
     let known = ctx.shared.scripts.cache().get(&hash);
@@ -98,15 +103,15 @@ fn eval(ctx: &mut Ctx<'_, '_>) {
         Err(error) => return ctx.reply.error(&error),
     };
     let read_only = is_read_only(ctx);
-    run::run(ctx, &script, keys, args, read_only);
+    run::run(ctx, &Code::script(script), keys, args, read_only);
 }
 
 fn evalsha(ctx: &mut Ctx<'_, '_>) {
-    let Some((keys, args)) = keys_and_args(ctx) else { return };
+    let Some((keys, args)) = keys_and_args(ctx, NOT_A_COUNT) else { return };
     let known = parse_hash(ctx.args[1]).and_then(|hash| ctx.shared.scripts.cache().get(&hash));
     let Some(script) = known else { return ctx.reply.error(NOSCRIPT) };
     let read_only = is_read_only(ctx);
-    run::run(ctx, &script, keys, args, read_only);
+    run::run(ctx, &Code::script(script), keys, args, read_only);
 }
 
 const HELP: &[&str] = &[
@@ -143,7 +148,7 @@ fn script(ctx: &mut Ctx<'_, '_>) {
             ctx.journal_script(&[b"SCRIPT", b"FLUSH"]);
             ctx.reply.ok();
         }
-        (b"kill", 2) => kill(ctx),
+        (b"kill", 2) => kill(ctx, false),
         (b"debug", 3) => ctx.reply.error(
             "ERR the script debugger is not supported by this server; redis.log writes to its log",
         ),
@@ -163,9 +168,9 @@ fn load(ctx: &mut Ctx<'_, '_>) {
     ctx.reply.bulk(hex(&hash).as_bytes());
 }
 
-/// SCRIPT KILL.
-fn kill(ctx: &mut Ctx<'_, '_>) {
-    match ctx.shared.scripts.kill() {
+/// SCRIPT KILL and FUNCTION KILL.
+pub(super) fn kill(ctx: &mut Ctx<'_, '_>, functions: bool) {
+    match ctx.shared.scripts.kill(functions) {
         Kill::Done => ctx.reply.ok(),
         Kill::Nobody => ctx.reply.error("NOTBUSY No scripts in execution right now."),
         Kill::Unkillable => ctx.reply.error(
@@ -173,5 +178,6 @@ fn kill(ctx: &mut Ctx<'_, '_>) {
              either wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE \
              command.",
         ),
+        Kill::OtherKind => ctx.reply.error(ctx.shared.scripts.busy_reply()),
     }
 }

@@ -17,6 +17,8 @@ use crate::keyspace::db::fresh_access;
 use crate::keyspace::{Db, Entry, Env, Item};
 use crate::rdb::{Event, Reader, Value};
 use crate::resp::{Decoder, Limits, Reply};
+use crate::script::library::Libraries;
+use crate::script::run;
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
 
@@ -84,11 +86,12 @@ pub fn verify(
 ) -> Result<(), String> {
     let databases = u64::from(shared.keyspace.databases());
     let mut reader = Reader::new(source, env(shared).limits);
-    let mut events = 0u64;
+    let (mut events, mut libraries) = (0u64, Libraries::default());
     loop {
         match reader.next_event().map_err(|e| e.to_string())? {
             Event::End => return Ok(()),
             Event::Db(db) if db >= databases => return Err(too_few_databases(db)),
+            Event::Function(source) => take_library(shared, &mut libraries, &source)?,
             _ => {}
         }
         events += 1;
@@ -96,6 +99,13 @@ pub fn verify(
             progress(reader.offset());
         }
     }
+}
+
+/// Runs a library of a snapshot; one that cannot be run keeps the snapshot from being loaded.
+fn take_library(shared: &Shared, libraries: &mut Libraries, source: &[u8]) -> Result<(), String> {
+    run::load_library(shared, libraries, source, false, true)
+        .map(drop)
+        .map_err(|e| format!("a library of functions cannot be loaded: {e}"))
 }
 
 fn too_few_databases(db: u64) -> String {
@@ -124,8 +134,10 @@ pub fn snapshot(
             Event::Db(index) if index >= databases => return Err(too_few_databases(index)),
             Event::Db(index) => db = index as u16,
             Event::Resize { .. } => {}
-            Event::Function(_) => {
-                tracing::warn!("a library of functions in the snapshot is left out");
+            Event::Function(source) => {
+                let mut libraries = shared.scripts.libraries().clone();
+                take_library(shared, &mut libraries, &source)?;
+                *shared.scripts.libraries_mut() = libraries;
             }
             Event::Key { key, value, expire_at_ms, idle, freq } => {
                 let item = std::mem::take(&mut item);
@@ -179,9 +191,10 @@ fn note_aux(origin: &mut Origin, key: &[u8], value: &[u8]) {
     }
 }
 
-/// Empties all databases.
+/// Empties all databases, and forgets the libraries of functions.
 pub fn empty(shared: &Shared) {
     let mut locked = shared.keyspace.lock_all();
+    *shared.scripts.libraries_mut() = Libraries::default();
     let tables: Vec<_> =
         (0..shared.keyspace.databases()).flat_map(|db| locked.take_database(db)).collect();
     let mut freed = 0i64;

@@ -96,8 +96,7 @@ impl<W: Write> Writer<W> {
 
     /// A library of functions.
     pub fn function(&mut self, source: &[u8]) -> io::Result<()> {
-        self.buffer.push(opcodes::FUNCTION_2);
-        write_string(&mut self.buffer, source, self.options.compress);
+        write_function(&mut self.buffer, source, self.options.compress);
         self.flush_if_full()
     }
 
@@ -137,6 +136,12 @@ impl<W: Write> Writer<W> {
     fn flush(&mut self) -> io::Result<()> {
         drain(&mut self.out, &mut self.buffer, &mut self.digest)
     }
+}
+
+/// Appends a library of functions.
+pub(super) fn write_function(out: &mut Vec<u8>, source: &[u8], compress: bool) {
+    out.push(opcodes::FUNCTION_2);
+    write_string(out, source, compress);
 }
 
 /// Appends a key with its value as [`Writer::entry`] writes it, to be handed to [`Writer::encoded`] later.

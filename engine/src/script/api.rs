@@ -466,6 +466,7 @@ pub(super) fn host(lua: &Lua, state: &Rc<State>) -> Result<Table> {
     host.raw_set("clock", clock)?;
     host.raw_set("trace", lua.create_function(trace)?)?;
     host.raw_set("constants", constants(lua)?)?;
+    host.raw_set("register_function", with(lua, state, super::library::register)?)?;
     let collected = state.clone();
     let collected = lua.create_function(move |lua, ()| collected.on_collected(lua))?;
     host.raw_set("collected", collected)?;

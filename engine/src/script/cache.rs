@@ -117,6 +117,18 @@ pub fn parse_flags(source: &[u8]) -> Result<Flags, String> {
 }
 
 impl Flags {
+    /// Names of the flags that are set.
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = [
+            (self.no_writes, "no-writes"),
+            (self.allow_oom, "allow-oom"),
+            (self.allow_stale, "allow-stale"),
+            (self.no_cluster, "no-cluster"),
+            (self.allow_cross_slot_keys, "allow-cross-slot-keys"),
+        ];
+        all.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect()
+    }
+
     /// Sets a flag by its name; `false` when there is none of that name.
     pub fn set(&mut self, name: &str) -> bool {
         match name {

@@ -15,6 +15,7 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmStat
 use super::SLICE_US;
 use super::api::{self, PRELUDE};
 use super::cache::{Hash, Script};
+use super::library::{Library, Registered};
 use super::pattern::Budget;
 use super::random::Generator;
 use super::reply;
@@ -80,7 +81,7 @@ fn with_handler<'h, R>(handler: &'h mut (dyn Handle + 'h), f: impl FnOnce() -> R
     f()
 }
 
-/// Asks the handler of the run that is under way; `Go` when there is none.
+/// Asks the handler of the run that is under way; `Go` when there is none: a library is being loaded.
 fn ask(question: impl FnOnce(&mut dyn Handle) -> Answer) -> Answer {
     let Some(mut word) = WORD.take() else { return Answer::Go };
     let _restore = Restore(Some(word));
@@ -114,6 +115,10 @@ pub(super) struct State {
     /// Instructions between two calls of the hook.
     step: Cell<u32>,
     memory_max: Cell<usize>,
+    /// A library that is being loaded puts its functions here.
+    pub(super) registering: RefCell<Option<Vec<Registered>>>,
+    /// Until when it may take, monotonic microseconds; 0: nothing is being loaded.
+    deadline_us: Cell<u64>,
 }
 
 impl Budget for State {
@@ -136,6 +141,8 @@ impl State {
             steps: Cell::new(0),
             step: Cell::new(STEP),
             memory_max: Cell::new(0),
+            registering: RefCell::new(None),
+            deadline_us: Cell::new(0),
         }
     }
 
@@ -195,8 +202,9 @@ impl State {
             return true;
         }
         let goes_on = !matches!(ask(|handler| handler.breathe()), Answer::Stop);
-        self.slice_us.set(clock::monotonic_us());
-        goes_on
+        let (now_us, deadline_us) = (clock::monotonic_us(), self.deadline_us.get());
+        self.slice_us.set(now_us);
+        goes_on && (deadline_us == 0 || now_us < deadline_us)
     }
 }
 
@@ -211,9 +219,26 @@ fn ended() -> mlua::Error {
     mlua::Error::RuntimeError("the script is being ended".into())
 }
 
+/// What is to be run.
+#[derive(Clone)]
+pub(super) enum What {
+    Script(Arc<Script>),
+    Function(Arc<Library>, Vec<u8>),
+}
+
+impl What {
+    /// What errors and FUNCTION STATS call it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            What::Script(script) => script.name(),
+            What::Function(_, name) => String::from_utf8_lossy(name).into_owned(),
+        }
+    }
+}
+
 /// A run, with all that it owns.
 pub(super) struct Job {
-    pub(super) script: Arc<Script>,
+    pub(super) what: What,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
     /// The form of the reply, and the most bytes of it.
@@ -228,15 +253,21 @@ pub(super) struct Done {
     pub(super) stopped: Option<Option<(String, usize)>>,
 }
 
+/// Functions of a library by their names.
+type Functions = HashMap<Vec<u8>, Function>;
+
 pub(super) struct Interpreter {
     lua: Lua,
     state: Rc<State>,
     run: Function,
     globals: Table,
     environment: Table,
+    load_library: Function,
     tidy: Function,
     quiet: Function,
     compiled: RefCell<HashMap<Hash, (Weak<Script>, Function)>>,
+    /// By their place in memory, which nobody else has as long as there is a `Weak`.
+    libraries: RefCell<HashMap<usize, (Weak<Library>, Functions)>>,
     is_running: Cell<bool>,
 }
 
@@ -277,19 +308,20 @@ impl Interpreter {
     pub(super) fn around(lua: Lua, memory_max: usize) -> mlua::Result<Interpreter> {
         let state = Rc::new(State::new());
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
-        let parts: (Function, Table, Table, Function, Function) =
-            prelude.call(api::host(&lua, &state)?)?;
-        let (run, environment, globals, tidy, quiet) = parts;
+        let parts: Table = prelude.call(api::host(&lua, &state)?)?;
+        let environment: Table = parts.raw_get("environment")?;
         lua.set_globals(environment.clone())?;
         let made = Interpreter {
             lua,
             state,
-            run,
-            globals,
+            run: parts.raw_get("run")?,
+            globals: parts.raw_get("globals")?,
             environment,
-            tidy,
-            quiet,
+            load_library: parts.raw_get("load_library")?,
+            tidy: parts.raw_get("tidy")?,
+            quiet: parts.raw_get("quiet")?,
             compiled: RefCell::default(),
+            libraries: RefCell::default(),
             is_running: Cell::new(false),
         };
         made.limit(memory_max)?;
@@ -354,6 +386,67 @@ impl Interpreter {
             })
     }
 
+    /// Runs the code of a library for a time at most: the functions that it registered.
+    pub(super) fn load_library(
+        &self,
+        source: &[u8],
+        limit_ms: u64,
+    ) -> Result<Vec<Registered>, String> {
+        if self.is_running.replace(true) {
+            return Err("Error registering functions: another script runs".into());
+        }
+        let _ends = Ends(&self.is_running);
+        self.register(source, clock::monotonic_us() + limit_ms * 1000)
+    }
+
+    /// `deadline_us`: 0 for none, where the run that is under way can be ended.
+    fn register(&self, source: &[u8], deadline_us: u64) -> Result<Vec<Registered>, String> {
+        let function = self
+            .compile_text(source, "@user_function")
+            .map_err(|error| format!("Error compiling function: {error}"))?;
+        self.begin();
+        self.state.deadline_us.set(deadline_us);
+        self.state.registering.replace(Some(Vec::new()));
+        let result = self.load_library.call::<(bool, Value)>(function);
+        let registered = self.state.registering.take().unwrap_or_default();
+        self.state.deadline_us.set(0);
+        let is_stopped = self.state.stopped.get();
+        self.end();
+        let error = match result {
+            _ if is_stopped => "ERR FUNCTION LOAD timeout".into(),
+            Ok((true, _)) => return Ok(registered),
+            Ok((false, error)) => raised(&error),
+            Err(error) => one_line(&error),
+        };
+        Err(format!("Error registering functions: {error}"))
+    }
+
+    /// What a job is to run; the error is a whole line.
+    fn function(&self, what: &What) -> Result<Function, String> {
+        match what {
+            What::Script(script) => self
+                .compile(script)
+                .map_err(|e| format!("ERR Error compiling script (new function): {e}")),
+            What::Function(library, name) => {
+                let key = Arc::as_ptr(library) as usize;
+                if let Some((_, functions)) = self.libraries.borrow().get(&key)
+                    && let Some(function) = functions.get(name)
+                {
+                    return Ok(function.clone());
+                }
+                let registered =
+                    self.register(&library.source, 0).map_err(|error| format!("ERR {error}"))?;
+                let functions: Functions =
+                    registered.into_iter().map(|r| (r.name, r.callback)).collect();
+                let found = functions.get(name).cloned();
+                let mut libraries = self.libraries.borrow_mut();
+                libraries.retain(|_, (kept, _)| kept.strong_count() > 0);
+                libraries.insert(key, (Arc::downgrade(library), functions));
+                found.ok_or_else(|| "ERR Function not found".into())
+            }
+        }
+    }
+
     fn begin(&self) {
         self.state.resp3.set(false);
         self.state.journals.set(true);
@@ -391,8 +484,8 @@ impl Interpreter {
 
     fn job(&self, job: &Job) -> Done {
         let mut reply = Reply::new(Vec::new(), job.resp3).within(job.reply_bytes_max);
-        match self.compile(&job.script) {
-            Err(e) => reply.error(&format!("ERR Error compiling script (new function): {e}")),
+        match self.function(&job.what) {
+            Err(error) => reply.error(&error),
             Ok(function) => {
                 self.begin();
                 let result = self.call(job, function);
@@ -408,13 +501,15 @@ impl Interpreter {
 
     fn call(&self, job: &Job, function: Function) -> mlua::Result<(bool, Value)> {
         let (keys, args) = (self.strings(&job.keys)?, self.strings(&job.args)?);
-        self.globals.raw_set("KEYS", keys)?;
-        self.globals.raw_set("ARGV", args)?;
-        self.run.call(function)
+        let is_script = matches!(job.what, What::Script(_));
+        for (name, words) in [("KEYS", &keys), ("ARGV", &args)] {
+            self.globals.raw_set(name, is_script.then_some(words))?;
+        }
+        if is_script { self.run.call(function) } else { self.run.call((function, keys, args)) }
     }
 
     fn answer(&self, job: &Job, result: mlua::Result<(bool, Value)>, reply: &mut Reply) {
-        let name = job.script.name();
+        let name = job.what.name();
         match result {
             Ok((true, value)) => {
                 if !reply::from_lua(reply, &value, self.state.resp3.get(), &*self.state) {
@@ -446,16 +541,20 @@ impl Interpreter {
     }
 }
 
-/// The text of what a script raised.
+/// The text of what a script raised, without its code where that says nothing.
 fn told(value: &Value) -> String {
+    let text = raised(value);
+    text.strip_prefix("ERR ").unwrap_or(&text).to_string()
+}
+
+fn raised(value: &Value) -> String {
     let text = match value {
         Value::Table(table) => table.raw_get::<Value>("err").ok().as_ref().and_then(api::text),
         Value::Error(error) => return one_line(error),
         other => api::text(other),
     };
     let text = text.unwrap_or_else(|| b"execution failure".to_vec());
-    let text = String::from_utf8_lossy(&text);
-    text.strip_prefix("ERR ").unwrap_or(&text).to_string()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn one_line(error: &mlua::Error) -> String {

@@ -204,9 +204,11 @@ function text.gsub(...)
     return result, count
   end
   local s, pattern, most, is_anchored = gsub_terms(...)
+  local is_function = kind == "function"
   local pieces, n, at, count = {}, 0, 0, 0
   while count < most do
-    local from, to, value = replacement(with, kind == "function", scan(s, pattern, at, is_anchored))
+    local from, to, value =
+      replacement(with, is_function, scan(s, pattern, at, is_anchored, not is_function))
     if not from then break end
     count = count + 1
     local got = type(value)
@@ -353,8 +355,28 @@ setmetatable(base, {__index = function(_, name)
   error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
 end})
 
-local function run(f)
+local function run(f, ...)
+  local keys, argv = ...
+  if keys then
+    -- A function of a library gets them as arguments; a script finds them as globals.
+    return xpcall(function() return f(keys, argv) end, host.trace)
+  end
   return xpcall(f, host.trace)
+end
+
+-- While a library is loaded there is nothing but what a library may do; its functions see the whole.
+local missing = getmetatable(base)
+local loading_server = setmetatable(copy(host.constants), missing)
+loading_server.register_function, loading_server.log = host.register_function, server.log
+local loading = setmetatable({redis = guard(loading_server)}, missing)
+loading.server = loading.redis
+local environment = getmetatable(guards[base])
+
+local function load_library(f)
+  environment.__index = loading
+  local ok, e = xpcall(f, host.trace)
+  environment.__index = base
+  return ok, e
 end
 
 -- Dies with each turn of the collector and comes back, to tell the host of it.
@@ -379,4 +401,4 @@ local function tidy()
   end
 end
 
-return run, guards[base], base, tidy, quiet
+return {run = run, environment = guards[base], globals = base, load_library = load_library, tidy = tidy, quiet = quiet}

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use smallvec::SmallVec;
 
-use super::cache::{Flags, Script};
-use super::interpreter::{self, Answer, Done, Handle, Interpreter, Job};
-use super::{CLEAN, CONFLICT_MS, Running, SLICE_US, WROTE};
+use super::cache::{Breadth, Flags, Script};
+use super::interpreter::{self, Answer, Done, Handle, Interpreter, Job, What};
+use super::library::{FunctionInfo, Libraries, Library, parse_name};
+use super::{CLEAN, CONFLICT_MS, LOAD_MS, Running, SLICE_US, TRUSTED_LOAD_MS, WROTE};
 use crate::acl;
 use crate::command::exec::{Journaled, collect, remember};
 use crate::command::{Command, Ctx, Effects, events, find, flag};
@@ -18,6 +19,84 @@ use crate::{busy, clock};
 
 /// Calls of a script between two looks at the clock.
 const CALLS: u32 = 64;
+
+/// The script or function of a request.
+pub(crate) struct Code(What);
+
+impl Code {
+    pub(crate) fn script(script: Arc<Script>) -> Code {
+        Code(What::Script(script))
+    }
+
+    pub(crate) fn function(library: Arc<Library>, name: Vec<u8>) -> Code {
+        Code(What::Function(library, name))
+    }
+
+    fn flags(&self) -> Flags {
+        match &self.0 {
+            What::Script(script) => script.flags,
+            What::Function(library, name) => {
+                library.functions.get(name).map(|f| f.flags).unwrap_or_default()
+            }
+        }
+    }
+
+    fn is_function(&self) -> bool {
+        matches!(self.0, What::Function(..))
+    }
+
+    fn breadth(&self) -> Option<&Breadth> {
+        match &self.0 {
+            What::Script(script) => Some(&script.breadth),
+            What::Function(library, name) => library.functions.get(name).map(|f| &f.breadth),
+        }
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.breadth().is_some_and(Breadth::is_narrow)
+    }
+
+    fn widen(&self) {
+        self.breadth().inspect(|b| b.widen());
+    }
+
+    fn narrow(&self) {
+        self.breadth().inspect(|b| b.narrow());
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+/// Runs a library's source and takes the library in. `libraries`: those to be among; the error has no code.
+pub(crate) fn load_library(
+    shared: &Shared,
+    libraries: &mut Libraries,
+    source: &[u8],
+    replaces: bool,
+    is_trusted: bool,
+) -> Result<Vec<u8>, String> {
+    let name = parse_name(source)?;
+    if !replaces && libraries.contains(&name) {
+        return Err(format!("Library '{}' already exists", String::from_utf8_lossy(&name)));
+    }
+    let limit_ms = if is_trusted { TRUSTED_LOAD_MS } else { LOAD_MS };
+    let interpreter = interpreter(shared)
+        .map_err(|error| error.strip_prefix("ERR ").unwrap_or(&error).to_string())?;
+    let registered = interpreter.load_library(source, limit_ms)?;
+    if registered.is_empty() {
+        return Err("No functions registered".into());
+    }
+    let info = |f: super::library::Registered| {
+        let breadth = Breadth::default();
+        (f.name, FunctionInfo { description: f.description, flags: f.flags, breadth })
+    };
+    let functions = registered.into_iter().map(info).collect();
+    let library = Library { name: name.clone(), source: source.to_vec(), functions };
+    libraries.add(Arc::new(library), replaces)?;
+    Ok(name)
+}
 
 /// This thread's interpreter; the error line when there is none to be had.
 fn interpreter(shared: &Shared) -> Result<std::rc::Rc<Interpreter>, String> {
@@ -52,7 +131,7 @@ enum End {
 
 struct Handler<'h, 'a, 'k> {
     ctx: &'h mut Ctx<'a, 'k>,
-    script: &'h Arc<Script>,
+    code: &'h Code,
     flags: Flags,
     read_only: bool,
     /// Used memory was over the limit when the script began.
@@ -78,19 +157,19 @@ struct Handler<'h, 'a, 'k> {
 /// Runs a script for a request; its reply and effects are the request's.
 pub(crate) fn run(
     ctx: &mut Ctx<'_, '_>,
-    script: &Arc<Script>,
+    code: &Code,
     keys: &[&[u8]],
     args: &[&[u8]],
     read_only: bool,
 ) {
-    let flags = script.flags;
+    let flags = code.flags();
     let max = ctx.shared.config.maxmemory();
     let is_oom = max > 0 && ctx.shared.used_memory() > max;
     if let Err(error) = check_terms(ctx, flags, read_only, is_oom) {
         return ctx.reply.error(&error);
     }
     let is_alone = ctx.shared.loops.len() < 2;
-    if !is_alone && !script.breadth.is_narrow() && !ctx.in_exec && !ctx.db.locked().holds_all() {
+    if !is_alone && !code.is_narrow() && !ctx.in_exec && !ctx.db.locked().holds_all() {
         ctx.effects = Effects::Again;
         return;
     }
@@ -101,7 +180,7 @@ pub(crate) fn run(
     let owned = |words: &[&[u8]]| words.iter().map(|w| w.to_vec()).collect();
     let reply_bytes_max = ctx.shared.config.hot().reply_bytes_max;
     let job = Job {
-        script: script.clone(),
+        what: code.0.clone(),
         keys: owned(keys),
         args: owned(args),
         resp3: ctx.reply.resp3,
@@ -110,7 +189,7 @@ pub(crate) fn run(
     let (index, session_db) = (ctx.db.index, ctx.session.db);
     let begun_us = clock::monotonic_us();
     let mut handler = Handler {
-        script,
+        code,
         flags,
         read_only: read_only || flags.no_writes,
         is_oom,
@@ -144,25 +223,30 @@ pub(crate) fn run(
             ctx.reply.error("ERR the server is shutting down");
         }
         _ => {
-            script.breadth.narrow();
+            code.narrow();
             ctx.dirty = dirty.max(out.len() as u64);
             ctx.effects = Effects::Listed(out);
-            reply(ctx, script, done);
+            reply(ctx, code, done);
         }
     }
 }
 
-fn reply(ctx: &mut Ctx<'_, '_>, script: &Script, done: Done) {
+fn reply(ctx: &mut Ctx<'_, '_>, code: &Code, done: Done) {
     let Some(place) = done.stopped else {
         ctx.reply.errors += done.reply.errors;
         ctx.reply.over |= done.reply.over;
         ctx.reply.out.extend_from_slice(&done.reply.out);
         return;
     };
-    let (source, line) = place.unwrap_or_else(|| ("@user_script".to_string(), 1));
-    let name = script.name();
+    let (what, source) = if code.is_function() {
+        ("FUNCTION KILL", "@user_function")
+    } else {
+        ("SCRIPT KILL", "@user_script")
+    };
+    let (source, line) = place.unwrap_or_else(|| (source.to_string(), 1));
+    let name = code.name();
     ctx.reply.error(&format!(
-        "ERR Error running script {name}, Script killed by user with SCRIPT KILL. script: {name}, on {source}:{line}."
+        "ERR Error running script {name}, Script killed by user with {what}. script: {name}, on {source}:{line}."
     ));
 }
 
@@ -232,6 +316,9 @@ impl Handle for Handler<'_, '_, '_> {
         let shared = self.ctx.shared;
         let running = self.running.get_or_insert_with(|| {
             let running = Arc::new(Running {
+                name: self.code.name(),
+                is_function: self.code.is_function(),
+                command: self.ctx.args.iter().map(|a| a.to_vec()).collect(),
                 since_ms: self.begun_us / 1000,
                 state: AtomicU8::new(if self.has_acted { WROTE } else { CLEAN }),
             });
@@ -346,7 +433,7 @@ impl Handler<'_, '_, '_> {
             return Err(error(&format!("ERR ACL failure in script: {text}")));
         }
         if command.is(flag::WALKS) || command.locks_all(args) {
-            self.script.breadth.widen();
+            self.code.widen();
             return if self.ctx.db.locked().holds_all() { Ok(()) } else { self.reach_for(None) };
         }
         let slots: SmallVec<[u16; 8]> =
@@ -356,7 +443,7 @@ impl Handler<'_, '_, '_> {
             slots.iter().try_for_each(|slot| self.bind(*slot))?;
         }
         if !slots.iter().all(|slot| self.declared.contains(slot)) {
-            self.script.breadth.widen();
+            self.code.widen();
         }
         let locked = self.ctx.db.locked();
         if !slots.iter().all(|slot| locked.try_add(*slot)) {

@@ -216,7 +216,8 @@ fn is_plain(pattern: &[u8]) -> bool {
     !pattern[..end].iter().any(|byte| b"^$*+?.([%-".contains(byte))
 }
 
-/// `scan(text, pattern, from, only_there)`: where the next match begins and ends, and its captures.
+/// `scan(text, pattern, from, only_there, only_one)`: where the next match begins and ends, and its captures, or the first
+/// of them.
 fn scan(lua: &Lua, state: &State, args: &MultiValue) -> Outcome<MultiValue> {
     let (text, pattern) = (word(args, 0)?, word(args, 1)?);
     let from = usize::try_from(integer(args, 2)?).unwrap_or(0);
@@ -225,7 +226,11 @@ fn scan(lua: &Lua, state: &State, args: &MultiValue) -> Outcome<MultiValue> {
         return Ok(MultiValue::new());
     };
     let mut results = MultiValue::from_iter([number(found.0), number(found.1)]);
-    add_captures(lua, state, &matcher, found, true, &mut results)?;
+    if is_true(args.get(4)) {
+        results.push_back(value_of(lua, matcher.capture(0, found.0, found.1)?)?);
+    } else {
+        add_captures(lua, state, &matcher, found, true, &mut results)?;
+    }
     Ok(results)
 }
 

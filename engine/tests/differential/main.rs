@@ -119,6 +119,7 @@ scripts! {
     users_are_refused_as_by_redis: "acl";
     scripts_reply_as_redis: "lua";
     libraries_of_scripts_reply_as_redis: "lua_libraries";
+    functions_reply_as_redis: "functions";
 }
 
 #[test]

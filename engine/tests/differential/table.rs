@@ -34,6 +34,7 @@ const TOLERATED: &[(&str, &str)] = &[
     ("client", "its flags are those of its subcommands there"),
     ("cluster", "its flags are those of its subcommands there"),
     ("config", "its flags are those of its subcommands there"),
+    ("function", "its flags are those of its subcommands there"),
     ("latency", "its flags are those of its subcommands there"),
     ("memory", "its flags and its key are those of its subcommands there"),
     ("module", "its flags are those of its subcommands there"),

@@ -54,7 +54,7 @@ impl Executor<'_> {
             ));
         }
         if self.is_busy && !scripting::answers_while_busy(command, args) {
-            return Err(crate::script::BUSY.into());
+            return Err(self.shared.scripts.busy_reply().into());
         }
         if session.monitors && (!matches!(command.keys, Keys::None) || command.is(flag::WRITE)) {
             return Err("ERR Replica can't interact with the keyspace".into());
