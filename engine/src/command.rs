@@ -46,6 +46,7 @@ pub mod scripting;
 pub mod sentinel;
 pub mod server;
 pub mod sets;
+mod slot_stats;
 pub mod slowlog;
 pub mod sort;
 pub mod streams;

@@ -27,11 +27,13 @@ use crate::listeners::Listener;
 use crate::moves::held::Seen;
 use crate::resp::Reply;
 use crate::server::{Mail, Shared};
+use ahead::{GROUP, ReadAhead};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
 use pause::Pause;
 
 mod accept;
+mod ahead;
 mod batch;
 mod busy_turn;
 mod conn;
@@ -114,6 +116,8 @@ pub struct EventLoop {
     /// What this turn serves, and how far it has come.
     ready: Vec<Ready>,
     next_ready: usize,
+    /// What was read of those that come next.
+    ahead: ReadAhead,
     /// What came for connections while they were being served (see `busy_turn`).
     missed: Vec<Ready>,
 }
@@ -161,6 +165,7 @@ impl EventLoop {
             accept_failed: false,
             ready: Vec::new(),
             next_ready: 0,
+            ahead: ReadAhead::default(),
             missed: Vec::new(),
         })
     }
@@ -264,10 +269,12 @@ impl EventLoop {
         handle.held.store(hold, Ordering::Release);
         self.shared.moves.held.look(&mut self.held_slots, executor.mono_ms);
         handle.held_slots.store(self.held_slots.number, Ordering::Release);
+        let hands_over = self.shared.replication.failover.pauses_writers();
         self.pause = match (paused, state.pause_writes_only.load(Ordering::Acquire)) {
             (true, false) => Pause::Everybody,
             _ if waits => Pause::Keyed,
-            (false, _) => Pause::Nobody,
+            (false, _) if !hands_over => Pause::Nobody,
+            (false, _) => Pause::Writers,
             (true, true) => Pause::Writers,
         };
     }
@@ -385,9 +392,15 @@ impl EventLoop {
 
     /// Serves what is ready, also what becomes so meanwhile (see `busy_turn`).
     fn run_ready(&mut self, executor: &mut Executor<'_>) {
-        while let Some(ready) = self.ready.get(self.next_ready).copied() {
-            self.next_ready += 1;
-            self.on_ready(ready, executor);
+        while self.next_ready < self.ready.len() {
+            self.read_ahead();
+            let end = self.ready.len().min(self.next_ready + GROUP);
+            // A busy turn within may serve more than these.
+            while self.next_ready < end {
+                let ready = self.ready[self.next_ready];
+                self.next_ready += 1;
+                self.on_ready(ready, executor);
+            }
         }
         self.ready.clear();
         self.next_ready = 0;

@@ -125,29 +125,34 @@ impl Notice {
 }
 
 impl Shared {
-    /// Tells everybody who asked for it.
-    pub fn notify(&self, notices: &[Notice]) {
-        if notices.is_empty() || !self.maintenance.any() {
+    /// Tells everybody who asked for it. `what`: the notices for clients who came by TLS, or for those who did not.
+    pub fn notify(&self, what: impl Fn(bool) -> Vec<Notice>) {
+        if !self.maintenance.any() {
             return;
         }
         let clients = self.maintenance.clients.read().unwrap_or_else(PoisonError::into_inner);
-        for (client, endpoint) in clients.iter() {
-            let bytes: Vec<u8> = notices.iter().flat_map(|n| n.bytes(*endpoint)).collect();
-            self.deliver(client, bytes.into(), false);
+        for by_tls in [false, true] {
+            let mut concerned = clients.iter().filter(|(c, _)| c.is_tls() == by_tls).peekable();
+            if concerned.peek().is_none() {
+                continue;
+            }
+            let notices = what(by_tls);
+            for (client, endpoint) in concerned.filter(|_| !notices.is_empty()) {
+                let bytes: Vec<u8> = notices.iter().flat_map(|n| n.bytes(*endpoint)).collect();
+                self.deliver(client, bytes.into(), false);
+            }
         }
     }
 
     /// Tells what a new topology changes for the clients of this member.
     pub fn notify_of_change(&self, before: &Topology, after: &Topology, me: &MemberId) {
-        if self.maintenance.any() {
-            self.notify(&notices(before, after, me));
-        }
+        self.notify(|by_tls| notices(before, after, me, by_tls));
     }
 }
 
 /// What a change means for the clients of member `me`. All hear of slots that have a new owner, for its former one may
 /// be dead; of what is about to happen only those who are connected to where it happens.
-fn notices(before: &Topology, after: &Topology, me: &MemberId) -> Vec<Notice> {
+fn notices(before: &Topology, after: &Topology, me: &MemberId, by_tls: bool) -> Vec<Notice> {
     let mut out = Vec::new();
     let number = after.epoch;
     let leads = |topology: &Topology, shard: ShardId| {
@@ -165,7 +170,7 @@ fn notices(before: &Topology, after: &Topology, me: &MemberId) -> Vec<Notice> {
             out.push(Notice::SlotsStay { number });
         }
     }
-    let moves = moved(before, after);
+    let moves = moved(before, after, by_tls);
     if !moves.is_empty() {
         out.push(Notice::SlotsLeft { number, moves });
     }
@@ -182,12 +187,12 @@ fn owner(topology: &Topology, slot: u16) -> Option<ShardId> {
 }
 
 /// Slots that are served elsewhere now: from where, to where, which.
-fn moved(before: &Topology, after: &Topology) -> Vec<[String; 3]> {
+fn moved(before: &Topology, after: &Topology, by_tls: bool) -> Vec<[String; 3]> {
     let mut changed: BTreeMap<(String, String), Vec<SlotRange>> = BTreeMap::new();
     let (old, new) = (servers(before), servers(after));
     for (slot, (from, to)) in (0..SLOTS).zip(old.iter().zip(&new)) {
         let (Some(from), Some(to)) = (from, to) else { continue };
-        let (from, to) = (place(from), place(to));
+        let (from, to) = (place(from, by_tls), place(to, by_tls));
         if from == to {
             continue;
         }
@@ -213,8 +218,8 @@ fn servers(topology: &Topology) -> Vec<Option<&Member>> {
 }
 
 /// As MOVED and CLUSTER SLOTS write it.
-fn place(member: &Member) -> String {
-    format!("{}:{}", member.host, member.port)
+fn place(member: &Member, by_tls: bool) -> String {
+    format!("{}:{}", member.host, member.client_port(by_tls))
 }
 
 fn text_of(slots: &[SlotRange]) -> String {
@@ -233,7 +238,17 @@ mod tests {
     fn member(id: &str, shard: ShardId, port: u16) -> Member {
         let (name, host) = (id.to_owned(), "10.0.0.1".to_owned());
         let (node, zone) = (None, None);
-        Member { id: id.into(), name, host, port, bus_port: 1, shard: Some(shard), node, zone }
+        Member {
+            id: id.into(),
+            name,
+            host,
+            port,
+            tls_port: 0,
+            bus_port: 1,
+            shard: Some(shard),
+            node,
+            zone,
+        }
     }
 
     fn range(first: u16, last: u16) -> SlotRange {
@@ -258,7 +273,7 @@ mod tests {
     }
 
     fn told(before: &Topology, after: &Topology, me: &str) -> Vec<Notice> {
-        notices(before, after, &me.to_owned())
+        notices(before, after, &me.to_owned(), false)
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Local for Engine {
         if now.hold_wanted == shard_epoch {
             // A handover that was called off.
             (now.hold_wanted, now.held) = (0, 0);
-            self.shared.notify(&[Notice::FailedOver { number: shard_epoch }]);
+            self.shared.notify(|_| vec![Notice::FailedOver { number: shard_epoch }]);
         }
         if now.role == Role::Primary && now.epoch == shard_epoch && until_ms > 0 {
             serve_until(&self.shared, until_ms);
@@ -291,7 +291,7 @@ impl Local for Engine {
         now.hold_wanted = shard_epoch;
         // Ahead of the hold, so that it is on its way before anybody waits.
         let seconds = HOLD_MS.div_ceil(1000);
-        self.shared.notify(&[Notice::FailingOver { number: shard_epoch, seconds }]);
+        self.shared.notify(|_| vec![Notice::FailingOver { number: shard_epoch, seconds }]);
         let number = self.shared.begin_hold(HOLD_MS);
         let part = Part::Hold { epoch: shard_epoch, number };
         // The thread lives as long as we do.
@@ -445,9 +445,11 @@ fn await_successor(shared: &Shared, is_over: impl Fn() -> bool) {
     if let Some(primary) = shard.and_then(|s| view.primary_of(s))
         && view.topology.shards.len() == 1
     {
-        let (host, port) = (primary.host.clone(), primary.port);
         let (number, seconds) = (view.topology.epoch, LINGER_MS.div_ceil(1000));
-        shared.notify(&[Notice::Moving { number, seconds, host, port }]);
+        shared.notify(|by_tls| {
+            let (host, port) = (primary.host.clone(), primary.client_port(by_tls));
+            vec![Notice::Moving { number, seconds, host, port }]
+        });
     }
     std::thread::sleep(Duration::from_millis(LINGER_MS));
 }

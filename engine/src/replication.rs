@@ -12,6 +12,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+pub mod failover;
 pub mod link;
 mod payload;
 mod peer;
@@ -21,6 +22,7 @@ pub(crate) use payload::Wire;
 pub use peer::{Peer, serve};
 
 use crate::server::Shared;
+use failover::Failover;
 use link::Link;
 
 /// What a peer told of itself by REPLCONF.
@@ -70,6 +72,7 @@ pub struct Replication {
     /// Bytes of the journal and writes in them that were dropped for another primary's history.
     pub dropped_bytes: AtomicU64,
     pub dropped_writes: AtomicU64,
+    pub failover: Failover,
 }
 
 impl Default for Replication {
@@ -85,6 +88,7 @@ impl Default for Replication {
             was_primary: AtomicBool::new(false),
             dropped_bytes: AtomicU64::new(0),
             dropped_writes: AtomicU64::new(0),
+            failover: Failover::default(),
         }
     }
 }

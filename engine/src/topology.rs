@@ -49,8 +49,8 @@ pub struct Member {
     pub zone: Option<String>,
 }
 
-fn is_zero(port: &u16) -> bool {
-    *port == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Member {
@@ -126,11 +126,6 @@ pub struct Topology {
     /// What only clusters without an operator have.
     #[serde(default, skip_serializing_if = "Unmanaged::is_empty")]
     pub unmanaged: Box<Unmanaged>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// The part of a topology that the members' own users write, by CLUSTER: nothing where an operator does.

@@ -178,6 +178,37 @@ fn a_client_moves_slots_with_the_commands_of_valkey() {
 }
 
 #[test]
+fn slots_tell_how_many_keys_they_have() {
+    let cluster = Cluster::form(&[0, 1], 2, &[]);
+    let mut client = Client::try_connect(cluster.ports()[0]).unwrap();
+    // Slot 5061 is `bar`'s, of the first shard; 12182 is `foo`'s, of the other one.
+    client.ok(&["MSET", "{bar}1", "a", "{bar}2", "b"]);
+    let stats = |client: &mut Client, words: &[&str]| {
+        client.call(&[&["CLUSTER", "SLOT-STATS"], words].concat())
+    };
+    let told = stats(&mut client, &["SLOTSRANGE", "5060", "5061"]);
+    assert_eq!(told, "5060 key-count 0 5061 key-count 2");
+    assert_eq!(stats(&mut client, &["SLOTSRANGE", "12182", "12182"]), "");
+    let told = stats(&mut client, &["ORDERBY", "key-count", "LIMIT", "2"]);
+    assert_eq!(told, "5061 key-count 2 0 key-count 0");
+    let told = stats(&mut client, &["ORDERBY", "key-count", "ASC", "LIMIT", "1"]);
+    assert_eq!(told, "0 key-count 0");
+    for (words, why) in [
+        (
+            &["SLOTSRANGE", "9", "1"][..],
+            "-ERR Start slot number 9 is greater than end slot number 1",
+        ),
+        (&["SLOTSRANGE", "0", "16384"], "-ERR Invalid or out of range slot"),
+        (&["ORDERBY", "cpu-usec", "ASC"], "-ERR Unrecognized sort metric for ORDERBY."),
+        (&["ORDERBY", "key-count", "LIMIT", "0"], "-ERR Limit has to lie in between 1 and 16384"),
+        (&["ORDERBY", "key-count", "SIDEWAYS"], "-ERR syntax error"),
+    ] {
+        let reply = stats(&mut client, words);
+        assert!(reply.starts_with(why), "{words:?}: {reply}");
+    }
+}
+
+#[test]
 fn a_replica_is_made_primary_by_cluster_failover() {
     let cluster = Cluster::form(&[0, 0, 0], 1, &[]);
     let mut client = Follower::new(cluster.ports());

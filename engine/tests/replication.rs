@@ -322,3 +322,121 @@ fn a_client_in_wait_can_be_unblocked() {
     }
     assert_eq!(waiting.call(&["GET", "a"]), "1");
 }
+
+/// Writers who go on as long as it takes, each with its own counter: the last value that was acknowledged.
+fn count_until(stop: &std::sync::atomic::AtomicBool, ports: [u16; 2]) -> u64 {
+    let mut clients: Vec<Client> = Vec::new();
+    let (mut at, mut acknowledged) = (0, 0);
+    while !stop.load(std::sync::atomic::Ordering::Acquire) {
+        if clients.is_empty() {
+            clients = ports.map(|port| Client::try_connect(port).unwrap()).into();
+        }
+        match clients[at].try_call(&["INCR", "count"]) {
+            Ok(reply) if !reply.starts_with('-') => acknowledged = reply.parse().unwrap(),
+            _ => at = 1 - at,
+        }
+    }
+    acknowledged
+}
+
+/// The first gives its place to the second, under load; nothing that was acknowledged is lost, and nothing is sent anew.
+fn hands_over(old: &Server, new: &Server) {
+    let (mut o, mut n) = (old.client(), new.client());
+    o.ok(&["SET", "count", "0"]);
+    follow(&mut n, old);
+    o.until_info("connected_slaves", "1");
+    o.until(&["WAIT", "1", "100"], "1");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (stops, ports) = (&stop, [old.port, new.port]);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || count_until(stops, ports));
+        o.ok(&["FAILOVER", "TO", "127.0.0.1", &new.port.to_string(), "TIMEOUT", "20000"]);
+        n.until_info("role", "master");
+        o.until_info("master_link_status", "up");
+        let before: u64 = n.call(&["GET", "count"]).parse().unwrap();
+        while n.call(&["GET", "count"]).parse::<u64>().unwrap() < before + 100 {}
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        let acknowledged = writer.join().unwrap();
+        assert_eq!(n.call(&["GET", "count"]).parse::<u64>().unwrap(), acknowledged);
+    });
+    o.until_info("master_failover_state", "no-failover");
+    assert_eq!(n.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(o.call(&["GET", "count"]), n.call(&["GET", "count"]));
+    assert!(o.call(&["ROLE"]).starts_with("slave 127.0.0.1 "));
+    assert_eq!(n.info("sync_full"), "0", "it went on where it was");
+}
+
+#[test]
+fn failover_gives_the_place_of_a_primary_to_its_replica_under_load() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = [0, 1].map(|i| Server::start(dirs[i].path(), &[]));
+    hands_over(&one, &two);
+    hands_over_again(&two, &one);
+}
+
+/// And back: the former primary is a replica by now.
+fn hands_over_again(old: &Server, new: &Server) {
+    let (mut o, mut n) = (old.client(), new.client());
+    o.ok(&["FAILOVER"]);
+    n.until_info("role", "master");
+    o.until_info("master_link_status", "up");
+    n.ok(&["SET", "after", "1"]);
+    o.until(&["GET", "after"], "1");
+}
+
+#[test]
+fn failover_works_with_a_redis_server_on_either_side() {
+    let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let Some(redis) = Server::redis(dirs[0].path(), &[]) else { return };
+    let larder = Server::start(dirs[1].path(), &[]);
+    hands_over(&larder, &redis);
+    let Some(redis) = Server::redis(dirs[2].path(), &[]) else { return };
+    let larder = Server::start(dirs[3].path(), &[]);
+    hands_over(&redis, &larder);
+}
+
+#[test]
+fn failover_is_refused_or_called_off_and_the_primary_goes_on() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = [0, 1].map(|i| Server::start(dirs[i].path(), &[]));
+    let (mut p, mut r) = (one.client(), two.client());
+    assert_eq!(p.call(&["FAILOVER"]), "-ERR FAILOVER requires connected replicas.");
+    assert_eq!(p.call(&["FAILOVER", "ABORT"]), "-ERR No failover in progress.");
+    follow(&mut r, &one);
+    p.until_info("connected_slaves", "1");
+    let port = two.port.to_string();
+    for (words, why) in [
+        (&["TO", "127.0.0.1", "1"][..], "-ERR FAILOVER target HOST and PORT is not a replica."),
+        (&["TIMEOUT", "0"], "-ERR FAILOVER timeout must be greater than 0"),
+        (
+            &["TO", "127.0.0.1", &port, "FORCE"],
+            "-ERR FAILOVER with force option requires both a timeout",
+        ),
+        (&["ABORT", "TIMEOUT", "5"], "-ERR syntax error"),
+        (&["SIDEWAYS"], "-ERR syntax error"),
+    ] {
+        let reply = p.call(&[&["FAILOVER"], words].concat());
+        assert!(reply.starts_with(why), "{words:?}: {reply}");
+    }
+    assert_eq!(r.call(&["FAILOVER"]), "-ERR FAILOVER is not valid when server is a replica.");
+    // A replica that stands still never has all: the time ends it, or ABORT does.
+    let stopped = |signal: &str| {
+        let pid = two.pid().to_string();
+        assert!(
+            std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success()
+        );
+    };
+    stopped("-STOP");
+    p.ok(&["SET", "k", "1"]);
+    p.ok(&["FAILOVER", "TIMEOUT", "300"]);
+    assert_eq!(p.call(&["FAILOVER"]), "-ERR FAILOVER already in progress.");
+    p.ok(&["SET", "k", "2"]);
+    p.until_info("master_failover_state", "no-failover");
+    p.ok(&["FAILOVER"]);
+    p.until_info("master_failover_state", "waiting-for-sync");
+    p.ok(&["FAILOVER", "ABORT"]);
+    p.ok(&["SET", "k", "3"]);
+    stopped("-CONT");
+    r.until(&["GET", "k"], "3");
+    assert!(p.call(&["ROLE"]).starts_with("master "));
+}

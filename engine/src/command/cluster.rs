@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::walk::with_slot;
-use super::{Command, Ctx, Group, Keys, cluster_change, cluster_own, flag};
+use super::{Command, Ctx, Group, Keys, cluster_change, cluster_own, flag, slot_stats};
 use crate::cluster::View;
 use crate::topology::{Member, MemberId, SLOTS, Shard, ShardId, slot_of};
 
@@ -20,6 +20,7 @@ const HELP: &[&str] = &[
     "MYID, MYSHARDID, REPLICAS <node-id>",
     "    This member, and the replicas of a primary.",
     "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
+    "SLOT-STATS SLOTSRANGE <first> <last> | ORDERBY key-count [LIMIT <n>] [ASC|DESC]",
     "    Keys and slots.",
     "MEET <ip> <port> [<bus-port>], FORGET <node-id>, RESET [HARD|SOFT]",
     "    Members that make up a cluster by themselves (not where an operator does).",
@@ -45,6 +46,7 @@ const VERBS: &[&[u8]] = &[
     b"keyslot",
     b"countkeysinslot",
     b"getkeysinslot",
+    b"slot-stats",
     b"replicas",
     b"slaves",
     b"failover",
@@ -104,6 +106,7 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
             ctx.reply.int(n as i64);
         }
         (b"getkeysinslot", 4) => keys_in_slot(ctx),
+        (b"slot-stats", 5..) => slot_stats::slot_stats(ctx),
         (b"replicas" | b"slaves", 3) => replicas(ctx, &view),
         (b"failover", 2 | 3) => cluster_change::failover(ctx, &view),
         (b"migrateslots", 7..) => cluster_change::migrate_slots(ctx, &view),

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::persist::start::{Goodbye, shut_down};
 use crate::persist::{rewrite, save};
 use crate::replication;
+use crate::replication::failover::Wish;
 use crate::server::Shared;
 use crate::session::After;
 
@@ -20,6 +21,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("lastsave", 1, flag::LOADING | flag::STALE | flag::FAST, Keys::None, Group::Server, "1.0.0", "Returns when the data set was last saved, unix seconds.", lastsave),
     Command::new("bgrewriteaof", 1, ADMIN, Keys::None, Group::Server, "1.0.0", "Rewrites the append-only file in the background.", bgrewriteaof),
     Command::new("shutdown", -1, ADMIN | flag::LOADING | flag::STALE | flag::NO_MULTI, Keys::None, Group::Server, "1.0.0", "Saves the data set as configured and ends the server.", shutdown),
+    Command::new("failover", -1, ADMIN | flag::STALE, Keys::None, Group::Server, "6.2.0", "Gives a primary's place to one of its replicas.", failover),
     Command::new("replicaof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "5.0.0", "Follows a primary, or becomes one.", replicaof),
     Command::new("slaveof", 3, ADMIN | flag::STALE, Keys::None, Group::Server, "1.0.0", "The old name of REPLICAOF.", replicaof),
     Command::new("role", 1, flag::LOADING | flag::STALE | flag::FAST | flag::NOSCRIPT, Keys::None, Group::Server, "2.8.12", "Returns the role in replication.", role),
@@ -211,9 +213,94 @@ fn become_replica(ctx: &mut Ctx<'_, '_>, wants: Option<(String, i64)>) {
     ctx.session.after = After::Replica;
 }
 
+/// The primary that this server follows gives its place up, and will follow it. `false`: refused, and replied.
+fn take_over(ctx: &mut Ctx<'_, '_>, replid: &str) -> bool {
+    let refusal = if ctx.shared.cluster.is_enabled() {
+        Some("ERR PSYNC FAILOVER is not for members of a cluster: their council decides on roles")
+    } else if !ctx.shared.state.is_replica.load(Ordering::Acquire) {
+        Some("ERR PSYNC FAILOVER can't be sent to a master.")
+    } else if replid != ctx.shared.replication.replid() {
+        Some("ERR PSYNC FAILOVER replid must match my replid.")
+    } else {
+        None
+    };
+    if let Some(refusal) = refusal {
+        ctx.reply.error(refusal);
+        return false;
+    }
+    let Some(shared) = server(ctx) else { return false };
+    tracing::info!("the primary asks for a failover");
+    if let Err(error) = replication::promote(&shared) {
+        ctx.reply.error(&error);
+        return false;
+    }
+    if let Err(error) = shared.config.set("replicaof", "") {
+        tracing::error!(error, "CONFIG does not tell the new role");
+    }
+    true
+}
+
+fn failover(ctx: &mut Ctx<'_, '_>) {
+    if ctx.shared.cluster.is_enabled() {
+        return ctx.reply.error("ERR FAILOVER not allowed in cluster mode.");
+    }
+    let Some(shared) = server(ctx) else { return };
+    let asked = match failover_args(ctx) {
+        Ok(Some(wish)) => replication::failover::begin(&shared, wish),
+        Ok(None) => replication::failover::abort(&shared),
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(()) => ctx.reply.ok(),
+        Err(error) => ctx.reply.error(error),
+    }
+}
+
+/// `None`: the one under way is to end.
+fn failover_args(ctx: &Ctx<'_, '_>) -> Result<Option<Wish>, &'static str> {
+    let mut wish = Wish::default();
+    let (mut at, mut aborts, mut timed) = (1, false, false);
+    let number = |at: usize| crate::number::parse_i64(ctx.arg(at));
+    while at < ctx.args.len() {
+        let left = ctx.args.len() - at - 1;
+        if ctx.is_word(at, "abort") && !aborts {
+            aborts = true;
+            at += 1;
+        } else if ctx.is_word(at, "timeout") && left >= 1 && !timed {
+            let ms = number(at + 1).ok_or("ERR value is not an integer or out of range")?;
+            let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0);
+            wish.timeout_ms = ms.ok_or("ERR FAILOVER timeout must be greater than 0")?;
+            timed = true;
+            at += 2;
+        } else if ctx.is_word(at, "to") && left >= 2 && wish.to.is_none() {
+            let port = number(at + 2).and_then(|port| u16::try_from(port).ok());
+            let port = port.ok_or("ERR value is not an integer or out of range")?;
+            wish.to = Some((String::from_utf8_lossy(ctx.arg(at + 1)).into_owned(), port));
+            at += 3;
+        } else if ctx.is_word(at, "force") && !wish.force {
+            wish.force = true;
+            at += 1;
+        } else {
+            return Err("ERR syntax error");
+        }
+    }
+    if aborts {
+        return if wish == Wish::default() { Ok(None) } else { Err("ERR syntax error") };
+    }
+    if wish.force && (wish.to.is_none() || !timed) {
+        return Err(
+            "ERR FAILOVER with force option requires both a timeout and target HOST and IP to be set.",
+        );
+    }
+    Ok(Some(wish))
+}
+
 fn psync(ctx: &mut Ctx<'_, '_>) {
     let replid = String::from_utf8_lossy(ctx.arg(1)).chars().take(64).collect::<String>();
     let Some(offset) = ctx.int_arg(2) else { return };
+    if ctx.args.len() > 3 && ctx.is_word(3, "failover") && !take_over(ctx, &replid) {
+        return;
+    }
     become_replica(ctx, Some((replid, offset)));
 }
 

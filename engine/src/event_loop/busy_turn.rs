@@ -29,6 +29,7 @@ impl LooksAfter for EventLoop {
         (executor.mono_ms, executor.is_busy) = (mono_ms, true);
         // The request that stands still may hold the buffer; its turn gives it back in place of this one.
         self.buffer.resize(READ_BYTES, 0);
+        self.give_ahead();
         self.accept_mail();
         let mut events = Events::with_capacity(EVENTS);
         if let Err(error) = self.poll.poll(&mut events, Some(Duration::ZERO)) {

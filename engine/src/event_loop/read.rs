@@ -79,10 +79,34 @@ impl EventLoop {
         false
     }
 
-    /// One turn of a connection; `false` when it is to be closed.
+    /// The same. What was read of it already is found in the buffer that this turn reads into.
     fn turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
+        let Some(mut ahead) = self.ahead.take(conn) else {
+            return self.turn_from(conn, executor, None);
+        };
+        std::mem::swap(&mut self.buffer, &mut ahead.buffer);
+        let first = ahead.got.take();
+        let alive = self.turn_from(conn, executor, first);
+        std::mem::swap(&mut self.buffer, &mut ahead.buffer);
+        self.ahead.done(ahead);
+        alive
+    }
+
+    /// One turn of a connection, `first`: what came of its first read; `false` when it is to be closed.
+    fn turn_from(
+        &mut self,
+        conn: &mut Conn,
+        executor: &mut Executor<'_>,
+        mut first: Option<io::Result<usize>>,
+    ) -> bool {
         if conn.closing {
             return drain_closed(conn, &mut self.buffer);
+        }
+        if (conn.stalled || !conn.input.is_empty())
+            && let Some(Ok(n)) = first
+        {
+            conn.input.extend_from_slice(&self.buffer[..n]);
+            first = None;
         }
         if conn.stalled {
             return true;
@@ -102,10 +126,10 @@ impl EventLoop {
                 self.later(conn);
                 return true;
             }
-            let got = if conn.input.is_empty() {
-                conn.stream.read(&mut self.buffer)
-            } else {
-                read_more(conn, self.hot.client_query_buffer_limit)
+            let got = match first.take() {
+                Some(got) => got,
+                None if conn.input.is_empty() => conn.stream.read(&mut self.buffer),
+                None => read_more(conn, self.hot.client_query_buffer_limit),
             };
             let n = match got {
                 // What a client asked before it closed its side is still answered

@@ -36,8 +36,8 @@ fn end(mut payload: Vec<u8>, version: u32) -> Vec<u8> {
     payload
 }
 
-/// The body of a payload whose version is known and whose checksum is right.
-fn body(payload: &[u8]) -> Result<&[u8], Error> {
+/// The body of a payload whose version is known and whose checksum is right, and that version.
+fn body(payload: &[u8]) -> Result<(&[u8], u32), Error> {
     let refuse = |offset: usize, kind| Err(Error { offset: offset as u64, kind });
     let Some((body, footer)) = payload.len().checked_sub(FOOTER).map(|at| payload.split_at(at))
     else {
@@ -52,7 +52,7 @@ fn body(payload: &[u8]) -> Result<&[u8], Error> {
     if footer[2..] != summed.to_le_bytes() {
         return refuse(payload.len(), ErrorKind::Checksum);
     }
-    Ok(body)
+    Ok((body, version))
 }
 
 /// The payload of libraries, in this order.
@@ -64,7 +64,7 @@ pub fn dump_functions<'s>(sources: impl Iterator<Item = &'s [u8]>) -> Vec<u8> {
 
 /// Sources of the libraries of a payload; the error is what clients know.
 pub fn restore_functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-    let body = body(payload).map_err(|_| "DUMP payload version or checksum are wrong")?;
+    let (body, _) = body(payload).map_err(|_| "DUMP payload version or checksum are wrong")?;
     let mut input = Input::new(body);
     let mut sources = Vec::new();
     while !input.is_at_end().map_err(|_| "can not read data type")? {
@@ -82,7 +82,8 @@ pub fn restore_functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 
 /// The value of a payload. Nothing is believed but the checksum, and that only keeps accidents out.
 pub fn restore_payload(payload: &[u8], limits: &Limits) -> Result<Value, Error> {
-    let mut input = Input::new(body(payload)?);
+    let (body, version) = body(payload)?;
+    let mut input = Input::new(body);
     let kind = input.byte()?;
     let value = value::read(&mut input, kind, version, limits)?;
     if !input.is_at_end()? {

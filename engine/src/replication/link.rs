@@ -12,6 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::payload::Wire;
+use super::peer::Peer;
 use super::{Ids, begin_history, is_replid, load, lock, seconds_since};
 use crate::clock;
 use crate::persist::{self, load as loading};
@@ -38,8 +39,8 @@ const CONNECTED: u8 = 3;
 
 /// The wish to follow a primary, and how far it has come.
 pub(super) struct Link {
-    host: String,
-    port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
     state: AtomicU8,
     stopped: AtomicBool,
     stream: Mutex<Option<Stream>>,
@@ -48,6 +49,17 @@ pub(super) struct Link {
     down_since_ms: AtomicI64,
     /// The data set is being replaced: it is neither the old one nor the new one.
     replacing: AtomicBool,
+    takeover: Mutex<Takeover>,
+}
+
+/// Whether the other one is asked to be primary from now on, by PSYNC with FAILOVER, and what became of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takeover {
+    None,
+    Asked,
+    Done,
+    /// It did not answer, or refused; the link has ended.
+    Refused,
 }
 
 /// Figures for INFO replication and ROLE.
@@ -66,6 +78,26 @@ pub struct LinkInfo {
 }
 
 impl Link {
+    fn new(host: &str, port: u16, takeover: Takeover) -> Link {
+        Link {
+            host: host.to_string(),
+            port,
+            state: AtomicU8::new(CONNECT),
+            stopped: AtomicBool::new(false),
+            stream: Mutex::default(),
+            wake: (Mutex::default(), Condvar::new()),
+            last_io_ms: AtomicI64::new(0),
+            down_since_ms: AtomicI64::new(clock::unix_ms()),
+            replacing: AtomicBool::new(false),
+            takeover: Mutex::new(takeover),
+        }
+    }
+
+    /// Whether the other one was asked to take over, and what it said.
+    pub(super) fn takeover(&self) -> Takeover {
+        *lock(&self.takeover)
+    }
+
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
@@ -99,17 +131,7 @@ impl Link {
 /// Follows a primary from now on: writes of clients are refused, its data set becomes ours.
 pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
     let replication = &shared.replication;
-    let link = Arc::new(Link {
-        host: host.to_string(),
-        port,
-        state: AtomicU8::new(CONNECT),
-        stopped: AtomicBool::new(false),
-        stream: Mutex::default(),
-        wake: (Mutex::default(), Condvar::new()),
-        last_io_ms: AtomicI64::new(0),
-        down_since_ms: AtomicI64::new(clock::unix_ms()),
-        replacing: AtomicBool::new(false),
-    });
+    let link = Arc::new(Link::new(host, port, Takeover::None));
     {
         let mut current = lock(&replication.link);
         if let Some(old) = &*current {
@@ -131,10 +153,38 @@ pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
             }
         }
     }
+    start(shared, &link);
+}
+
+/// Ends to be primary, under all locks and if `has_all` still holds then, and follows the replica once it has taken
+/// over, which it is asked for. `None`: it did not hold any more.
+pub(super) fn give_way(
+    shared: &Arc<Shared>,
+    replica: &Peer,
+    has_all: impl Fn() -> bool,
+) -> Option<Arc<Link>> {
+    let replication = &shared.replication;
+    let (host, port) = replica.place();
+    let link = Arc::new(Link::new(host, port, Takeover::Asked));
+    {
+        let _applying = replication.applying();
+        let _locked = shared.keyspace.lock_all();
+        if !has_all() || shared.state.is_replica.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let db = shared.journal.db().unwrap_or(0);
+        replication.stream_db.store(u64::from(db), Ordering::Relaxed);
+        *lock(&replication.link) = Some(link.clone());
+    }
+    start(shared, &link);
+    Some(link)
+}
+
+fn start(shared: &Arc<Shared>, link: &Arc<Link>) {
     shared.redirect_blocked(Some(
         "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
     ));
-    tracing::info!(host, port, "following a primary");
+    tracing::info!(host = link.host, port = link.port, "following a primary");
     let (with, thread) = (shared.clone(), link.clone());
     let spawned =
         std::thread::Builder::new().name("link".into()).spawn(move || run(&with, &thread));
@@ -214,6 +264,14 @@ fn run(shared: &Arc<Shared>, link: &Link) {
             pause = RETRY_MS;
         }
         if link.is_stopped() {
+            break;
+        }
+        if link.takeover() == Takeover::Asked {
+            // Whoever asked decides what comes next: a replica that is none may not be followed.
+            if let Err(error) = result {
+                tracing::warn!(host = link.host, port = link.port, %error, "the replica does not take over");
+            }
+            *lock(&link.takeover) = Takeover::Refused;
             break;
         }
         if let Err(e) = result {
@@ -340,7 +398,15 @@ impl Attempt<'_> {
         let known = shared.journal.is_active() && end > 0;
         let next = (end + 1).to_string();
         let wants = if known { [replid.as_str(), &next] } else { ["?", "-1"] };
-        let answer = self.ask(wire, &["PSYNC", wants[0], wants[1]])?;
+        let asks = self.link.takeover() == Takeover::Asked;
+        let answer = if asks {
+            self.ask(wire, &["PSYNC", wants[0], wants[1], "FAILOVER"])?
+        } else {
+            self.ask(wire, &["PSYNC", wants[0], wants[1]])?
+        };
+        if asks && (answer.starts_with("+CONTINUE") || answer.starts_with("+FULLRESYNC")) {
+            *lock(&self.link.takeover) = Takeover::Done;
+        }
         if let Some(rest) = answer.strip_prefix("+CONTINUE") {
             let id = rest.trim();
             return match id {

@@ -42,6 +42,15 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Where the replica listens, as far as it has told.
+    pub fn place(&self) -> (&str, u16) {
+        (&self.ip, self.port)
+    }
+
+    pub fn is_at(&self, host: &str, port: u16) -> bool {
+        self.ip.eq_ignore_ascii_case(host) && self.port == port
+    }
+
     pub fn is_online(&self) -> bool {
         load(&self.state) == ONLINE
     }

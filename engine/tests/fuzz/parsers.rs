@@ -234,10 +234,14 @@ fn payloads_of_restore_are_refused_or_read_back_the_same() {
             Ok(value) => value,
             Err(error) => return shape(why(&error)),
         };
-        let written = dump_payload(value.as_ref(), rdb::VERSION);
-        let again =
-            restore_payload(&written, &limits).unwrap_or_else(|error| panic!("read back: {error}"));
-        assert_eq!(dump_payload(again.as_ref(), rdb::VERSION), written);
+        // What is read may be kept in another way than it came in; from there on it stays as it is.
+        let again = |bytes: &[u8]| {
+            let value = restore_payload(bytes, &limits);
+            let value = value.unwrap_or_else(|error| panic!("read back: {error}"));
+            dump_payload(value.as_ref(), rdb::VERSION)
+        };
+        let written = again(&dump_payload(value.as_ref(), rdb::VERSION));
+        assert_eq!(again(&written), written);
         shape((input.first().copied(), written.len().min(40)))
     });
 }

@@ -90,7 +90,7 @@ pub(super) fn replication(shared: &Shared) -> String {
         );
         line(&format!("slave{i}"), &value);
     }
-    line("master_failover_state", &"no-failover");
+    line("master_failover_state", &shared.replication.failover.state());
     line("master_replid", &info.replid);
     line("master_replid2", &info.replid2);
     line("master_repl_offset", &info.offset);

@@ -117,7 +117,8 @@ proptest! {
         let version = if timed { VERSION_FIELDS } else { VERSION };
         let options = WriteOptions { version, ..WriteOptions::default() };
         let bytes = write(&[("k".into(), value.clone())], options);
-        prop_assert!(bytes.starts_with(if timed { b"VALKEY080" } else { b"REDIS0010" }));
+        let magic = if timed { b"VALKEY080" } else { b"REDIS0010" };
+        prop_assert!(bytes.starts_with(magic));
         let events = read(&bytes).unwrap();
         let Event::Key { value: found, .. } = &events[3] else { panic!("no key") };
         prop_assert_eq!(fields(found), expected);

@@ -28,7 +28,10 @@ fn each_lie_is_named_with_its_offset() {
         (b"hello", "at offset 5: the data ends too early"),
         (b"REDIS0010\x1a\x01k\x00", "at offset 12: not supported: a stream"),
         (b"REDIS0010\x07\x01k\x00", "at offset 12: not supported: a module's value"),
-        (b"REDIS0010\x19\x01k\x00", "at offset 12: not supported: a hash with expiring fields"),
+        (
+            b"REDIS0010\x16\x01k\x00",
+            "at offset 12: not supported: a hash with expiring fields of a",
+        ),
         (b"REDIS0010\x50\x01k\x00", "at offset 12: not supported: a value of an unknown type"),
         (b"REDIS0010\xf2", "at offset 10: not supported: an opcode of one product only"),
         (b"VALKEY080\xf4\x80\x00\x00\x40\x00\x00\x00", "at offset 17: corrupt: a slot beyond"),
