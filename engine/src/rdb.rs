@@ -9,8 +9,8 @@
 //!
 //! **Written** is the oldest version that holds what we have, 10 by default, so that Redis 7.0 and every Valkey read it;
 //! 11 adds small sets as listpacks and when consumers of streams were active, 9 spells every collection out for Redis 5.
-//! A data set with expiring fields is written as Valkey's 80 (`VALKEY080`), the first with a form for them that others
-//! than one product's read; asked for an older one, a writer leaves the times out.
+//! A data set with expiring fields is written as Valkey's 80 (`VALKEY080`); 12 has them as Redis 7.4 and later read them. Asked
+//! for an older version, a writer leaves the times out.
 //! **Read** is all that Redis (to 14) and Valkey (80, 81) write, without modules and what is theirs alone: those are
 //! refused by name. Types from 22 on are numbered by each product for itself, and told apart by the version.
 //!
@@ -41,9 +41,9 @@ use crate::types::Collection;
 pub const VERSION: u32 = 10;
 /// The oldest version that can be written.
 pub const VERSION_MIN: u32 = 9;
-/// The newest version that can be written, but for `VERSION_FIELDS`.
-pub const VERSION_MAX: u32 = 11;
-/// The version that is written where fields of hashes expire by themselves.
+/// The newest version of Redis that can be written, by which fields of hashes have times.
+pub const VERSION_MAX: u32 = 12;
+/// The version of Valkey that is written where fields of hashes have times.
 pub const VERSION_FIELDS: u32 = 80;
 /// The newest version of Redis that is read; types that are new in it and not known here are refused by name.
 const REDIS_READ_MAX: u32 = 14;

@@ -35,6 +35,8 @@ pub struct PeerState {
     /// Its process; empty where the member does not say.
     pub boot: String,
     pub capa_eof: bool,
+    /// What only Redis from 8.0 on is capable of.
+    pub capa_redis_8: bool,
     pub capa_psync2: bool,
     pub version: String,
     /// Wants a snapshot and no stream behind it.

@@ -449,7 +449,10 @@ fn set_in_vain(ctx: &mut Ctx<'_, '_>, key: &[u8], pairs: &[&[u8]]) {
         fields.filter(|field| hash.remove(field)).collect::<Vec<_>>()
     });
     match removed.ok().flatten().unwrap_or_default() {
-        none if none.is_empty() => ctx.db.note_event(class::HASH, "hexpired", key),
+        none if none.is_empty() => {
+            ctx.db.note_event(class::HASH, "hexpired", key);
+            super::events::note_emptied(ctx.db, key);
+        }
         removed => gone(ctx, key, &removed),
     }
 }

@@ -329,6 +329,7 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"ip-address" => told.ip_address = text(),
             b"capa" if value.eq_ignore_ascii_case(b"eof") => told.capa_eof = true,
             b"capa" if value.eq_ignore_ascii_case(b"psync2") => told.capa_psync2 = true,
+            b"capa" if value.eq_ignore_ascii_case(b"rdb-channel-repl") => told.capa_redis_8 = true,
             b"capa" => {}
             b"version" => told.version = text(),
             b"larder-member" => told.member = text(),

@@ -212,6 +212,7 @@ pub(super) fn type_of(value: ValueRef<'_>, version: u32) -> u8 {
         Collection::Set(set) if set.as_listpack().is_some() && version >= 11 => types::SET_LISTPACK,
         Collection::Set(_) => types::SET,
         Collection::Hash(hash) if hash.is_timed() && version >= VERSION_FIELDS => types::HASH_2,
+        Collection::Hash(hash) if hash.is_timed() && version >= 12 => types::HASH_METADATA,
         Collection::Hash(hash) if hash.as_listpack().is_some() && packed => types::HASH_LISTPACK,
         Collection::Hash(_) => types::HASH,
         Collection::ZSet(zset) if zset.as_listpack().is_some() && packed => types::ZSET_LISTPACK,
@@ -239,6 +240,7 @@ pub(super) fn write_value(
             (Collection::Set(set), _) => sink.set(set, options.version),
             (Collection::Hash(hash), types::HASH) => sink.hash(hash),
             (Collection::Hash(hash), types::HASH_2) => sink.timed_hash(hash),
+            (Collection::Hash(hash), types::HASH_METADATA) => sink.delayed_hash(hash),
             (Collection::Hash(hash), _) => sink.block(hash.as_listpack().map(|p| p.as_bytes())),
             (Collection::ZSet(zset), types::ZSET_2) => sink.zset(zset),
             (Collection::ZSet(zset), _) => sink.block(zset.as_listpack().map(|p| p.as_bytes())),
@@ -335,6 +337,18 @@ impl Sink<'_> {
             let time = if time == NEVER { -1 } else { time };
             self.buffer.extend_from_slice(&time.to_le_bytes());
             Ok(())
+        })
+    }
+
+    /// The earliest time, and each field with how much later it goes.
+    fn delayed_hash(&mut self, hash: &Hash) -> io::Result<()> {
+        let first = hash.iter_timed().map(|(.., time)| time).min().unwrap_or(NEVER);
+        self.buffer.extend_from_slice(&first.to_le_bytes());
+        self.length(hash.len());
+        hash.iter_timed().try_for_each(|(field, value, time)| {
+            self.number(if time == NEVER { 0 } else { time.abs_diff(first).saturating_add(1) });
+            self.item(field)?;
+            self.item(value)
         })
     }
 

@@ -348,9 +348,12 @@ impl<'s> Sync<'s> {
         sent
     }
 
-    /// The version of the snapshot that this replica reads.
+    /// The version of the snapshot that this replica reads. Redis knows no other form of expiring fields than its own.
     fn version(&self) -> u32 {
-        self.shared.config.int("larder-rdb-version", 0).max(0) as u32
+        match self.shared.config.int("larder-rdb-version", 0).max(0) as u32 {
+            0 if self.told.capa_redis_8 => crate::rdb::VERSION_MAX,
+            version => version,
+        }
     }
 
     /// The journal from a place on, for as long as the link holds.

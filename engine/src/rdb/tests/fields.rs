@@ -114,14 +114,16 @@ proptest! {
         let timed = hash.is_timed();
         let value = Value::Collection(Box::new(hash.into()));
         let expected = fields(&value);
-        let version = if timed { VERSION_FIELDS } else { VERSION };
-        let options = WriteOptions { version, ..WriteOptions::default() };
-        let bytes = write(&[("k".into(), value.clone())], options);
-        let magic = if timed { b"VALKEY080" } else { b"REDIS0010" };
-        prop_assert!(bytes.starts_with(magic));
-        let events = read(&bytes).unwrap();
-        let Event::Key { value: found, .. } = &events[3] else { panic!("no key") };
-        prop_assert_eq!(fields(found), expected);
+        let versions = if timed { [VERSION_FIELDS, VERSION_MAX] } else { [VERSION, VERSION_MAX] };
+        for version in versions {
+            let options = WriteOptions { version, ..WriteOptions::default() };
+            let bytes = write(&[("k".into(), value.clone())], options);
+            let magic = if version < 80 { format!("REDIS{version:04}") } else { "VALKEY080".into() };
+            prop_assert!(bytes.starts_with(magic.as_bytes()));
+            let events = read(&bytes).unwrap();
+            let Event::Key { value: found, .. } = &events[3] else { panic!("no key") };
+            prop_assert_eq!(fields(found), expected.clone());
+        }
         // A reader of old has the fields without their times.
         let bytes = write(&[("k".into(), value.clone())], WriteOptions::default());
         let events = read(&bytes).unwrap();
