@@ -312,10 +312,10 @@ impl Shared {
         // First whether the slot is on its way, then whose it is: a slot that is handed on in between has its new owner
         // by then (see: keys_that_change_while_they_are_moved_are_not_lost).
         let (to, imported) = (cluster.migrates_to(slot), asks && cluster.imports(slot));
-        // What a shard channel is called is no key that could be here or there.
-        let is_channel = command.is(flag::PUBSUB);
+        // What is no key cannot be here or there.
+        let is_nowhere = command.names_no_keys();
         self.route_slot(session, may_read(session, command), slot, asks)?;
-        if command.name == "migrate" || is_channel || to.is_none() && !imported {
+        if command.name == "migrate" || is_nowhere || to.is_none() && !imported {
             return Ok(());
         }
         let missing = keys.iter().filter(|at| db.peek(args[**at]).is_none()).count();

@@ -18,6 +18,7 @@ pub mod client;
 pub mod cluster;
 mod cluster_change;
 mod cluster_own;
+pub mod cluster_scan;
 mod cluster_slots;
 mod collections;
 pub mod conditional;
@@ -30,6 +31,7 @@ pub mod geo;
 pub mod hash_fields;
 pub mod hashes;
 pub mod hll;
+pub mod increx;
 pub mod info;
 pub mod inspect;
 mod item;
@@ -209,6 +211,12 @@ impl Command {
         self.is(flag::WRITE) || (self.group == Group::Scripting && self.locks_all(args))
     }
 
+    /// What it has in place of keys have slots, but are none: shard channels, and cursors that are routed.
+    #[inline]
+    pub fn names_no_keys(&self) -> bool {
+        self.is(flag::PUBSUB) || self.name == "clusterscan"
+    }
+
     #[inline]
     pub fn arity_fits(&self, args: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
@@ -252,12 +260,14 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     keys::COMMANDS,
     scan::COMMANDS,
+    cluster_scan::COMMANDS,
     dump::COMMANDS,
     item::COMMANDS,
     sentinel::COMMANDS,
     sort::COMMANDS,
     strings::COMMANDS,
     conditional::COMMANDS,
+    increx::COMMANDS,
     bits::COMMANDS,
     bitfield::COMMANDS,
     lcs::COMMANDS,

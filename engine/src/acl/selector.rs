@@ -250,8 +250,7 @@ impl Selector {
         if !self.all_commands && !self.allows_command(command, args) {
             return Err(Denied { reason: Reason::Command, at: 0 });
         }
-        // What a command of channels has in place of keys are channels: they have slots, but are no keys.
-        if !self.all_keys && !command.is(flag::PUBSUB) {
+        if !self.all_keys && !command.names_no_keys() {
             for (nth, at) in command.key_positions(args).into_iter().enumerate() {
                 if !self.allows_key(args[at], access::need(command, args, nth)) {
                     return Err(Denied { reason: Reason::Key, at });

@@ -50,6 +50,7 @@ const READING_WRITES: &[&str] = &[
     "incr",
     "incrby",
     "incrbyfloat",
+    "increx",
     "lmpop",
     "lpop",
     "migrate",
@@ -114,10 +115,12 @@ pub fn need(command: &Command, args: &[&[u8]], nth: usize) -> u8 {
     let has = |word: &str| args.iter().skip(2).any(|a| a.eq_ignore_ascii_case(word.as_bytes()));
     // A comparison tells of the value as much as reading it does.
     let tells = |word: &&[u8]| {
-        [b"get".as_slice(), b"ifeq", b"ifne"].iter().any(|told| word.eq_ignore_ascii_case(told))
+        let told = [b"get".as_slice(), b"ifeq", b"ifne", b"ifdeq", b"ifdne"];
+        told.iter().any(|told| word.eq_ignore_ascii_case(told))
     };
     match command.name {
         "set" if args.iter().skip(3).any(tells) => BOTH,
+        "delex" if args.len() > 2 => BOTH,
         "bitfield" => {
             if has("set") || has("incrby") {
                 BOTH
@@ -157,6 +160,14 @@ mod tests {
             ("set k v nx get", &[BOTH]),
             ("set k get", &[WRITE]),
             ("set k v ifeq w", &[BOTH]),
+            ("set k v ifdne 0123456789abcdef", &[BOTH]),
+            ("delex k", &[WRITE]),
+            ("delex k ifeq v", &[BOTH]),
+            ("increx k", &[BOTH]),
+            ("hgetex h fields 1 f", &[BOTH]),
+            ("hsetex h fields 1 f v", &[WRITE]),
+            ("httl h fields 1 f", &[READ]),
+            ("clusterscan 0", &[]),
             ("msetex 2 a 1 b 2 ex 10", &[WRITE, WRITE]),
             ("msetex 3 a 1 b 2", &[]),
             ("incr k", &[BOTH]),

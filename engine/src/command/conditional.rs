@@ -1,4 +1,4 @@
-//! Strings that are compared or set together: DELIFEQ, MSETEX.
+//! Strings that are compared or set together: DELIFEQ, DELEX, DIGEST, MSETEX.
 
 use smallvec::SmallVec;
 
@@ -10,6 +10,8 @@ use crate::number::parse_i64;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     Command::new("delifeq", 3, flag::WRITE | flag::FAST, Keys::FIRST, Group::String, "9.0.0", "Deletes a key whose value is this one.", delifeq),
+    Command::new("delex", -2, flag::WRITE | flag::FAST, Keys::FIRST, Group::String, "8.4.0", "Deletes a key, if its value or digest is, or is not, the one given.", delex),
+    Command::new("digest", 2, flag::READONLY | flag::FAST, Keys::FIRST, Group::String, "8.4.0", "Returns the digest of a value.", digest),
     Command::new("msetex", -4, flag::WRITE | flag::DENYOOM | flag::MOVABLE_KEYS, Keys::Custom(pairs), Group::String, "8.4.0", "Sets keys, all at once, with one condition and expiry time for all.", msetex),
 ];
 
@@ -25,6 +27,85 @@ fn delifeq(ctx: &mut Ctx<'_, '_>) {
         ctx.modified(key);
     }
     ctx.reply.int(i64::from(equal));
+}
+
+/// What a value is compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared<'a> {
+    Value(&'a [u8]),
+    /// The text of its digest.
+    Digest(&'a [u8]),
+}
+
+impl<'a> Compared<'a> {
+    /// `IFEQ`, `IFNE`, `IFDEQ` or `IFDNE` with what to compare with, and whether that is to be equal.
+    pub(super) fn parse(word: &[u8], with: &'a [u8]) -> Option<(Self, bool)> {
+        Some(match word.to_ascii_lowercase().as_slice() {
+            b"ifeq" => (Self::Value(with), true),
+            b"ifne" => (Self::Value(with), false),
+            b"ifdeq" => (Self::Digest(with), true),
+            b"ifdne" => (Self::Digest(with), false),
+            _ => return None,
+        })
+    }
+
+    /// Whether a value is equal; nothing when there is no such digest.
+    pub(super) fn is(self, value: &[u8]) -> Option<bool> {
+        match self {
+            Self::Value(wanted) => Some(value == wanted),
+            Self::Digest(text) => {
+                let is_digest = text.len() == 16 && text.iter().all(u8::is_ascii_hexdigit);
+                is_digest.then(|| digest_of(value).as_bytes().eq_ignore_ascii_case(text))
+            }
+        }
+    }
+}
+
+pub(super) const BAD_DIGEST: &str = "ERR must be exactly 16 hexadecimal characters";
+
+/// XXH3 of 64 bits, as Redis has it.
+fn digest_of(value: &[u8]) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(value))
+}
+
+fn digest(ctx: &mut Ctx<'_, '_>) {
+    match ctx.db.string(ctx.args[1]) {
+        Err(WrongType) => ctx.reply.wrong_type(),
+        Ok(None) => ctx.reply.null(),
+        Ok(Some(value)) => ctx.reply.bulk(digest_of(value).as_bytes()),
+    }
+}
+
+/// `DELEX key [IFEQ value | IFNE value | IFDEQ digest | IFDNE digest]`
+fn delex(ctx: &mut Ctx<'_, '_>) {
+    let key = ctx.args[1];
+    if !ctx.db.exists(key) {
+        return ctx.reply.int(0);
+    }
+    let wanted = match ctx.args.len() {
+        2 => true,
+        4 => {
+            let Some((compared, equal)) = Compared::parse(ctx.args[2], ctx.args[3]) else {
+                let text = "ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE";
+                return ctx.reply.error(text);
+            };
+            let Ok(value) = ctx.db.string(key) else {
+                let text = "ERR Key should be of string type if conditions are specified";
+                return ctx.reply.error(text);
+            };
+            match compared.is(value.unwrap_or_default()) {
+                Some(is) => is == equal,
+                None => return ctx.reply.error(BAD_DIGEST),
+            }
+        }
+        _ => return ctx.wrong_arity(),
+    };
+    if wanted {
+        ctx.db.remove(key);
+        ctx.propagate(&[b"DEL", key]);
+        ctx.modified(key);
+    }
+    ctx.reply.int(i64::from(wanted));
 }
 
 /// How many pairs `MSETEX numkeys key value ...` has, when they are there.

@@ -4,9 +4,9 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{Command, Ctx, Group, Keys, flag, zsets};
 use crate::keyspace::{Ttl, WrongType};
-use crate::number::parse_f64;
+use crate::number::{parse_f64, parse_i64};
 use crate::resp::Reply;
-use crate::types::geo::{Place, Shape};
+use crate::types::geo::{Place, Polygon, Shape};
 use crate::types::{Collection, ScoreBound, ZSet};
 
 const READ: u32 = flag::READONLY;
@@ -23,8 +23,8 @@ pub const COMMANDS: &[Command] = &[
     Command::new("georadius_ro", -6, READ, Keys::FIRST, Group::Geo, "3.2.10", "Finds places around coordinates, read-only (old form).", search),
     Command::new("georadiusbymember", -5, GROW | flag::MOVABLE_KEYS, STORES, Group::Geo, "3.2.0", "Finds places around a member (old form).", search),
     Command::new("georadiusbymember_ro", -5, READ, Keys::FIRST, Group::Geo, "3.2.10", "Finds places around a member, read-only (old form).", search),
-    Command::new("geosearch", -7, READ, Keys::FIRST, Group::Geo, "6.2.0", "Finds places in a circle or box.", search),
-    Command::new("geosearchstore", -8, GROW, Keys::TWO, Group::Geo, "6.2.0", "Stores the places in a circle or box.", search),
+    Command::new("geosearch", -7, READ, Keys::FIRST, Group::Geo, "6.2.0", "Finds places in a circle, box or polygon.", search),
+    Command::new("geosearchstore", -8, GROW, Keys::TWO, Group::Geo, "6.2.0", "Stores the places in a circle, box or polygon.", search),
 ];
 
 /// The set that is searched, and the one that STORE names last.
@@ -161,6 +161,8 @@ struct Search<'a> {
     around: Option<Place>,
     /// In the unit of the request.
     shape: Option<Shape>,
+    /// In place of a shape around somewhere.
+    polygon: Option<Polygon>,
     meters: f64,
     with: [bool; 3],
     /// Nearest first, or last.
@@ -189,8 +191,8 @@ fn search(ctx: &mut Ctx<'_, '_>) {
     let Some(search) = Search::parse(ctx, source, exists) else { return };
     // Looked up again: that it is missing has been told.
     ctx.db.tells_misses = false;
-    let found = match (search.around, search.shape, ctx.db.read::<ZSet>(source)) {
-        (Some(around), Some(shape), Ok(Some(zset))) => search.find(zset, around, shape),
+    let found = match ctx.db.read::<ZSet>(source) {
+        Ok(Some(zset)) => search.find(zset),
         _ => Vec::new(),
     };
     match search.store {
@@ -206,6 +208,7 @@ impl<'a> Search<'a> {
         let mut search = Search {
             around: None,
             shape: None,
+            polygon: None,
             meters: 1.0,
             with: [false; 3],
             order: None,
@@ -256,6 +259,9 @@ impl<'a> Search<'a> {
                     search.store_distance = word == b"storedist";
                     i += 1;
                 }
+                b"bypolygon" if new_form && more >= 1 && !circle && !square => {
+                    i += search.corners(ctx, i + 1)?;
+                }
                 b"frommember" if new_form && more >= 1 && !from_place => {
                     if exists {
                         search.around = Some(member(ctx, source, i + 1)?);
@@ -286,14 +292,19 @@ impl<'a> Search<'a> {
             }
             i += 1;
         }
+        let polygon = search.polygon.is_some();
+        if polygon && (from_member || from_place || circle || square) {
+            ctx.reply.syntax_error();
+            return None;
+        }
         // As the client wrote it.
         let called = super::exec::printable(ctx.args[0]);
         let refused = if search.store.is_some() && search.with.contains(&true) {
             let what = if new_form { "GEOSEARCHSTORE" } else { "STORE option in GEORADIUS" };
             format!("ERR {what} is not compatible with WITHDIST, WITHHASH and WITHCOORD options")
-        } else if new_form && !(from_member || from_place) {
+        } else if new_form && !(polygon || from_member || from_place) {
             format!("ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for {called}")
-        } else if new_form && !(circle || square) {
+        } else if new_form && !(polygon || circle || square) {
             format!("ERR exactly one of BYRADIUS and BYBOX can be specified for {called}")
         } else if search.any && search.most == 0 {
             "ERR the ANY argument requires COUNT argument".into()
@@ -332,10 +343,42 @@ impl<'a> Search<'a> {
         Some(())
     }
 
-    fn find(&self, zset: &ZSet, around: Place, shape: Shape) -> Vec<Found> {
+    /// `count longitude latitude ...` at an argument: how many arguments that were.
+    fn corners(&mut self, ctx: &mut Ctx<'_, '_>, i: usize) -> Option<usize> {
+        let Some(count) = parse_i64(ctx.args[i]).and_then(|n| i32::try_from(n).ok()) else {
+            ctx.reply.error("ERR invalid number of vertices");
+            return None;
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        if count < 3 || (ctx.args.len() - i - 1) / 2 < count {
+            ctx.reply.error("ERR GEOSEARCH BYPOLYGON must have at least 3 vertices");
+            return None;
+        }
+        let corners = (0..count).map(|n| place(ctx, i + 1 + 2 * n)).collect::<Option<_>>()?;
+        self.polygon = Polygon::new(corners);
+        Some(1 + 2 * count)
+    }
+
+    fn find(&self, zset: &ZSet) -> Vec<Found> {
+        if let Some(polygon) = &self.polygon {
+            let middle = polygon.middle();
+            let meters = |place| polygon.contains(place).then(|| middle.distance(place));
+            return self.collect(zset, &polygon.ranges(), meters);
+        }
+        let (Some(around), Some(shape)) = (self.around, self.shape) else { return Vec::new() };
+        self.collect(zset, &around.ranges(shape), |place| around.distance_within(shape, place))
+    }
+
+    /// The places in some ranges of scores that `meters` has a distance for.
+    fn collect(
+        &self,
+        zset: &ZSet,
+        ranges: &[(f64, f64)],
+        meters: impl Fn(Place) -> Option<f64>,
+    ) -> Vec<Found> {
         let mut found = Vec::new();
         let enough = if self.any { self.most } else { usize::MAX };
-        for (low, high) in around.ranges(shape) {
+        for &(low, high) in ranges {
             let ranks = zset.rank_range_by_score(
                 ScoreBound { value: low, exclusive: false },
                 ScoreBound { value: high, exclusive: true },
@@ -344,7 +387,7 @@ impl<'a> Search<'a> {
                 if found.len() >= enough {
                     break;
                 }
-                if let Some(meters) = around.distance_within(shape, Place::of_score(score)) {
+                if let Some(meters) = meters(Place::of_score(score)) {
                     found.push((member.to_vec(), score, meters / self.meters));
                 }
             }

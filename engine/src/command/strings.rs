@@ -1,5 +1,6 @@
 //! String commands: values of bytes, counters, ranges, many keys at once.
 
+use super::conditional::{self, Compared};
 use super::expiry_args::{Expiry, expiry_option, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Ttl, WrongType};
@@ -48,13 +49,13 @@ fn get(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
-/// Only set when the key is there, or only when it is not; when its value is this one, or is not.
+/// Only set when the key is there, or only when it is not; when its value compares as wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition<'a> {
     Exists,
     Absent,
-    Equals(&'a [u8]),
-    Differs(&'a [u8]),
+    /// The value, or its digest, is or is not what it is compared with.
+    Compares(Compared<'a>, bool),
 }
 
 fn set(ctx: &mut Ctx<'_, '_>) {
@@ -72,11 +73,11 @@ fn set(ctx: &mut Ctx<'_, '_>) {
             condition = Some(Condition::Absent);
         } else if ctx.is_word(i, "xx") && condition.is_none_or(|c| c == Condition::Exists) {
             condition = Some(Condition::Exists);
-        } else if ctx.is_word(i, "ifeq") && condition.is_none() && i + 1 < ctx.args.len() {
-            condition = Some(Condition::Equals(ctx.args[i + 1]));
-            i += 1;
-        } else if ctx.is_word(i, "ifne") && condition.is_none() && i + 1 < ctx.args.len() {
-            condition = Some(Condition::Differs(ctx.args[i + 1]));
+        } else if condition.is_none()
+            && i + 1 < ctx.args.len()
+            && let Some((compared, equal)) = Compared::parse(ctx.args[i], ctx.args[i + 1])
+        {
+            condition = Some(Condition::Compares(compared, equal));
             i += 1;
         } else if ctx.is_word(i, "get") {
             get = true;
@@ -89,19 +90,23 @@ fn set(ctx: &mut Ctx<'_, '_>) {
         i += 1;
     }
     let compared = match condition {
-        Some(Condition::Equals(value) | Condition::Differs(value)) => Some(value),
+        Some(Condition::Compares(compared, _)) => Some(compared),
         _ => None,
     };
     let (exists, equal) = if get || compared.is_some() {
         match ctx.db.string(key) {
             Err(WrongType) => return ctx.reply.wrong_type(),
             Ok(value) => {
+                let is = |value| compared.map_or(Some(false), |compared| compared.is(value));
+                let Some(equal) = value.map_or(Some(false), is) else {
+                    return ctx.reply.error(conditional::BAD_DIGEST);
+                };
                 match value {
                     Some(value) if get => ctx.reply.bulk(value),
                     None if get => ctx.reply.null(),
                     _ => {}
                 }
-                (value.is_some(), value.is_some() && value == compared)
+                (value.is_some(), equal)
             }
         }
     } else {
@@ -110,8 +115,7 @@ fn set(ctx: &mut Ctx<'_, '_>) {
     let refused = match condition {
         Some(Condition::Absent) => exists,
         Some(Condition::Exists) => !exists,
-        Some(Condition::Equals(_)) => !equal,
-        Some(Condition::Differs(_)) => equal,
+        Some(Condition::Compares(_, wanted)) => equal != wanted,
         None => false,
     };
     if refused {

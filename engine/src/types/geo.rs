@@ -30,6 +30,10 @@ pub enum Shape {
     Box(f64, f64),
 }
 
+/// An area within straight lines on the map, from corner to corner and back to the first.
+#[derive(Clone, Debug)]
+pub struct Polygon(Vec<Place>);
+
 /// A cell of the grid of `2^steps` columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
@@ -212,6 +216,84 @@ impl Place {
     }
 }
 
+impl Polygon {
+    /// As many cells as a search may walk through.
+    const CELLS_MAX: u64 = 16;
+
+    /// An area with three corners at least.
+    pub fn new(corners: Vec<Place>) -> Option<Polygon> {
+        (corners.len() >= 3).then_some(Polygon(corners))
+    }
+
+    /// Where distances are measured from: below the middle of the corners, seen as points of a ball.
+    pub fn middle(&self) -> Place {
+        let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
+        for corner in &self.0 {
+            let (a, b) = (corner.latitude.to_radians(), corner.longitude.to_radians());
+            x += a.cos() * b.cos();
+            y += a.cos() * b.sin();
+            z += a.sin();
+        }
+        Place {
+            longitude: f64::atan2(y, x).to_degrees(),
+            latitude: f64::atan2(z, x.hypot(y)).to_degrees(),
+        }
+    }
+
+    /// A line from a place to the east meets the border an odd number of times.
+    pub fn contains(&self, place: Place) -> bool {
+        let corners = &self.0;
+        let mut before = corners.last().copied().unwrap_or(place);
+        let mut inside = false;
+        for corner in corners {
+            let crosses = (corner.latitude > place.latitude) != (before.latitude > place.latitude);
+            let slope = (before.longitude - corner.longitude) / (before.latitude - corner.latitude);
+            if crosses
+                && place.longitude < corner.longitude + slope * (place.latitude - corner.latitude)
+            {
+                inside = !inside;
+            }
+            before = *corner;
+        }
+        inside
+    }
+
+    /// Ranges of scores, the end left out, in which all places of the area lie.
+    pub fn ranges(&self) -> Vec<(f64, f64)> {
+        let fold = |pick: fn(&Place) -> f64, fold: fn(f64, f64) -> f64| {
+            self.0.iter().map(pick).reduce(fold).unwrap_or_default()
+        };
+        let west_south = Place {
+            longitude: fold(|p| p.longitude, f64::min),
+            latitude: fold(|p| p.latitude, f64::min),
+        };
+        let east_north = Place {
+            longitude: fold(|p| p.longitude, f64::max),
+            latitude: fold(|p| p.latitude, f64::max),
+        };
+        let mut steps = STEPS_MAX;
+        loop {
+            // The edge of the map belongs to the last cell.
+            let last = (1u64 << steps) - 1;
+            let [low, high] = [west_south, east_north].map(|place| {
+                let cell = place.cell(steps, LATITUDE_MAX);
+                (cell.column.min(last), cell.row.min(last))
+            });
+            if (high.0 - low.0 + 1) * (high.1 - low.1 + 1) <= Self::CELLS_MAX {
+                let shift = 2 * (STEPS_MAX - steps);
+                let columns = low.0..=high.0;
+                let cells = columns.flat_map(|column| {
+                    (low.1..=high.1).map(move |row| Cell { column, row, steps }.bits())
+                });
+                return cells
+                    .map(|bits| ((bits << shift) as f64, ((bits + 1) << shift) as f64))
+                    .collect();
+            }
+            steps -= 1;
+        }
+    }
+}
+
 /// How small cells may be for nine of them to cover a circle.
 fn steps_for(reach: f64, latitude: f64) -> u32 {
     if reach == 0.0 {
@@ -275,7 +357,42 @@ mod tests {
         assert!(Place::new(f64::NAN, 0.0).is_none());
     }
 
+    #[test]
+    fn a_polygon_is_what_a_line_to_the_east_says() {
+        let place = |(longitude, latitude)| Place { longitude, latitude };
+        let polygon = |corners: &[(f64, f64)]| {
+            Polygon::new(corners.iter().copied().map(place).collect()).unwrap()
+        };
+        let square = polygon(&[(12.0, 36.0), (16.0, 36.0), (16.0, 39.0), (12.0, 39.0)]);
+        assert!(square.contains(place((14.0, 37.0))) && !square.contains(place((2.35, 48.85))));
+        let crossed = polygon(&[(12.0, 36.0), (16.0, 39.0), (16.0, 36.0), (12.0, 39.0)]);
+        assert!(crossed.contains(place((15.0, 37.5))) && !crossed.contains(place((14.0, 37.0))));
+        // As Valkey 9.1 measures it.
+        let mid = Place::of_score(place((14.0, 37.0)).score());
+        assert_eq!(format!("{:.4}", square.middle().distance(mid)), "57488.7673");
+        let line = polygon(&[(12.0, 36.0), (12.0, 36.0), (12.0, 36.0)]);
+        assert!(!line.contains(place((12.0, 36.0))));
+        assert!(Polygon::new(vec![mid, mid]).is_none());
+    }
+
     proptest! {
+        #[test]
+        fn what_a_polygon_contains_is_in_one_of_its_ranges(
+            corners in prop::collection::vec((-180.0..=180.0f64, -85.0..=85.0f64), 3..8),
+            at in (-180.0..180.0f64, -85.0..85.0f64),
+            shrink in 0.0001..1.0f64,
+        ) {
+            let near = |(x, y): (f64, f64)| {
+                Place { longitude: at.0 + (x - at.0) * shrink, latitude: at.1 + (y - at.1) * shrink }
+            };
+            let polygon = Polygon::new(corners.into_iter().map(near).collect()).unwrap();
+            let place = Place::of_score(near(at).score());
+            let ranges = polygon.ranges();
+            prop_assert!(ranges.len() as u64 <= Polygon::CELLS_MAX);
+            let in_range = ranges.iter().any(|(low, high)| (*low..*high).contains(&place.score()));
+            prop_assert!(in_range || !polygon.contains(place));
+        }
+
         #[test]
         fn what_is_within_is_in_one_of_the_ranges(
             from in (-180.0..180.0f64, -80.0..80.0f64),
