@@ -105,6 +105,11 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
         "has(self.auth) == has(oldSelf.auth) && (!has(self.auth) || self.auth == oldSelf.auth)"
     ).message(
         "auth cannot be changed in this version: while it is rolled out, members and clients would not agree on the password"
+    ),
+    validation = Rule::new(
+        "!has(self.memcached) || !self.memcached.enabled || self.shards == 1"
+    ).message(
+        "memcached needs shards: 1: its clients know nothing of slots, and are refused keys of other shards"
     )
 )]
 pub struct CacheClusterSpec {
@@ -166,9 +171,9 @@ pub struct CacheClusterSpec {
         validation = Rule::new("self.all(k, !self[k].contains('\\n') && !self[k].contains('\\r'))")
             .message("config: a value is one line"),
         validation = Rule::new(
-            "self.all(k, !k.startsWith('larder-') && !k.startsWith('cluster-announce-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'protected-mode', 'cluster-enabled', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
+            "self.all(k, !k.startsWith('larder-') && !k.startsWith('cluster-announce-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'protected-mode', 'cluster-enabled', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'memcached-port', 'memcached-unixsocket', 'memcached-item-size-max', 'memcached-flush', 'memcached-tls', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
         ).message(
-            "config: port, bind, dir, include, daemonize, protected-mode, cluster-enabled, cluster-announce-*, replicaof, requirepass, masterauth, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence and auth"
+            "config: port, bind, dir, include, daemonize, protected-mode, cluster-enabled, cluster-announce-*, replicaof, requirepass, masterauth, memcached-port, -unixsocket, -item-size-max, -flush and -tls, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence, auth and memcached"
         )
     )]
     pub config: BTreeMap<String, String>,
@@ -176,6 +181,10 @@ pub struct CacheClusterSpec {
     /// The password of clients. Absent: one is generated, in the Secret NAME-auth. Cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+
+    /// Clients of memcached, beside those of RESP: they see the keys of database 0. Absent: none are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memcached: Option<Memcached>,
 
     /// Requests and limits of each member, instead of those derived from memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,6 +335,28 @@ pub struct Auth {
     pub disabled: bool,
 }
 
+/// Clients of memcached. They are served by the shard's primary, at the port memcached of the Service NAME-0-primary;
+/// with a password they log in as the user default.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memcached {
+    /// Whether they are served. A change restarts the members, one after another.
+    #[serde(default = "defaults::yes")]
+    pub enabled: bool,
+    /// Largest item, key and value with it. Absent: 1Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = QUANTITY_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!isQuantity(self) || (quantity(self).compareTo(quantity('1Ki')) >= 0 && quantity(self).compareTo(quantity('1Gi')) <= 0)"
+        ).message("memcached.itemSizeMax must be between 1Ki and 1Gi")
+    )]
+    pub item_size_max: Option<String>,
+    /// Whether flush_all is obeyed.
+    #[serde(default = "defaults::yes")]
+    pub flush: bool,
+}
+
 /// How members are restarted when something about them changes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -383,6 +414,9 @@ mod defaults {
     }
     pub(super) fn secret_key() -> String {
         "password".into()
+    }
+    pub(super) fn yes() -> bool {
+        true
     }
     pub(super) fn shards_at_once() -> i32 {
         1

@@ -17,6 +17,7 @@
 //!     rdb: {save: [{after: 900s, changes: 1}, {after: 300s, changes: 10}]}
 //!     volume: {size: 2Gi, storageClassName: fast, onDelete: Keep}
 //!   config: {slowlog-max-len: "1024"}
+//!   memcached: {enabled: false}    # true needs shards: 1
 //! ```
 //!
 //! Reading order: the spec with its CEL rules, the status, the words of conditions and events, the

@@ -263,6 +263,25 @@ fn key_of_a_secret_is_said_only_with_the_secret() {
     refused(json!({"auth": {"secretKey": "pw"}}), "auth.secretKey names a key of");
 }
 
+#[test]
+fn memcached_needs_a_single_shard() {
+    accepted(json!({"shards": 1, "memcached": {"enabled": true}}));
+    accepted(json!({"shards": 1, "memcached": {"enabled": true, "itemSizeMax": "8Mi"}}));
+    accepted(json!({"memcached": {"enabled": false}}));
+    refused(json!({"memcached": {"enabled": true}}), "memcached needs shards: 1");
+    let with = |shards: u16| json!({"shards": shards, "memcached": {"enabled": true}});
+    refused_change(with(1), with(2), "memcached needs shards: 1");
+    for size in ["100", "2Gi"] {
+        refused(
+            json!({"shards": 1, "memcached": {"enabled": true, "itemSizeMax": size}}),
+            "memcached.itemSizeMax must be between",
+        );
+    }
+    for ours in ["memcached-port", "memcached-item-size-max", "memcached-flush"] {
+        refused(json!({"config": {ours: "1"}}), "memcached-port");
+    }
+}
+
 /// Every rule of the CRD compiles, and has a message of its own.
 #[test]
 fn every_rule_has_a_message() {
@@ -283,7 +302,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 24, "a new rule needs a test here");
+    assert_eq!(count, 26, "a new rule needs a test here");
 }
 
 #[test]

@@ -330,12 +330,17 @@ impl Local for Engine {
     }
 
     fn configure(&self, hash: &str, directives: &[(String, String)]) -> Vec<(String, String)> {
-        let config = &self.shared.config;
+        let (config, tls) = (&self.shared.config, &self.shared.tls);
+        let set = |name: &String, value: &String| -> Result<(), String> {
+            let pair = (name.as_bytes(), value.as_bytes());
+            let accepting = tls.try_values(config, &[pair]).map_err(|why| why.to_string())?;
+            config.set(name, value)?;
+            tls.adopt(accepting);
+            Ok(())
+        };
         let refused: Vec<(String, String)> = directives
             .iter()
-            .filter_map(|(name, value)| {
-                config.set(name, value).err().map(|why| (name.clone(), why.to_string()))
-            })
+            .filter_map(|(name, value)| set(name, value).err().map(|why| (name.clone(), why)))
             .collect();
         if directives.iter().any(|(name, _)| name.eq_ignore_ascii_case("requirepass")) {
             self.shared.acl.set_default_password(&config.hot().requirepass);

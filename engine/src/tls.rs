@@ -57,6 +57,11 @@ fn settings_of(config: &Config) -> Settings {
     Settings::of(|name| config.get(name).unwrap_or_default())
 }
 
+/// The setting is one of those that connections are made with.
+pub fn concerns(name: &[u8]) -> bool {
+    name.to_ascii_lowercase().starts_with(b"tls-")
+}
+
 /// Some port of clients speaks TLS.
 pub fn is_served(config: &Config) -> bool {
     config.int("tls-port", 0) != 0
@@ -190,36 +195,27 @@ impl Tls {
     /// comes out is for `adopt`, once the values are set.
     ///
     /// # Errors
-    /// The name of a setting and what does not fit.
+    /// What does not fit.
     pub fn try_values(
         &self,
         config: &Config,
         pairs: &[(&[u8], &[u8])],
-    ) -> Result<Option<Accepting>, String> {
+    ) -> io::Result<Option<Accepting>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let concerns = |name: &[u8]| name.to_ascii_lowercase().starts_with(b"tls-");
-        let Some((first, _)) = pairs.iter().find(|(name, _)| concerns(name)) else {
+        if !pairs.iter().any(|(name, _)| concerns(name)) {
             return Ok(None);
-        };
+        }
         let get = |name: &str| {
             let given = pairs.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
             given.map_or_else(|| config.get(name).unwrap_or_default(), |(_, value)| text(value))
         };
         let settings = Settings::of(get);
-        let failed = |error: io::Error| {
-            tracing::warn!("CONFIG SET of TLS changes nothing: {error}");
-            format!(
-                "ERR CONFIG SET failed (possibly related to argument '{}') - Unable to update TLS \
-                 configuration. Check server logs.",
-                crate::command::exec::printable(first)
-            )
-        };
         let accepting = match self.current() {
-            Some(_) => Some(settings.accepting().map_err(failed)?),
+            Some(_) => Some(settings.accepting()?),
             None => None,
         };
         if is_dialled(&get) {
-            settings.dialling().map_err(failed)?;
+            settings.dialling()?;
         }
         Ok(accepting)
     }

@@ -13,6 +13,9 @@ use engine::topology::ShardId;
 
 use crate::Error;
 
+/// Port of Memcached clients, unless a driver has another one.
+pub const MEMCACHED_PORT: u16 = 11211;
+
 /// The wish for one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
@@ -151,6 +154,11 @@ impl Desired {
     /// The same beside so many shards: what was formed votes, whatever is wished for since.
     pub fn witnesses_beside(&self, shards: u16) -> u16 {
         u16::from(u32::from(shards) * u32::from(self.members_per_shard()) == 2)
+    }
+
+    /// Memcached clients are served.
+    pub fn serves_memcached(&self) -> bool {
+        self.directives.contains_key("memcached-port")
     }
 
     /// The directives that are set without a restart.
@@ -295,7 +303,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         if is_ours(name) {
             return Err(invalid(
                 &field,
-                "is set by Larder; use memory, eviction, persistence, auth",
+                "is set by Larder; use memory, eviction, persistence, auth, memcached",
             ));
         }
         if value.contains(['\n', '\r']) {
@@ -316,6 +324,21 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     set("larder-failure-timeout-ms", timeout.to_string());
     if spec.durability == Durability::Quorum {
         set("larder-durability", "quorum".into());
+    }
+    if let Some(memcached) = spec.memcached.as_ref().filter(|m| m.enabled) {
+        if spec.shards != 1 {
+            let message = "needs shards: 1: its clients know nothing of slots, and are refused keys \
+                           of other shards";
+            return Err(invalid("spec.memcached", message));
+        }
+        set("memcached-port", MEMCACHED_PORT.to_string());
+        set("memcached-flush", if memcached.flush { "yes" } else { "no" }.into());
+        // Said although it may be the default: it is live, and goes back only where it is said.
+        let size = memcached.item_size_max.as_deref().unwrap_or("1Mi");
+        let size = quantity::bytes(size).filter(|size| (1 << 10..=1 << 30).contains(size));
+        let field = "spec.memcached.itemSizeMax";
+        let size = size.ok_or_else(|| invalid(field, "must be between 1Ki and 1Gi"))?;
+        set("memcached-item-size-max", size.to_string());
     }
     if let Some(min) = spec.min_in_sync {
         set("larder-min-in-sync", min_in_sync(spec, min)?.to_string());
@@ -358,6 +381,11 @@ const OURS: &[&str] = &[
     "masteruser",
     "maxmemory",
     "maxmemory-policy",
+    "memcached-flush",
+    "memcached-item-size-max",
+    "memcached-port",
+    "memcached-tls",
+    "memcached-unixsocket",
     "port",
     "protected-mode",
     "replicaof",
@@ -453,6 +481,24 @@ mod tests {
         ] {
             assert!(conf.contains(line), "{line}{conf}");
         }
+    }
+
+    #[test]
+    fn memcached_clients_are_served_by_one_shard_only() {
+        let of = |shards: u16, memcached: serde_json::Value| {
+            let cluster = json!({
+                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+                "metadata": {"name": "demo"}, "spec": {"shards": shards, "memcached": memcached},
+            });
+            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
+        };
+        let on = of(1, json!({"enabled": true, "flush": false})).unwrap();
+        assert!(on.serves_memcached() && on.conf().contains("memcached-flush no\n"));
+        assert!(!of(1, json!({"enabled": false})).unwrap().serves_memcached());
+        let refused = of(2, json!({"enabled": true})).unwrap_err();
+        assert!(refused.starts_with("spec.memcached: needs shards: 1"), "{refused}");
+        let refused = of(1, json!({"enabled": true, "itemSizeMax": "2Gi"})).unwrap_err();
+        assert!(refused.contains("between 1Ki and 1Gi"), "{refused}");
     }
 
     #[test]

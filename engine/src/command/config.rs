@@ -31,6 +31,7 @@ fn config(ctx: &mut Ctx<'_, '_>) {
             let pairs: Vec<(&[u8], &[u8])> =
                 ctx.args[2..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
             let tls = ctx.shared.tls.try_values(&ctx.shared.config, &pairs);
+            let tls = tls.map_err(|why| tls_refused(&pairs, &why));
             match tls.and_then(|tls| ctx.shared.config.set_live(&pairs).map(|()| tls)) {
                 Ok(tls) => {
                     ctx.shared.tls.adopt(tls);
@@ -56,6 +57,17 @@ fn config(ctx: &mut Ctx<'_, '_>) {
         (b"get" | b"set" | b"resetstat" | b"rewrite", _) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
+}
+
+/// Redis's words, which send the reader to the log.
+fn tls_refused(pairs: &[(&[u8], &[u8])], why: &std::io::Error) -> String {
+    tracing::warn!("CONFIG SET of TLS changes nothing: {why}");
+    let name = pairs.iter().map(|(name, _)| *name).find(|name| crate::tls::concerns(name));
+    let name = super::exec::printable(name.unwrap_or_default());
+    format!(
+        "ERR CONFIG SET failed (possibly related to argument '{name}') - Unable to update TLS \
+         configuration. Check server logs."
+    )
 }
 
 fn get(ctx: &mut Ctx<'_, '_>) {

@@ -46,7 +46,7 @@ fn each_lie_is_named_with_its_offset() {
             b"REDIS0010\x00\x01k\x81\xff\xff\xff\xff\xff\xff\xff\xff",
             "at offset 21: corrupt: a string longer than 4080 MiB",
         ),
-        (b"REDIS0010\x00\x01k\x80\xff\xff\xff\xffxyz", "at offset 20: the data ends too early"),
+        (b"REDIS0010\x00\x01k\x80\x7f\xff\xff\xffxyz", "at offset 20: the data ends too early"),
         (b"REDIS0010\xff\x01\0\0\0\0\0\0\0", "at offset 18: wrong checksum"),
     ] {
         let reason = reason(bytes);

@@ -38,6 +38,9 @@ pub(super) fn text(member: &Member<'_>) -> String {
     );
     let _ = writeln!(out, "dir {}", quoted(&member.data.display().to_string()));
     let _ = writeln!(out, "larder-tls-dir {}", quoted(&member.tls.display().to_string()));
+    if member.desired.serves_memcached() {
+        let _ = writeln!(out, "memcached-port {}", member.ports.memcached());
+    }
     if member.is_witness {
         out.push_str("larder-witness yes\n");
     }

@@ -16,7 +16,7 @@ use crate::{Error, pki};
 
 /// The first port that is tried.
 const FIRST_PORT: u16 = 7000;
-/// The bus listens so far above the port of clients, and the metrics twice as far.
+/// The bus listens so far above the port of clients, the metrics twice as far, and Memcached three times.
 const BUS_ABOVE: u16 = 10_000;
 const LAST_PORT: u16 = FIRST_PORT + BUS_ABOVE - 1;
 
@@ -33,10 +33,15 @@ impl Ports {
         Self { port, bus: port + BUS_ABOVE, metrics: port + 2 * BUS_ABOVE }
     }
 
+    /// Where Memcached clients are served, if they are.
+    pub(super) fn memcached(self) -> u16 {
+        self.port + 3 * BUS_ABOVE
+    }
+
     /// Nobody listens on any of them at this moment.
     fn are_free(self) -> bool {
         let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        [self.port, self.bus, self.metrics].into_iter().all(free)
+        [self.port, self.bus, self.metrics, self.memcached()].into_iter().all(free)
     }
 }
 

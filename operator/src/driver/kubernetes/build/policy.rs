@@ -1,21 +1,22 @@
-//! The NetworkPolicy: clients reach the client port, only members and the operator reach the bus.
+//! The NetworkPolicy: clients reach the clients' ports, only members and the operator reach the bus.
 
 use serde_json::json;
 
 use super::labels::CLUSTER;
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
+use crate::desired::MEMCACHED_PORT;
 
 /// The bus is mutually authenticated anyway; the policy keeps strangers from even knocking.
 pub(super) fn policy(build: &Build) -> Object {
+    let mut open = vec![PORT, METRICS_PORT];
+    open.extend(build.desired.serves_memcached().then_some(MEMCACHED_PORT));
+    let open: Vec<_> = open.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
     let body = json!({
         "spec": {
             "podSelector": {"matchLabels": {CLUSTER: build.name()}},
             "policyTypes": ["Ingress"],
             "ingress": [
-                {"ports": [
-                    {"port": PORT, "protocol": "TCP"},
-                    {"port": METRICS_PORT, "protocol": "TCP"},
-                ]},
+                {"ports": open},
                 {
                     "from": [
                         {"podSelector": {"matchLabels": {CLUSTER: build.name()}}},

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::labels::{CLUSTER, ROLE, SHARD};
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
+use crate::desired::MEMCACHED_PORT;
 
 pub(super) fn services(build: &Build) -> Vec<Object> {
     let mut services = vec![members(build), any(build), read(build)];
@@ -47,7 +48,14 @@ fn read(build: &Build) -> Object {
 /// The primary of one shard: the label moves with the council's word.
 fn primary(build: &Build, shard: u16) -> Object {
     let selector = json!({CLUSTER: build.name(), SHARD: shard.to_string(), ROLE: "primary"});
-    service(build, format!("{}-{shard}-primary", build.name()), selector)
+    let mut object = service(build, format!("{}-{shard}-primary", build.name()), selector);
+    // Only here: Memcached clients cannot be sent on, and a replica serves them nothing.
+    if build.desired.serves_memcached()
+        && let Some(ports) = object.json["spec"]["ports"].as_array_mut()
+    {
+        ports.push(port("memcached", MEMCACHED_PORT));
+    }
+    object
 }
 
 fn service(build: &Build, name: String, selector: Value) -> Object {

@@ -187,6 +187,41 @@ fn no_pod_mounts_a_key_of_the_ca() {
 }
 
 #[test]
+fn memcached_is_reached_at_the_primary_only() {
+    let ports = |object: &Object| {
+        let ports = object.json["spec"]["ports"].as_array().into_iter().flatten();
+        ports.map(|p| p["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let on = cluster(json!({"shards": 1, "memcached": {"enabled": true, "itemSizeMax": "8Mi"}}));
+    with(&on, |b| {
+        let objects = b.scaffold();
+        let with_port: Vec<_> = objects
+            .iter()
+            .filter(|o| o.kind == Kind::Service && ports(o).contains(&"memcached".to_owned()))
+            .map(|o| o.name.as_str())
+            .collect();
+        assert_eq!(with_port, ["demo-0-primary"]);
+        let of = |kind| objects.iter().find(|o| o.kind == kind).unwrap().json.to_string();
+        assert!(of(Kind::NetworkPolicy).contains("11211"));
+        let conf = of(Kind::ConfigMap);
+        for line in
+            ["memcached-port 11211", "memcached-item-size-max 8388608", "memcached-flush yes"]
+        {
+            assert!(conf.contains(line), "{line}: {conf}");
+        }
+        let pod = b.pod(SEAT);
+        let port = &pod.json["spec"]["containers"][0]["ports"][3];
+        assert_eq!(*port, json!({"name": "memcached", "containerPort": 11211, "protocol": "TCP"}));
+        reads_back::<Pod>(&pod);
+    });
+    let off = cluster(json!({"shards": 1, "memcached": {"enabled": false}}));
+    with(&off, |b| {
+        let all: String = b.scaffold().iter().map(|o| o.json.to_string()).collect();
+        assert!(!all.contains("11211") && !all.contains("memcached"));
+    });
+}
+
+#[test]
 fn template_changes_with_what_takes_a_restart_and_with_nothing_else() {
     let template = |cluster: &CacheCluster| {
         with(cluster, |b| b.pod(SEAT).json["metadata"]["annotations"][TEMPLATE].clone())
@@ -198,6 +233,7 @@ fn template_changes_with_what_takes_a_restart_and_with_nothing_else() {
         ("config", json!({"notify-keyspace-events": "Ex"}), false),
         ("eviction", json!("AllKeysLru"), false),
         ("config", json!({"databases": "4"}), true),
+        ("memcached", json!({"enabled": false}), false),
         ("image", json!("other:1"), true),
         ("failureTimeout", json!("2s"), true),
         ("memory", json!("512Mi"), true),
