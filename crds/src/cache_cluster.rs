@@ -80,6 +80,11 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
         "!has(self.spec.auth) || !has(self.spec.auth.secretName) || !(self.spec.auth.secretName in [self.metadata.name + '-auth', self.metadata.name + '-tls', self.metadata.name + '-operator-tls'])"
     ).message(
         "auth.secretName must not be NAME-auth, NAME-tls or NAME-operator-tls: Secrets of these names are made by Larder, and go with the CacheCluster"
+    ),
+    validation = Rule::new(
+        "!has(self.spec.tls) || !has(self.spec.tls.secretName) || !(self.spec.tls.secretName in [self.metadata.name + '-auth', self.metadata.name + '-tls', self.metadata.name + '-operator-tls'])"
+    ).message(
+        "tls.secretName must not be NAME-auth, NAME-tls or NAME-operator-tls: Secrets of these names are made by Larder, and go with the CacheCluster"
     )
 )]
 #[x_kube(
@@ -105,6 +110,11 @@ pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
         "has(self.auth) == has(oldSelf.auth) && (!has(self.auth) || self.auth == oldSelf.auth)"
     ).message(
         "auth cannot be changed in this version: while it is rolled out, members and clients would not agree on the password"
+    ),
+    validation = Rule::new(
+        "has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (has(self.tls.secretName) == has(oldSelf.tls.secretName) && (!has(self.tls.secretName) || self.tls.secretName == oldSelf.tls.secretName)))"
+    ).message(
+        "tls and tls.secretName cannot be changed in this version: while it is rolled out, members could not follow each other"
     ),
     validation = Rule::new(
         "!has(self.memcached) || !self.memcached.enabled || self.shards == 1"
@@ -171,9 +181,9 @@ pub struct CacheClusterSpec {
         validation = Rule::new("self.all(k, !self[k].contains('\\n') && !self[k].contains('\\r'))")
             .message("config: a value is one line"),
         validation = Rule::new(
-            "self.all(k, !k.startsWith('larder-') && !k.startsWith('cluster-announce-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'protected-mode', 'cluster-enabled', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'memcached-port', 'memcached-unixsocket', 'memcached-item-size-max', 'memcached-flush', 'memcached-tls', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
+            "self.all(k, !k.startsWith('larder-') && !k.startsWith('cluster-announce-') && !(k in ['port', 'bind', 'dir', 'include', 'daemonize', 'protected-mode', 'cluster-enabled', 'replicaof', 'slaveof', 'requirepass', 'masterauth', 'masteruser', 'tls-port', 'tls-cert-file', 'tls-key-file', 'tls-client-cert-file', 'tls-client-key-file', 'tls-ca-cert-file', 'tls-ca-cert-dir', 'tls-auth-clients', 'tls-replication', 'tls-cluster', 'memcached-port', 'memcached-unixsocket', 'memcached-item-size-max', 'memcached-flush', 'memcached-tls', 'maxmemory', 'maxmemory-policy', 'appendonly', 'appendfsync', 'save']))"
         ).message(
-            "config: port, bind, dir, include, daemonize, protected-mode, cluster-enabled, cluster-announce-*, replicaof, requirepass, masterauth, memcached-port, -unixsocket, -item-size-max, -flush and -tls, maxmemory, maxmemory-policy, appendonly, appendfsync, save and larder-* are set by Larder; use memory, eviction, persistence, auth and memcached"
+            "config: port, bind, dir, include, daemonize, protected-mode, cluster-enabled, cluster-announce-*, replicaof, requirepass, masterauth, memcached-port, -unixsocket, -item-size-max, -flush and -tls, maxmemory, maxmemory-policy, appendonly, appendfsync, save, larder-* and what tls says are set by Larder; use memory, eviction, persistence, auth, tls and memcached"
         )
     )]
     pub config: BTreeMap<String, String>,
@@ -181,6 +191,11 @@ pub struct CacheClusterSpec {
     /// The password of clients. Absent: one is generated, in the Secret NAME-auth. Cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+
+    /// TLS of clients, in place of the plain port; members follow each other by it, too. {}: with a certificate that Larder
+    /// issues, whose CA stands in the ConfigMap NAME-ca. Cannot be added, removed or given another Secret later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 
     /// Clients of memcached, beside those of RESP: they see the keys of database 0. Absent: none are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -333,6 +348,49 @@ pub struct Auth {
     /// No password: whoever reaches the port may do everything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+}
+
+/// TLS of clients.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.secretName) || !has(self.clientAuth) || self.clientAuth == 'None'")
+        .message("tls.clientAuth needs tls.secretName: whose certificates clients may show is said by the ca.crt in it")
+)]
+pub struct Tls {
+    /// A Secret in the same namespace with tls.crt, tls.key and ca.crt, as cert-manager writes it. Members dial each other
+    /// with the same certificate. A new one in it is taken up without a restart. Absent: Larder issues one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+    /// Whether clients show a certificate from the CA in the Secret.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients show a certificate.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum ClientAuth {
+    /// They need none.
+    #[default]
+    None,
+    /// They may, and one that they show must be good.
+    Optional,
+    /// They must.
+    Required,
+}
+
+impl ClientAuth {
+    /// The word that `tls-auth-clients` takes.
+    pub fn directive(self) -> &'static str {
+        match self {
+            Self::None => "no",
+            Self::Optional => "optional",
+            Self::Required => "yes",
+        }
+    }
 }
 
 /// Clients of memcached. They are served by the shard's primary, at the port memcached of the Service NAME-0-primary;

@@ -17,6 +17,7 @@
 //!     rdb: {save: [{after: 900s, changes: 1}, {after: 300s, changes: 10}]}
 //!     volume: {size: 2Gi, storageClassName: fast, onDelete: Keep}
 //!   config: {slowlog-max-len: "1024"}
+//!   tls: {}                        # a certificate that Larder issues, or {secretName: mine, clientAuth: Required}
 //!   memcached: {enabled: false}    # true needs shards: 1
 //! ```
 //!

@@ -264,6 +264,34 @@ fn key_of_a_secret_is_said_only_with_the_secret() {
 }
 
 #[test]
+fn tls_stays_and_clients_show_certificates_of_a_ca_that_is_given() {
+    let tls = |tls: Value| json!({"tls": tls});
+    accepted(tls(json!({})));
+    accepted(tls(json!({"clientAuth": "None"})));
+    accepted(tls(json!({"secretName": "mine", "clientAuth": "Required"})));
+    for auth in ["Optional", "Required"] {
+        refused(tls(json!({"clientAuth": auth})), "tls.clientAuth needs tls.secretName");
+    }
+    for ours in ["demo-auth", "demo-tls", "demo-operator-tls"] {
+        refused(tls(json!({"secretName": ours})), "tls.secretName must not be");
+    }
+    for ours in ["tls-port", "tls-cert-file", "tls-auth-clients", "tls-replication"] {
+        refused(json!({"config": {ours: "1"}}), "what tls says");
+    }
+    accepted(json!({"tls": {}, "config": {"tls-protocols": "TLSv1.3"}}));
+    let given = |auth: &str| tls(json!({"secretName": "mine", "clientAuth": auth}));
+    assert!(change(given("None"), given("Required"), true).is_empty());
+    for (old, new) in [
+        (json!({}), tls(json!({}))),
+        (tls(json!({})), json!({})),
+        (tls(json!({})), given("None")),
+        (given("None"), tls(json!({"secretName": "other"}))),
+    ] {
+        refused_change(old, new, "tls and tls.secretName cannot be changed");
+    }
+}
+
+#[test]
 fn memcached_needs_a_single_shard() {
     accepted(json!({"shards": 1, "memcached": {"enabled": true}}));
     accepted(json!({"shards": 1, "memcached": {"enabled": true, "itemSizeMax": "8Mi"}}));
@@ -302,7 +330,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 26, "a new rule needs a test here");
+    assert_eq!(count, 29, "a new rule needs a test here");
 }
 
 #[test]

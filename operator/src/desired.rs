@@ -13,6 +13,8 @@ use engine::topology::ShardId;
 
 use crate::Error;
 
+/// Port of clients by TLS, unless a driver has another one.
+pub const TLS_PORT: u16 = 6379;
 /// Port of Memcached clients, unless a driver has another one.
 pub const MEMCACHED_PORT: u16 = 11211;
 
@@ -117,13 +119,16 @@ impl Desired {
             return Err(invalid("metadata.name", message));
         }
         agree(spec)?;
-        let secret = spec.auth.as_ref().and_then(|a| a.secret_name.as_deref());
-        if let Some(rest) = secret.and_then(|s| s.strip_prefix(name.as_str()))
-            && ["-auth", "-tls", "-operator-tls"].contains(&rest)
-        {
-            let message =
-                "is the name of a Secret that Larder makes, and that goes with the cluster";
-            return Err(invalid("spec.auth.secretName", message));
+        let auth = spec.auth.as_ref().and_then(|a| a.secret_name.as_deref());
+        let tls = spec.tls.as_ref().and_then(|t| t.secret_name.as_deref());
+        for (field, secret) in [("spec.auth.secretName", auth), ("spec.tls.secretName", tls)] {
+            if let Some(rest) = secret.and_then(|s| s.strip_prefix(name.as_str()))
+                && ["-auth", "-tls", "-operator-tls"].contains(&rest)
+            {
+                let message =
+                    "is the name of a Secret that Larder makes, and that goes with the cluster";
+                return Err(invalid(field, message));
+            }
         }
         let shards_at_once = spec.rollout.as_ref().map_or(1, |r| r.shards_at_once);
         Ok(Self {
@@ -154,6 +159,11 @@ impl Desired {
     /// The same beside so many shards: what was formed votes, whatever is wished for since.
     pub fn witnesses_beside(&self, shards: u16) -> u16 {
         u16::from(u32::from(shards) * u32::from(self.members_per_shard()) == 2)
+    }
+
+    /// Clients are served by TLS, and not without.
+    pub fn serves_tls(&self) -> bool {
+        self.directives.contains_key("tls-port")
     }
 
     /// Memcached clients are served.
@@ -281,6 +291,12 @@ fn agree(spec: &CacheClusterSpec) -> Result<(), Error> {
         let message = "names a key of secretName; in the Secret that is generated it is password";
         return Err(invalid("spec.auth.secretKey", message));
     }
+    let asks = |tls: &crds::Tls| tls.client_auth != crds::ClientAuth::None;
+    if spec.tls.as_ref().is_some_and(|tls| asks(tls) && tls.secret_name.is_none()) {
+        let message =
+            "needs secretName: whose certificates clients may show is said by the ca.crt in it";
+        return Err(invalid("spec.tls.clientAuth", message));
+    }
     if spec.auth.as_ref().is_some_and(|a| a.disabled && a.secret_name.is_some()) {
         let message = "secretName and disabled: true contradict each other";
         return Err(invalid("spec.auth", message));
@@ -303,7 +319,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         if is_ours(name) {
             return Err(invalid(
                 &field,
-                "is set by Larder; use memory, eviction, persistence, auth, memcached",
+                "is set by Larder; use memory, eviction, persistence, auth, tls, memcached",
             ));
         }
         if value.contains(['\n', '\r']) {
@@ -324,6 +340,13 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     set("larder-failure-timeout-ms", timeout.to_string());
     if spec.durability == Durability::Quorum {
         set("larder-durability", "quorum".into());
+    }
+    if let Some(tls) = &spec.tls {
+        set("tls-port", TLS_PORT.to_string());
+        set("tls-auth-clients", tls.client_auth.directive().into());
+        set("tls-replication", "yes".into());
+        set("tls-cluster", "yes".into());
+        set("memcached-tls", "yes".into());
     }
     if let Some(memcached) = spec.memcached.as_ref().filter(|m| m.enabled) {
         if spec.shards != 1 {
@@ -392,6 +415,16 @@ const OURS: &[&str] = &[
     "requirepass",
     "save",
     "slaveof",
+    "tls-auth-clients",
+    "tls-ca-cert-dir",
+    "tls-ca-cert-file",
+    "tls-cert-file",
+    "tls-client-cert-file",
+    "tls-client-key-file",
+    "tls-cluster",
+    "tls-key-file",
+    "tls-port",
+    "tls-replication",
 ];
 
 fn is_ours(name: &str) -> bool {
@@ -481,6 +514,28 @@ mod tests {
         ] {
             assert!(conf.contains(line), "{line}{conf}");
         }
+    }
+
+    #[test]
+    fn who_may_come_in_by_certificate_changes_without_a_restart() {
+        let of = |tls: serde_json::Value| {
+            let cluster = json!({
+                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+                "metadata": {"name": "demo"}, "spec": {"shards": 1, "tls": tls},
+            });
+            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
+        };
+        let given = |auth: &str| of(json!({"secretName": "mine", "clientAuth": auth})).unwrap();
+        let (open, closed) = (given("None"), given("Required"));
+        assert!(open.serves_tls() && !desired(&[]).serves_tls());
+        assert_eq!(open.at_start_hash(), closed.at_start_hash());
+        assert!(closed.live().any(|pair| pair == ("tls-auth-clients", "yes")));
+        let refused = of(json!({"clientAuth": "Required"})).unwrap_err();
+        assert!(refused.starts_with("spec.tls.clientAuth: needs secretName"), "{refused}");
+        let refused = of(json!({"secretName": "demo-tls"})).unwrap_err();
+        assert!(refused.starts_with("spec.tls.secretName: is the name"), "{refused}");
+        // What is set by Larder does not go back to its default because the manifest does not say it.
+        assert!(!closed.unsaid().any(|name| name.starts_with("tls-") && is_ours(name)));
     }
 
     #[test]

@@ -104,6 +104,13 @@ pub struct Address {
     pub bus_port: u16,
 }
 
+impl Address {
+    /// The port of clients: the plain one, if there is one.
+    pub fn client_port(&self) -> u16 {
+        if self.port == 0 { self.tls_port } else { self.port }
+    }
+}
+
 /// The topology that one member knows, as far as it matters beside the newest one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Belongs {

@@ -73,6 +73,51 @@ fn without_the_password_nothing_is_served() {
 }
 
 #[test]
+fn a_cluster_by_tls_serves_and_fails_over_and_has_no_plain_port() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let spec = "{shards: 1, replicasPerShard: 2, tls: {}, memcached: {enabled: true}}";
+    let cluster = Cluster::start(dir.path(), spec);
+    let ca = dir.path().join("data/tls/member/ca.crt");
+    let cli = |options: &[&str], port: &str, words: &str| {
+        let output = std::process::Command::new("redis-cli")
+            .args([
+                "-c",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                port,
+                "-a",
+                &cluster.password,
+                "--no-auth-warning",
+            ])
+            .args(options)
+            .args(words.split(' '))
+            .output();
+        output.map(|o| String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).trim().to_owned())
+    };
+    let options = ["--tls", "--cacert", ca.to_str().unwrap()];
+    let ports: Vec<_> =
+        cluster.endpoints.iter().map(|e| e.rsplit(':').next().unwrap().to_owned()).collect();
+    if cli(&options, &ports[0], "PING").is_err() {
+        println!("skipped: there is no redis-cli");
+        return cluster.stop();
+    }
+    let ask = |port: &str, words: &str| cli(&options, port, words).unwrap();
+    eventually("a write", || ask(&ports[0], "SET k v") == "OK");
+    assert_ne!(cli(&[], &ports[0], "PING").unwrap(), "PONG");
+    let memcached: u16 = ports[0].parse::<u16>().unwrap() + 30_000;
+    assert!(std::net::TcpStream::connect(("127.0.0.1", memcached)).is_ok());
+    // Replicas follow by TLS: the value is there after each of them was primary.
+    assert_eq!(ask(&ports[0], "WAIT 2 20000"), "2");
+    cluster.kill("demo-0-0");
+    eventually("the others serve", || ask(&ports[1], "GET k") == "v");
+    eventually("the others take writes", || ask(&ports[2], "SET k w") == "OK");
+    eventually("who was killed is back", || ask(&ports[0], "GET k") == "w");
+    cluster.stop();
+}
+
+#[test]
 fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();

@@ -147,7 +147,7 @@ mod tests {
             ),
             (
                 "{shards: 1, config: {requirepass: x}}",
-                "spec.config.requirepass: is set by Larder; use memory, eviction, persistence, auth, memcached",
+                "spec.config.requirepass: is set by Larder; use memory, eviction, persistence, auth, tls, memcached",
             ),
             (
                 "{shards: 1, config: {no-such: x}}",

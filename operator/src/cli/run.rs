@@ -149,7 +149,7 @@ impl Progress {
             let name = seat.name(&desired.name);
             let word = word_of(done, *seat);
             if self.members.get(&name) != Some(&word) {
-                self.line(&format!("  {name}  127.0.0.1:{}  {word}", member.address.port));
+                self.line(&format!("  {name}  127.0.0.1:{}  {word}", member.address.client_port()));
                 self.members.insert(name, word);
             }
         }
@@ -183,12 +183,12 @@ impl Progress {
         }
         if !self.ever && ready && whole {
             (self.ever, self.ready) = (true, true);
-            self.greet(local, done);
+            self.greet(desired, local, done);
         }
     }
 
     /// How to connect, once all is there.
-    fn greet(&self, local: &Local, done: &Round) {
+    fn greet(&self, desired: &Desired, local: &Local, done: &Round) {
         let endpoints: Vec<&str> =
             done.observed.access.endpoints.iter().map(|e| e.address.as_str()).collect();
         if self.output == Output::Json {
@@ -198,17 +198,32 @@ impl Progress {
         }
         let port = endpoints.first().and_then(|e| e.rsplit(':').next()).unwrap_or("7000");
         println!("Ready: {} members.", done.observed.members.len());
+        let tls = tls_options(desired, local);
         match local.password() {
             Some(_) => {
                 let file = local.password_file();
                 let file = file.display();
-                println!("  redis-cli -c -p {port} -a \"$(cat '{file}')\" --no-auth-warning");
+                println!("  redis-cli -c -p {port}{tls} -a \"$(cat '{file}')\" --no-auth-warning");
                 println!("The password is in {file}.");
             }
-            None => println!("  redis-cli -c -p {port}"),
+            None => println!("  redis-cli -c -p {port}{tls}"),
         }
         println!("Ctrl-C stops all members; started again, the data is there.");
     }
+}
+
+/// What redis-cli needs beside the port, where it is one of TLS.
+fn tls_options(desired: &Desired, local: &Local) -> String {
+    if !desired.serves_tls() {
+        return String::new();
+    }
+    let (ca, own) = local.client_tls();
+    let mut options = format!(" --tls --cacert '{}'", ca.join("ca.crt").display());
+    if desired.directives.get("tls-auth-clients").is_some_and(|auth| auth != "no") {
+        let (cert, key) = (own.join("tls.crt"), own.join("tls.key"));
+        options.push_str(&format!(" --cert '{}' --key '{}'", cert.display(), key.display()));
+    }
+    options
 }
 
 /// What a member is at, in a few words.

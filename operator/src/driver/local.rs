@@ -15,6 +15,8 @@
 //!   and class say nothing here. Every member has a folder, as if it had a volume.
 //! - Ports are those of the machine: one that somebody else took while the cluster was down is replaced
 //!   by another one, and clients have to be told.
+//! - With `tls`, clients see the members' own certificate, `DIR/tls/member`, whatever Secret is named; one that
+//!   they show comes from the same CA, as `DIR/tls/operator` does.
 //! - Only the loopback address listens. Who can read DIR can read the password and the keys.
 
 mod conf;
@@ -78,6 +80,11 @@ impl Local {
 
     pub fn password_file(&self) -> PathBuf {
         self.dir.password_file()
+    }
+
+    /// The CA of the certificate that clients see, and one that they may show.
+    pub fn client_tls(&self) -> (PathBuf, PathBuf) {
+        (self.dir.member_tls(), self.dir.operator_tls())
     }
 
     pub fn path(&self) -> &Path {
@@ -176,7 +183,7 @@ pub async fn look(path: &Path, desired: &Desired) -> Result<Observed, Error> {
         }
     }
     if let Ok(tls) = dir.known_tls() {
-        hear_all(&mut observed, &dir, &desired.name, &tls).await;
+        hear_all(&mut observed, &dir, desired, &tls).await;
     }
     Ok(observed)
 }
@@ -194,11 +201,14 @@ fn list_disks(observed: &mut Observed, dir: &Dir, cluster: &str) -> Result<(), E
 }
 
 /// Asks every member that has a body that runs, all at the same time.
-async fn hear_all(observed: &mut Observed, dir: &Dir, cluster: &str, tls: &Tls) {
+async fn hear_all(observed: &mut Observed, dir: &Dir, desired: &Desired, tls: &Tls) {
     let mut asks = Vec::new();
     for (seat, member) in &mut observed.members {
-        let Some(Ports { port, bus, .. }) = dir.known_ports(&seat.name(cluster)) else { continue };
-        member.address = Address { host: HOST.into(), port, tls_port: 0, bus_port: bus };
+        let Some(Ports { port, bus, .. }) = dir.known_ports(&seat.name(&desired.name)) else {
+            continue;
+        };
+        let (port, tls_port) = if desired.serves_tls() { (0, port) } else { (port, 0) };
+        member.address = Address { host: HOST.into(), port, tls_port, bus_port: bus };
         if member.body.as_ref().is_some_and(|b| b.phase == Phase::Running) {
             let (seat, bus) = (*seat, format!("{HOST}:{bus}"));
             asks.push(async move { (seat, admin::report(&bus, tls).await) });
@@ -259,7 +269,7 @@ impl Driver for Local {
                 zone: None,
             });
         }
-        hear_all(&mut observed, &self.dir, &desired.name, &self.tls).await;
+        hear_all(&mut observed, &self.dir, desired, &self.tls).await;
         self.council = council(&observed);
         observed.access = self.access(desired, &observed);
         Ok(observed)
@@ -308,7 +318,7 @@ impl Local {
         let mut endpoints = Vec::new();
         for (seat, member) in observed.members.iter().filter(|(s, _)| s.shard().is_some()) {
             if member.body.is_some() {
-                let address = format!("{HOST}:{}", member.address.port);
+                let address = format!("{HOST}:{}", member.address.client_port());
                 endpoints.push(crds::Endpoint { name: seat.name(&desired.name), address });
             }
         }

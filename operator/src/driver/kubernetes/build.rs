@@ -8,6 +8,7 @@
 //! NAME-read         Service, replicas        NAME-auth          Secret, password and auth.conf
 //! NAME-N-primary    Service, primary of N    NAME-tls           Secret, the members' certificate
 //! NAME-members      Service, DNS names       NAME-operator-tls  Secret, the operator's, with the CA's key
+//! NAME-ca           ConfigMap, the CA, where Larder issues the certificate that clients see
 //! NAME-S-I          Pod (seat S-I)           NAME-S-I-data      PersistentVolumeClaim
 //! NAME              PodDisruptionBudget, NetworkPolicy
 //! ```
@@ -117,6 +118,11 @@ impl Build<'_> {
     /// DNS name of a member.
     pub fn host(&self, member: &str) -> String {
         self.dns(&format!("{member}.{}", self.members_service()))
+    }
+
+    /// What the port of RESP clients is called.
+    fn client_port_name(&self) -> &'static str {
+        if self.desired.serves_tls() { "resp-tls" } else { "resp" }
     }
 
     /// Members wanted, witnesses included.

@@ -51,7 +51,8 @@ impl Kubernetes<'_> {
         let build = self.build(desired);
         for (seat, member) in &mut observed.members {
             let host = build.host(&seat.name(&desired.name));
-            member.address = Address { host, port: PORT, tls_port: 0, bus_port: BUS_PORT };
+            let (port, tls_port) = if desired.serves_tls() { (0, PORT) } else { (PORT, 0) };
+            member.address = Address { host, port, tls_port, bus_port: BUS_PORT };
         }
         self.hear(&mut observed).await;
         Ok(observed)

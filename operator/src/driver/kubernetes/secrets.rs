@@ -116,6 +116,15 @@ impl Kubernetes<'_> {
                 }
             },
         };
+        // Members that run have it already, or hold on to what they had.
+        if stored.operator.is_none()
+            && let Some(name) = build.given_tls()
+            && let Err(error) = self.look_for_certificate(name).await
+        {
+            let why = format!("Secret {name}: {error}");
+            self.memory.obstacle = Some((reason::SECRET_MISSING, why));
+            return Err(error);
+        }
         let year = i32::from(jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year());
         certificates(stored, &build.member_names(), year, password)
             .map_err(|e| Error::world("make certificates", e))
@@ -144,6 +153,25 @@ impl Kubernetes<'_> {
             return Err(missing(format!("key {key} must be one line of text")));
         }
         Ok(password)
+    }
+
+    /// Whether the user's Secret has what members are to be started with.
+    async fn look_for_certificate(&self, name: &str) -> Result<(), Error> {
+        let missing = |message: String| Error::world("read the certificate", message);
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let secret = api
+            .get_opt(name)
+            .await
+            .map_err(|e| Error::world(format!("read Secret {name}"), e))?
+            .ok_or_else(|| missing("there is no such Secret".into()))?;
+        let get = |key: &str| {
+            text(Some(&secret), key)
+                .ok_or_else(|| missing(format!("it has no key {key} with text in it")))
+        };
+        let (ca, cert, key) = (get("ca.crt")?, get("tls.crt")?, get("tls.key")?);
+        Tls::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes())
+            .map(|_| ())
+            .map_err(|e| missing(e.to_string()))
     }
 
     /// Takes up the operator's certificate as it is stored, and makes nothing.

@@ -38,6 +38,13 @@ pub(super) fn text(member: &Member<'_>) -> String {
     );
     let _ = writeln!(out, "dir {}", quoted(&member.data.display().to_string()));
     let _ = writeln!(out, "larder-tls-dir {}", quoted(&member.tls.display().to_string()));
+    if member.desired.serves_tls() {
+        let file = |name: &str| quoted(&member.tls.join(name).display().to_string());
+        let _ = writeln!(out, "port 0\ntls-port {port}");
+        let _ = writeln!(out, "tls-cert-file {}", file("tls.crt"));
+        let _ = writeln!(out, "tls-key-file {}", file("tls.key"));
+        let _ = writeln!(out, "tls-ca-cert-file {}", file("ca.crt"));
+    }
     if member.desired.serves_memcached() {
         let _ = writeln!(out, "memcached-port {}", member.ports.memcached());
     }

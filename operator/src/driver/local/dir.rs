@@ -109,6 +109,10 @@ impl Dir {
         self.path.join("tls/member")
     }
 
+    pub(super) fn operator_tls(&self) -> PathBuf {
+        self.path.join("tls/operator")
+    }
+
     /// The folder of a member's data, made when there is none.
     pub(super) fn data(&self, name: &str) -> Result<PathBuf, Error> {
         let data = self.member(name).join("data");
@@ -207,7 +211,9 @@ impl Dir {
         let files = ["ca/tls.key", "member/tls.key", "operator/tls.key"];
         if !files.into_iter().all(have) {
             let ca = pki::Ca::new(year).map_err(failed)?;
-            let member = ca.member(&["localhost".to_string()], year).map_err(failed)?;
+            let member = ca
+                .member(&["localhost".to_string(), "127.0.0.1".to_string()], year)
+                .map_err(failed)?;
             let operator = ca.operator(year).map_err(failed)?;
             for (who, pair) in [("ca", &ca.pair), ("member", &member), ("operator", &operator)] {
                 let folder = self.path.join("tls").join(who);

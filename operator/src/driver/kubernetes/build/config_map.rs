@@ -8,6 +8,8 @@ use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
 
 /// Where the projected volume with configuration, certificate and password is mounted.
 pub(super) const DIR: &str = "/etc/larder";
+/// Where in it the files of the Secret in `spec.tls` are.
+pub(super) const GIVEN_TLS: &str = "client-tls";
 /// Where the data are.
 pub(super) const DATA_DIR: &str = "/data";
 
@@ -35,6 +37,20 @@ fn conf(build: &Build) -> String {
          larder-tls-dir {DIR}/tls\n\
          larder-config-hash {hash}\n"
     );
+    if build.desired.serves_tls() {
+        let files = match build.given_tls() {
+            Some(_) => GIVEN_TLS,
+            None => "tls",
+        };
+        let _ = write!(
+            conf,
+            "port 0\n\
+             tls-port {PORT}\n\
+             tls-cert-file {DIR}/{files}/tls.crt\n\
+             tls-key-file {DIR}/{files}/tls.key\n\
+             tls-ca-cert-file {DIR}/{files}/ca.crt\n"
+        );
+    }
     if build.auth_disabled() {
         conf.push_str("protected-mode no\n");
     } else {

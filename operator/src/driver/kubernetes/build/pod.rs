@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::config_map::{DATA_DIR, DIR, config_map_name};
+use super::config_map::{DATA_DIR, DIR, GIVEN_TLS, config_map_name};
 use super::labels::{self, CLUSTER, INDEX, SHARD, TEMPLATE};
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT, generated_auth_name, tls_name};
 use crate::desired::{self, MEMCACHED_PORT, Seat};
@@ -74,7 +74,7 @@ impl Build<'_> {
                 {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             ],
             "ports": [
-                {"name": "resp", "containerPort": PORT, "protocol": "TCP"},
+                {"name": self.client_port_name(), "containerPort": PORT, "protocol": "TCP"},
                 {"name": "bus", "containerPort": BUS_PORT, "protocol": "TCP"},
                 {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
             ],
@@ -215,6 +215,13 @@ impl Build<'_> {
                 ],
             }}),
         ];
+        if let Some(name) = self.given_tls() {
+            let file = |key: &str| item(key, &format!("{GIVEN_TLS}/{key}"));
+            sources.push(json!({"secret": {
+                "name": name,
+                "items": [file("ca.crt"), file("tls.crt"), file("tls.key")],
+            }}));
+        }
         if !self.auth_disabled() {
             sources.push(json!({"secret": {
                 "name": generated_auth_name(self.name()),

@@ -60,16 +60,38 @@ impl Build<'_> {
         Some((auth.secret_name.as_deref()?, &auth.secret_key))
     }
 
+    /// The Secret of the user's with the certificate that clients see.
+    pub fn given_tls(&self) -> Option<&str> {
+        self.cluster.spec.tls.as_ref()?.secret_name.as_deref()
+    }
+
+    /// The certificate that clients see is the members' own.
+    fn issues_tls(&self) -> bool {
+        self.desired.serves_tls() && self.given_tls().is_none()
+    }
+
     /// DNS names in the members' certificate.
     pub fn member_names(&self) -> Vec<String> {
         let namespace = self.namespace();
-        let members = self.members_service();
-        vec![
+        let (name, members) = (self.name(), self.members_service());
+        let mut names = vec![
             format!("*.{members}.{namespace}.svc"),
             self.dns(&format!("*.{members}")),
-            format!("{}.{namespace}.svc", self.name()),
-            self.dns(self.name()),
-        ]
+            format!("{name}.{namespace}.svc"),
+            self.dns(name),
+        ];
+        if self.issues_tls() {
+            // Clients verify the name that they dial, of whichever Service: NAME, NAME-read, NAME-N-primary. Who trusts
+            // this CA trusts it for this one cluster.
+            for service in [name.to_owned(), format!("{name}-read")] {
+                names.push(format!("{service}.{namespace}"));
+                names.push(service);
+            }
+            names.push(format!("*.{namespace}.svc"));
+            names.push(self.dns("*"));
+            names.push("localhost".into());
+        }
+        names
     }
 
     /// All Secrets of the cluster. The operator's comes first: what it holds makes the others again.
@@ -100,6 +122,10 @@ impl Build<'_> {
             "tls.key": secrets.member.key,
         });
         objects.push(self.secret(tls_name(name), member));
+        if self.issues_tls() {
+            let body = json!({"data": {"ca.crt": secrets.ca.cert}});
+            objects.push(self.object(Kind::ConfigMap, format!("{name}-ca"), true, body));
+        }
         objects
     }
 

@@ -21,7 +21,7 @@ fn members(build: &Build) -> Object {
             "publishNotReadyAddresses": true,
             "selector": {CLUSTER: build.name()},
             "ports": [
-                port("resp", PORT),
+                port(build.client_port_name(), PORT),
                 port("bus", BUS_PORT),
                 port("metrics", METRICS_PORT),
             ],
@@ -59,7 +59,8 @@ fn primary(build: &Build, shard: u16) -> Object {
 }
 
 fn service(build: &Build, name: String, selector: Value) -> Object {
-    let body = json!({"spec": {"selector": selector, "ports": [port("resp", PORT)]}});
+    let body =
+        json!({"spec": {"selector": selector, "ports": [port(build.client_port_name(), PORT)]}});
     build.object(Kind::Service, name, true, body)
 }
 

@@ -186,6 +186,56 @@ fn no_pod_mounts_a_key_of_the_ca() {
     });
 }
 
+fn by_tls(tls: Value) -> CacheCluster {
+    cluster(json!({"shards": 1, "tls": tls, "memcached": {"enabled": true}}))
+}
+
+#[test]
+fn golden_config_of_a_cluster_by_tls() {
+    with(&by_tls(json!({"secretName": "mine", "clientAuth": "Required"})), |b| {
+        insta::assert_snapshot!(yaml(&[config_map::config_map(b)]));
+    });
+}
+
+#[test]
+fn a_certificate_that_is_given_is_mounted_and_one_of_ours_has_the_services_names() {
+    with(&by_tls(json!({"secretName": "mine"})), |b| {
+        let pod = b.pod(SEAT);
+        reads_back::<Pod>(&pod);
+        let sources = &pod.json["spec"]["volumes"][1]["projected"]["sources"];
+        assert_eq!(sources[2]["secret"]["name"], "mine");
+        assert_eq!(sources[2]["secret"]["items"][1]["path"], "client-tls/tls.crt");
+        let port = &pod.json["spec"]["containers"][0]["ports"][0];
+        assert_eq!(*port, json!({"name": "resp-tls", "containerPort": 6379, "protocol": "TCP"}));
+        for object in b.scaffold().iter().filter(|o| o.kind == Kind::Service) {
+            assert_eq!(
+                object.json["spec"]["ports"][0]["targetPort"], "resp-tls",
+                "{}",
+                object.name
+            );
+        }
+        assert!(!b.secrets(&secrets()).iter().any(|o| o.kind == Kind::ConfigMap));
+        assert!(!b.member_names().contains(&"demo".to_owned()));
+    });
+    with(&by_tls(json!({})), |b| {
+        let names = b.member_names();
+        for name in ["demo", "demo-read.shop", "*.shop.svc", "*.shop.svc.cluster.local"] {
+            assert!(names.contains(&name.to_owned()), "{name}: {names:?}");
+        }
+        let objects = b.secrets(&secrets());
+        let ca = objects.iter().find(|o| o.kind == Kind::ConfigMap).unwrap();
+        assert_eq!(
+            (ca.name.as_str(), &ca.json["data"]),
+            ("demo-ca", &json!({"ca.crt": "ca cert"}))
+        );
+        reads_back::<ConfigMap>(ca);
+        let conf = config_map::config_map(b).json.to_string();
+        assert!(conf.contains("tls-cert-file /etc/larder/tls/tls.crt"), "{conf}");
+        // The key of the CA stays where no pod and no client sees it.
+        assert!(!b.pod(SEAT).json.to_string().contains("ca.key"));
+    });
+}
+
 #[test]
 fn memcached_is_reached_at_the_primary_only() {
     let ports = |object: &Object| {
