@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::types::Limits;
@@ -124,6 +124,8 @@ pub struct Config {
     events: AtomicU32,
     /// Keys that CLIENT TRACKING remembers at most; 0: any number.
     tracking_keys_max: AtomicUsize,
+    /// `replica-serve-stale-data no`.
+    refuses_stale: AtomicBool,
     /// The file that the server was started with.
     file: Option<PathBuf>,
     /// `rename-command` lines: old name, new name (empty: the command is gone).
@@ -163,6 +165,7 @@ impl Config {
             maxmemory: AtomicU64::new(hot.maxmemory),
             events: AtomicU32::new(hot.events),
             tracking_keys_max: AtomicUsize::new(hot.tracking_keys_max),
+            refuses_stale: AtomicBool::new(!hot.replica_serves_stale),
             values: RwLock::new(builder.values),
             given: Mutex::new(builder.given),
             hot: RwLock::new(Arc::new(hot)),
@@ -272,6 +275,7 @@ impl Config {
         self.maxmemory.store(hot.maxmemory, Ordering::Release);
         self.events.store(hot.events, Ordering::Release);
         self.tracking_keys_max.store(hot.tracking_keys_max, Ordering::Release);
+        self.refuses_stale.store(!hot.replica_serves_stale, Ordering::Release);
         *self.hot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hot);
         drop(values);
         self.given().extend(changes.iter().map(|(d, _)| d.name));
@@ -293,6 +297,12 @@ impl Config {
     #[inline]
     pub fn events(&self) -> u32 {
         self.events.load(Ordering::Relaxed)
+    }
+
+    /// A replica that has lost its primary does not answer for its keys.
+    #[inline]
+    pub fn refuses_stale(&self) -> bool {
+        self.refuses_stale.load(Ordering::Relaxed)
     }
 
     /// Keys that CLIENT TRACKING remembers at most; 0: any number.

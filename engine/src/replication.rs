@@ -186,6 +186,14 @@ impl Replication {
 }
 
 impl Shared {
+    /// A replica without its primary, which shall not serve what may be out of date.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.config.refuses_stale()
+            && self.state.is_replica.load(Ordering::Acquire)
+            && lock(&self.replication.link).as_ref().is_none_or(|link| !link.is_up())
+    }
+
     /// How many replicas have acknowledged the journal up to an offset.
     pub fn replicas_at(&self, offset: u64) -> u32 {
         self.count_replicas(|peer| peer.ack() >= offset)

@@ -35,9 +35,16 @@
 //! `EVAL_CACHE_MAX` going first, and not journaled: who uses EVALSHA after EVAL falls back to EVAL at NOSCRIPT, as
 //! every client library does.
 //!
+//! # How it is ended
+//! The interpreter's hook looks at the clock after so many instructions, the fewer the more memory there is to be copied by
+//! one of them; the collector's turns tell when that has grown. What the language's own functions do in one call is
+//! bounded by the memory, or they are ours: patterns, `rep`, JSON, MessagePack and replies count steps (`pattern::Budget`),
+//! and what walks along a table's length is Lua itself (`prelude.lua`).
+//!
 //! # Functions
 //! Libraries are data: in the journal as FUNCTION LOAD, DELETE, FLUSH and RESTORE, in every snapshot, the same on
-//! replicas. They change under all locks (see `library`). FUNCTION LOAD runs a library's source for `LOAD_MS` at most.
+//! replicas; FLUSHALL keeps them. They change under all locks (see `library`). FUNCTION LOAD runs a library's source for
+//! `LOAD_MS` at most. In a cluster each primary has its own, as in Redis: they do not move with slots.
 //!
 //! Modules in reading order: `cache` (scripts by their hash), `library`, `run` (the handler), `interpreter` (the other side),
 //! `api` (what `redis.*` does), `reply` (values to and from the wire), then the libraries: `pattern` and

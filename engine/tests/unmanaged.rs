@@ -159,10 +159,17 @@ fn redis_cli_makes_a_cluster_and_changes_it() {
     nodes.until_agreed(6);
     check_filled(&nodes);
 
-    // A primary without slots, a replica of it, slots to it and back, and both go.
+    // A primary without slots, a replica of it, slots to it and back, and both go. Functions are on every primary: a
+    // new one is given them.
+    let library =
+        "#!lua name=lib\nredis.register_function('greets', function() return 'hello' end)";
+    for owner in [owner, heir] {
+        assert_eq!(nodes.client(owner).call(&["FUNCTION", "LOAD", library]), "lib");
+    }
     let seventh = nodes.add();
     let added = nodes.cli(&["add-node", &nodes.address(seventh), &at]);
     assert!(added.contains("New node added correctly"), "{added}");
+    assert_eq!(nodes.client(seventh).call(&["FCALL", "greets", "0"]), "hello");
     let id = nodes.client(seventh).call(&["CLUSTER", "MYID"]);
     nodes.until_agreed(7);
     let eighth = nodes.add();

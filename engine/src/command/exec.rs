@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+pub(crate) use self::admit::STALE;
 use self::effects::Changed;
 pub(crate) use self::effects::{Journaled, collect, remember};
 pub use self::transaction::unwatch;

@@ -196,6 +196,15 @@ fn memory(out: &mut String, shared: &Shared) {
     let [allocated, active, resident] = [used, rss.max(used), rss];
     let ratio = |a: u64, b: u64| format!("{:.2}", if b == 0 { 1.0 } else { a as f64 / b as f64 });
     let policy = shared.config.get("maxmemory-policy").unwrap_or_default();
+    let vm = shared.scripts.vm_bytes() as u64;
+    let (cached, scripts) = {
+        let cache = shared.scripts.cache();
+        (cache.len(), cache.bytes() as u64)
+    };
+    let functions = {
+        let libraries = shared.scripts.libraries();
+        [libraries.function_count(), libraries.count(), libraries.bytes()].map(|n| n as u64)
+    };
     let fields: &[Field] = &[
         ("used_memory", used.to_string()),
         ("used_memory_human", human(used)),
@@ -213,18 +222,18 @@ fn memory(out: &mut String, shared: &Shared) {
         ("allocator_resident", resident.to_string()),
         ("total_system_memory", total.to_string()),
         ("total_system_memory_human", human(total)),
-        ("used_memory_lua", "0".into()),
-        ("used_memory_vm_eval", "0".into()),
-        ("used_memory_lua_human", "0B".into()),
-        ("used_memory_scripts_eval", "0".into()),
-        ("number_of_cached_scripts", "0".into()),
-        ("number_of_functions", "0".into()),
-        ("number_of_libraries", "0".into()),
+        ("used_memory_lua", vm.to_string()),
+        ("used_memory_vm_eval", vm.to_string()),
+        ("used_memory_lua_human", human(vm)),
+        ("used_memory_scripts_eval", scripts.to_string()),
+        ("number_of_cached_scripts", cached.to_string()),
+        ("number_of_functions", functions[0].to_string()),
+        ("number_of_libraries", functions[1].to_string()),
         ("used_memory_vm_functions", "0".into()),
-        ("used_memory_vm_total", "0".into()),
-        ("used_memory_functions", "0".into()),
-        ("used_memory_scripts", "0".into()),
-        ("used_memory_scripts_human", "0B".into()),
+        ("used_memory_vm_total", vm.to_string()),
+        ("used_memory_functions", functions[2].to_string()),
+        ("used_memory_scripts", (scripts + functions[2]).to_string()),
+        ("used_memory_scripts_human", human(scripts + functions[2])),
         ("maxmemory", hot.maxmemory.to_string()),
         ("maxmemory_human", human(hot.maxmemory)),
         ("maxmemory_policy", policy),
@@ -281,7 +290,7 @@ fn stats(out: &mut String, shared: &Shared) {
         ("expire_cycle_cpu_milliseconds", "0".into()),
         ("evicted_keys", get(&s.evicted_keys)),
         ("evicted_clients", get(&s.evicted_clients)),
-        ("evicted_scripts", "0".into()),
+        ("evicted_scripts", shared.scripts.cache().evicted.to_string()),
         ("total_eviction_exceeded_time", "0".into()),
         ("current_eviction_exceeded_time", "0".into()),
         ("keyspace_hits", s.sum(|l| &l.hits).to_string()),

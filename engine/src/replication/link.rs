@@ -111,6 +111,10 @@ impl Link {
         self.wake.1.notify_all();
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        load(&self.state) == CONNECTED
+    }
+
     pub(super) fn info(&self, shared: &Shared) -> LinkInfo {
         let state = load(&self.state);
         let now = clock::unix_ms();

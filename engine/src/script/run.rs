@@ -10,7 +10,7 @@ use super::interpreter::{self, Answer, Done, Handle, Interpreter, Job, What};
 use super::library::{FunctionInfo, Libraries, Library, parse_name};
 use super::{CLEAN, CONFLICT_MS, LOAD_MS, Running, SLICE_US, TRUSTED_LOAD_MS, WROTE};
 use crate::acl;
-use crate::command::exec::{Journaled, collect, remember};
+use crate::command::exec::{Journaled, STALE, collect, remember};
 use crate::command::{Command, Ctx, Effects, events, find, flag};
 use crate::resp::Reply;
 use crate::server::{Shared, bump};
@@ -117,6 +117,7 @@ pub(crate) fn forget() {
     interpreter::forget_mine();
 }
 
+const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// Why a script is being ended.
@@ -259,6 +260,9 @@ fn check_terms(
 ) -> Result<(), String> {
     if ctx.shared.cluster.is_enabled() && flags.no_cluster {
         return Err("ERR Can not run script on cluster, 'no-cluster' flag is set.".into());
+    }
+    if !flags.is_legacy && !flags.allow_stale && ctx.shared.is_stale() {
+        return Err(STALE.into());
     }
     if flags.is_legacy || flags.no_writes || ctx.session.from_primary {
         return Ok(());
@@ -426,6 +430,9 @@ impl Handler<'_, '_, '_> {
         if command.is(flag::NOSCRIPT) {
             return Err(error("ERR This Redis command is not allowed from script"));
         }
+        if !command.is(flag::STALE) && self.ctx.shared.is_stale() {
+            return Err(error("ERR Can not execute the command on a stale replica"));
+        }
         if self.ctx.session.rights.restricted
             && let Some(text) = self.refusal(command, args)
         {
@@ -439,8 +446,8 @@ impl Handler<'_, '_, '_> {
         let slots: SmallVec<[u16; 8]> =
             command.key_positions(args).iter().map(|at| slot_of(args[*at])).collect();
         let is_clustered = self.ctx.shared.cluster.is_enabled();
-        if is_clustered {
-            slots.iter().try_for_each(|slot| self.bind(*slot))?;
+        if is_clustered && slots.iter().any(|slot| *slot != slots[0]) {
+            return Err(error(NOT_LOCAL));
         }
         if !slots.iter().all(|slot| self.declared.contains(slot)) {
             self.code.widen();
@@ -452,9 +459,9 @@ impl Handler<'_, '_, '_> {
         // Asked under the locks: it cannot change until the script ends.
         let (shared, session) = (self.ctx.shared, &*self.ctx.session);
         if is_clustered && shared.route_script(session, command, args, self.ctx.db).is_err() {
-            return Err(error("ERR Script attempted to access a non local key in a cluster node"));
+            return Err(error(NOT_LOCAL));
         }
-        Ok(())
+        if is_clustered { slots.iter().try_for_each(|slot| self.bind(*slot)) } else { Ok(()) }
     }
 
     /// A script may do what its client's user may.

@@ -10,6 +10,10 @@ use crate::command::{Command, Keys, flag, scripting};
 use crate::session::Session;
 use crate::topology::slot_of;
 
+/// What a replica answers that has lost its primary, where it shall not serve what may be out of date.
+pub(crate) const STALE: &str =
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+
 /// What a quick write adds besides its arguments, at most, bytes.
 const WRITE_OVERHEAD: i64 = 256;
 
@@ -80,6 +84,9 @@ impl Executor<'_> {
             self.make_room();
         } else if command.name == "exec" {
             self.check_queue(session)?;
+        }
+        if self.shared.is_stale() && !command.is(flag::STALE) {
+            return Err(STALE.into());
         }
         Ok(())
     }
