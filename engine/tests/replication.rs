@@ -2,6 +2,9 @@
 
 mod processes;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use processes::{Client, Server, check_filled_readonly, fill};
 
 fn follow(replica: &mut Client, primary: &Server) {
@@ -324,10 +327,10 @@ fn a_client_in_wait_can_be_unblocked() {
 }
 
 /// Writers who go on as long as it takes, each with its own counter: the last value that was acknowledged.
-fn count_until(stop: &std::sync::atomic::AtomicBool, ports: [u16; 2]) -> u64 {
+fn count_until(stop: &AtomicBool, ports: [u16; 2]) -> u64 {
     let mut clients: Vec<Client> = Vec::new();
     let (mut at, mut acknowledged) = (0, 0);
-    while !stop.load(std::sync::atomic::Ordering::Acquire) {
+    while !stop.load(Ordering::Acquire) {
         if clients.is_empty() {
             clients = ports.map(|port| Client::try_connect(port).unwrap()).into();
         }
@@ -346,19 +349,17 @@ fn hands_over(old: &Server, new: &Server) {
     follow(&mut n, old);
     o.until_info("connected_slaves", "1");
     o.until(&["WAIT", "1", "100"], "1");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (stops, ports) = (&stop, [old.port, new.port]);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(move || count_until(stops, ports));
-        o.ok(&["FAILOVER", "TO", "127.0.0.1", &new.port.to_string(), "TIMEOUT", "20000"]);
-        n.until_info("role", "master");
-        o.until_info("master_link_status", "up");
-        let before: u64 = n.call(&["GET", "count"]).parse().unwrap();
-        while n.call(&["GET", "count"]).parse::<u64>().unwrap() < before + 100 {}
-        stop.store(true, std::sync::atomic::Ordering::Release);
-        let acknowledged = writer.join().unwrap();
-        assert_eq!(n.call(&["GET", "count"]).parse::<u64>().unwrap(), acknowledged);
-    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stops, ports) = (stop.clone(), [old.port, new.port]);
+    let writer = std::thread::spawn(move || count_until(&stops, ports));
+    o.ok(&["FAILOVER", "TO", "127.0.0.1", &new.port.to_string(), "TIMEOUT", "20000"]);
+    n.until_info("role", "master");
+    o.until_info("master_link_status", "up");
+    let before: u64 = n.call(&["GET", "count"]).parse().unwrap();
+    while n.call(&["GET", "count"]).parse::<u64>().unwrap() < before + 100 {}
+    stop.store(true, Ordering::Release);
+    let acknowledged = writer.join().unwrap();
+    assert_eq!(n.call(&["GET", "count"]).parse::<u64>().unwrap(), acknowledged);
     o.until_info("master_failover_state", "no-failover");
     assert_eq!(n.call(&["WAIT", "1", "10000"]), "1");
     assert_eq!(o.call(&["GET", "count"]), n.call(&["GET", "count"]));
