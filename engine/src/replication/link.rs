@@ -398,11 +398,12 @@ impl Attempt<'_> {
         let shared = self.shared;
         let end = shared.journal.end();
         let replid = shared.replication.replid();
-        // Without a journal the offset says nothing of the data set.
-        let known = shared.journal.is_active() && end > 0;
+        let asks = self.link.takeover() == Takeover::Asked;
+        // Without a journal the offset says nothing of the data set, and 0 is where everybody begins; but who gives a
+        // history away that nobody has written in has it.
+        let known = shared.journal.is_active() && (end > 0 || asks);
         let next = (end + 1).to_string();
         let wants = if known { [replid.as_str(), &next] } else { ["?", "-1"] };
-        let asks = self.link.takeover() == Takeover::Asked;
         let answer = if asks {
             self.ask(wire, &["PSYNC", wants[0], wants[1], "FAILOVER"])?
         } else {
