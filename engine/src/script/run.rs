@@ -261,14 +261,15 @@ fn check_terms(
     if ctx.shared.cluster.is_enabled() && flags.no_cluster {
         return Err("ERR Can not run script on cluster, 'no-cluster' flag is set.".into());
     }
-    if !flags.is_legacy && !flags.allow_stale && ctx.shared.is_stale() {
+    let writes = !flags.is_legacy && !flags.no_writes && !ctx.session.from_primary;
+    if writes && let Some(error) = ctx.shared.state.refuses_write() {
+        return Err(error);
+    }
+    if !flags.allow_stale && ctx.shared.is_stale() {
         return Err(STALE.into());
     }
-    if flags.is_legacy || flags.no_writes || ctx.session.from_primary {
+    if !writes {
         return Ok(());
-    }
-    if let Some(error) = ctx.shared.state.refuses_write() {
-        return Err(error);
     }
     if read_only {
         return Err("ERR Can not execute a script with write flag using *_ro command.".into());
