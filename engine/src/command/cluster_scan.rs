@@ -77,6 +77,9 @@ fn parse_place(text: &[u8]) -> Option<(u16, u64)> {
     let (whose, rest) = (parts.next()?, parts.next()?);
     let dash = rest.iter().rposition(|byte| *byte == b'-')?;
     let at = parse_cursor(&rest[dash + 1..])?;
+    if !rest.starts_with(b"{") || !rest[..dash].ends_with(b"}") {
+        return None;
+    }
     Some((slot_of(text), if whose == fingerprint().as_bytes() { at } else { 0 }))
 }
 

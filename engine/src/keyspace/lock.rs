@@ -62,7 +62,8 @@ impl SlotLock {
 
     #[inline]
     pub(super) fn try_lock(&self) -> Option<SlotGuard<'_>> {
-        (!self.0.load(Ordering::Relaxed) && self.try_take()).then_some(SlotGuard(self))
+        // Made only once the lock is ours: a guard unlocks when it goes, whoever holds the lock.
+        (!self.0.load(Ordering::Relaxed) && self.try_take()).then(|| SlotGuard(self))
     }
 
     /// Takes the lock if it is free; who took it unlocks it.
@@ -80,5 +81,22 @@ impl SlotLock {
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
         self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who tried in vain once let go of the other's lock: two threads then changed one list at a time.
+    #[test]
+    fn a_lock_that_is_held_stays_so_when_another_tries() {
+        let lock = SlotLock::default();
+        assert!(lock.try_take());
+        assert!(lock.try_lock().is_none());
+        assert!(!lock.try_take(), "it is held as before");
+        lock.unlock();
+        assert!(lock.try_lock().is_some());
+        assert!(lock.try_take(), "the guard has gone");
     }
 }

@@ -80,9 +80,10 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server on {} ended: {status}", self.port);
             }
-            if let Ok(mut client) = Client::try_connect(self.port)
-                && client.call(&["PING"]) == "PONG"
-                && !client.call(&["DBSIZE"]).starts_with("-LOADING")
+            // One that ends while it is asked resets the connection: the next look tells with which status.
+            let asked = |words: &[&str]| Client::try_connect(self.port)?.try_call(words);
+            if asked(&["PING"]).is_ok_and(|reply| reply == "PONG")
+                && asked(&["DBSIZE"]).is_ok_and(|reply| !reply.starts_with("-LOADING"))
             {
                 return;
             }
