@@ -11,7 +11,7 @@ use crate::wire::Connection;
 use crate::{sh, tools};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -234,7 +234,7 @@ fn install(language: &Language) -> Result<PathBuf> {
 /// A server of its own, with a password where clients of Redis are to use it.
 async fn alone(folder: &Path, speaks: Speaks) -> Result<(Child, Place)> {
     let password = (speaks == Speaks::Redis).then(|| "correct horse".to_owned());
-    let (port, memcached) = (free_port()?, free_port()?);
+    let (port, memcached) = (tools::free_port()?, tools::free_port()?);
     let dir = folder.join(port.to_string());
     fs::create_dir(&dir)?;
     let mut command =
@@ -261,8 +261,4 @@ async fn alone(folder: &Path, speaks: Speaks) -> Result<(Child, Place)> {
     .await?;
     let port = if speaks == Speaks::Memcached { memcached } else { port };
     Ok((server, Place { address: address(port), password, speaks, is_cluster: false }))
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

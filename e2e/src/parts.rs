@@ -94,19 +94,27 @@ impl Options {
         self.names.is_empty() || self.names.iter().any(|name| name == part)
     }
 
+    /// The tests of a part that were asked for, by its name or their own.
+    fn chosen<T>(
+        &self,
+        part: &str,
+        all: &'static [T],
+        name: fn(&T) -> &'static str,
+    ) -> Vec<&'static T> {
+        let is_named = |test: &&T| self.names.iter().any(|wanted| wanted == name(test));
+        all.iter().filter(|test| self.whole(part) || is_named(test)).collect()
+    }
+
     fn chosen_kube(&self) -> Vec<&'static Test> {
-        let chosen = |name: &str| self.names.iter().any(|wanted| wanted == name);
-        TESTS.iter().filter(|test| self.whole("kube") || chosen(test.name)).collect()
+        self.chosen("kube", TESTS, |test| test.name)
     }
 
     fn chosen_local(&self) -> Vec<&'static local::Test> {
-        let chosen = |name: &str| self.names.iter().any(|wanted| wanted == name);
-        local::TESTS.iter().filter(|test| self.whole("local") || chosen(test.name)).collect()
+        self.chosen("local", local::TESTS, |test| test.name)
     }
 
     fn chosen_clients(&self) -> Vec<&'static Client> {
-        let chosen = |name: &str| self.names.iter().any(|wanted| wanted == name);
-        CLIENTS.iter().filter(|c| self.whole("clients") || chosen(c.name)).collect()
+        self.chosen("clients", CLIENTS, |client| client.name)
     }
 }
 

@@ -86,6 +86,11 @@ pub fn project() -> PathBuf {
     crate_folder.parent().unwrap_or(crate_folder).to_owned()
 }
 
+/// A port of loopback that nobody uses now.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// This very program, for another process of it. Not by the name of its file: a part of the tests
 /// that builds the workspace may have put another one there.
 pub fn this_program() -> PathBuf {

@@ -155,14 +155,14 @@ impl ClusterState {
 
     fn ask(&self, slot: u16, to: ShardId, by_tls: bool) -> String {
         match self.view().primary_of(to) {
-            Some(member) => format!("ASK {slot} {}:{}", member.host, member.client_port(by_tls)),
+            Some(member) => format!("ASK {slot} {}", member.client_address(by_tls)),
             None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
         }
     }
 
     fn moved(&self, slot: u16, to: u16, by_tls: bool) -> String {
         match self.view().primary_of(to) {
-            Some(member) => format!("MOVED {slot} {}:{}", member.host, member.client_port(by_tls)),
+            Some(member) => format!("MOVED {slot} {}", member.client_address(by_tls)),
             None => "CLUSTERDOWN The cluster is down: the slot's shard has no primary".into(),
         }
     }

@@ -269,7 +269,7 @@ impl EventLoop {
         handle.held.store(hold, Ordering::Release);
         self.shared.moves.held.look(&mut self.held_slots, executor.mono_ms);
         handle.held_slots.store(self.held_slots.number, Ordering::Release);
-        let hands_over = self.shared.replication.failover.pauses_writers();
+        let hands_over = self.shared.replication.failover.is_under_way();
         self.pause = match (paused, state.pause_writes_only.load(Ordering::Acquire)) {
             (true, false) => Pause::Everybody,
             _ if waits => Pause::Keyed,

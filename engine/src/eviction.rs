@@ -16,6 +16,8 @@ use crate::random;
 use crate::server::Shared;
 use crate::topology::SLOTS;
 
+/// What a write is answered that there is no room for.
+pub const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// Candidates that are kept between samples.
 const POOL: usize = 16;
 /// Random slots that are tried before one with keys is looked for in order.

@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::resp::Reply;
 use crate::server::Shared;
 use crate::session::ClientInfo;
-use crate::topology::{Epoch, Member, MemberId, SLOTS, ShardId, SlotRange, Topology};
+use crate::topology::{Epoch, Member, MemberId, SLOTS, ShardId, SlotRange, Topology, slots_text};
 
 /// How a client wants to be told where to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ fn notices(before: &Topology, after: &Topology, me: &MemberId, by_tls: bool) -> 
     };
     for begun in after.moves.iter().filter(|m| !before.moves.contains(m)) {
         if leads(after, begun.from) {
-            out.push(Notice::SlotsLeave { number: begun.id, slots: text_of(&begun.slots) });
+            out.push(Notice::SlotsLeave { number: begun.id, slots: slots_text(&begun.slots) });
         }
     }
     for ended in before.moves.iter().filter(|m| !after.moves.contains(m)) {
@@ -192,7 +192,7 @@ fn moved(before: &Topology, after: &Topology, by_tls: bool) -> Vec<[String; 3]> 
     let (old, new) = (servers(before), servers(after));
     for (slot, (from, to)) in (0..SLOTS).zip(old.iter().zip(&new)) {
         let (Some(from), Some(to)) = (from, to) else { continue };
-        let (from, to) = (place(from, by_tls), place(to, by_tls));
+        let (from, to) = (from.client_address(by_tls), to.client_address(by_tls));
         if from == to {
             continue;
         }
@@ -202,7 +202,7 @@ fn moved(before: &Topology, after: &Topology, by_tls: bool) -> Vec<[String; 3]> 
             None => ranges.push(SlotRange { first: slot, last: slot }),
         }
     }
-    changed.into_iter().map(|((from, to), ranges)| [from, to, text_of(&ranges)]).collect()
+    changed.into_iter().map(|((from, to), ranges)| [from, to, slots_text(&ranges)]).collect()
 }
 
 /// The primary that serves each slot.
@@ -215,19 +215,6 @@ fn servers(topology: &Topology) -> Vec<Option<&Member>> {
         }
     }
     out
-}
-
-/// As MOVED and CLUSTER SLOTS write it.
-fn place(member: &Member, by_tls: bool) -> String {
-    format!("{}:{}", member.host, member.client_port(by_tls))
-}
-
-fn text_of(slots: &[SlotRange]) -> String {
-    let range = |r: &SlotRange| match r.first == r.last {
-        true => r.first.to_string(),
-        false => format!("{}-{}", r.first, r.last),
-    };
-    slots.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

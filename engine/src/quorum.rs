@@ -82,7 +82,13 @@ impl Quorum {
         self.offset.load(Ordering::Acquire)
     }
 
-    pub fn has_enough(&self) -> bool {
+    /// Why no write is taken now, where so few members are there that none could be acknowledged.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let lacks = self.is_on() && !self.has_enough();
+        lacks.then_some("NOREPLICAS Not enough good replicas to write.")
+    }
+
+    fn has_enough(&self) -> bool {
         !self.lacks.load(Ordering::Acquire)
     }
 

@@ -55,6 +55,11 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 
 impl Member {
     /// Where clients reach it: by TLS if that is wanted and served, or if nothing else is.
+    pub fn client_address(&self, by_tls: bool) -> String {
+        format!("{}:{}", self.host, self.client_port(by_tls))
+    }
+
+    /// The port of that.
     pub fn client_port(&self, by_tls: bool) -> u16 {
         if self.tls_port != 0 && (by_tls || self.port == 0) { self.tls_port } else { self.port }
     }
@@ -373,6 +378,22 @@ const fn crc16_tables() -> [[u16; 256]; 8] {
         k += 1;
     }
     t
+}
+
+/// `5`, or `0-99`.
+impl std::fmt::Display for SlotRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// `0-99,200`.
+pub fn slots_text(slots: &[SlotRange]) -> String {
+    slots.iter().map(SlotRange::to_string).collect::<Vec<_>>().join(",")
 }
 
 impl SlotRange {

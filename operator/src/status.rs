@@ -5,7 +5,7 @@
 
 use crds::reasons::{condition, reason};
 use crds::{Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, ShardStatus};
-use engine::topology::{Role, SlotRange, Topology};
+use engine::topology::{Role, Topology, slots_text};
 
 pub use crds::CacheClusterStatus as Status;
 
@@ -82,7 +82,7 @@ fn shards(view: &View<'_>) -> Vec<ShardStatus> {
             shard: i32::from(id),
             primary: primary.zip(topology).map(|(p, t)| name_of(t, p)),
             epoch: shard.map_or(0, |s| number(s.epoch)),
-            slots: shard.map(|s| text_of(&s.slots)).unwrap_or_default(),
+            slots: shard.map(|s| slots_text(&s.slots)).unwrap_or_default(),
             members: view.wanted(Scope::Shard(id)).into_iter().map(member).collect(),
         }
     };
@@ -94,13 +94,6 @@ fn shards(view: &View<'_>) -> Vec<ShardStatus> {
 /// The name of a member, or its ID when it has left.
 pub fn name_of(topology: &Topology, id: &str) -> String {
     topology.members.get(id).map_or_else(|| id.to_string(), |m| m.name.clone())
-}
-
-fn text_of(slots: &[SlotRange]) -> String {
-    let range = |r: &SlotRange| {
-        if r.first == r.last { r.first.to_string() } else { format!("{}-{}", r.first, r.last) }
-    };
-    slots.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 fn failovers(topology: &Topology) -> Vec<FailoverStatus> {

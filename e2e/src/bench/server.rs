@@ -1,12 +1,13 @@
 //! A server as a child process: started, watched through /proc, and stopped.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::{Error, clock};
+use crate::tools;
 
 pub(super) struct Server {
     pub(super) addr: SocketAddr,
@@ -31,7 +32,7 @@ impl Server {
         command: impl FnOnce(&Place) -> Command,
     ) -> Result<Self, Error> {
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
-        let port = free_port()?;
+        let port = tools::free_port().map_err(Error::io("bind"))?;
         let inner = command(&Place { port, threads, dir: dir.path() });
         let log = fs::File::create(dir.path().join("log")).map_err(Error::io("log"))?;
         let errors = log.try_clone().map_err(Error::io("log"))?;
@@ -127,9 +128,4 @@ fn pinned(inner: &Command, core: Option<usize>) -> Command {
         };
     }
     command
-}
-
-fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(Error::io("bind"))?;
-    Ok(listener.local_addr().map_err(Error::io("bind"))?.port())
 }

@@ -238,11 +238,7 @@ fn node_line(view: &View, member: &Member, silent: &[MemberId], by_tls: bool) ->
     );
     if primary {
         for range in shard.map_or(&[][..], |s| &s.slots) {
-            if range.first == range.last {
-                let _ = write!(line, " {}", range.first);
-            } else {
-                let _ = write!(line, " {}-{}", range.first, range.last);
-            }
+            let _ = write!(line, " {range}");
         }
     }
     if primary && member.id == view.my_id {

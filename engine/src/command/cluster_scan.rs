@@ -12,10 +12,11 @@ use std::sync::OnceLock;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::cluster_slots::slot_arg;
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::glob;
 use crate::keyspace::hash_key;
-use crate::number::{parse_cursor, parse_i64};
+use crate::number::parse_cursor;
 use crate::topology::{SLOTS, slot_of};
 
 #[rustfmt::skip]
@@ -120,12 +121,7 @@ impl<'a> Options<'a> {
                 }
                 options.kind = Some(kind);
             } else if ctx.is_word(i, "slot") {
-                let slot = parse_i64(value).and_then(|n| u16::try_from(n).ok());
-                options.only = slot.filter(|slot| *slot < SLOTS);
-                if options.only.is_none() {
-                    ctx.reply.error("ERR Invalid or out of range slot");
-                    return None;
-                }
+                options.only = Some(slot_arg(ctx, i + 1)?);
             } else {
                 ctx.reply.syntax_error();
                 return None;

@@ -16,7 +16,8 @@ const REPLICA: &str = "ERR You can change slots only on masters.";
 /// How long the loops may take to hold slots that are given up, milliseconds.
 const HOLD_MS: u64 = 500;
 
-fn slot_arg(ctx: &mut Ctx<'_, '_>, at: usize) -> Option<u16> {
+/// The slot that an argument names; `None`: it names none, and that is replied.
+pub(super) fn slot_arg(ctx: &mut Ctx<'_, '_>, at: usize) -> Option<u16> {
     let slot = crate::number::parse_i64(ctx.args[at]).and_then(|n| u16::try_from(n).ok());
     let slot = slot.filter(|slot| *slot < SLOTS);
     if slot.is_none() {

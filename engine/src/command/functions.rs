@@ -3,6 +3,7 @@
 use super::scripting::{self, KEYS, RUNS, RUNS_RO, keys_and_args};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::clock;
+use crate::eviction::OOM;
 use crate::rdb;
 use crate::script::library::{Libraries, Library};
 use crate::script::run::{self, Code};
@@ -90,12 +91,12 @@ fn refusal(ctx: &Ctx<'_, '_>, grows: bool) -> Option<String> {
     if let Some(error) = shared.state.refuses_write() {
         return Some(error);
     }
-    if shared.quorum.is_on() && !shared.quorum.has_enough() {
-        return Some("NOREPLICAS Not enough good replicas to write.".into());
+    if let Some(error) = shared.quorum.refusal() {
+        return Some(error.into());
     }
     let max = shared.config.maxmemory();
     let is_full = grows && max > 0 && shared.used_memory() > max;
-    is_full.then(|| "OOM command not allowed when used memory > 'maxmemory'.".into())
+    is_full.then(|| OOM.into())
 }
 
 fn load(ctx: &mut Ctx<'_, '_>) -> Result<(), String> {

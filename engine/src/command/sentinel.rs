@@ -105,7 +105,7 @@ fn about(ctx: &mut Ctx<'_, '_>, view: &View, word: &[u8], id: ShardId) {
             let others: Vec<_> = topology.members.values().filter(|m| m.id != view.my_id).collect();
             ctx.reply.array(others.len());
             for member in others {
-                let mut fields = fields_of(place(member, by_tls), member, by_tls);
+                let mut fields = fields_of(member.client_address(by_tls), member, by_tls);
                 fields.push(("flags", "sentinel".into()));
                 fields.push(("voted-leader", "?".into()));
                 fields.push(("voted-leader-epoch", "0".into()));
@@ -148,10 +148,6 @@ fn found(ctx: &Ctx<'_, '_>, view: &View) -> Option<ShardId> {
 }
 
 type Fields = Vec<(&'static str, String)>;
-
-fn place(member: &Member, by_tls: bool) -> String {
-    format!("{}:{}", member.host, member.client_port(by_tls))
-}
 
 fn fields_of(name: String, member: &Member, by_tls: bool) -> Fields {
     vec![
@@ -197,7 +193,7 @@ fn replica_fields(
 ) -> Fields {
     let primary = view.primary_of(id);
     let in_sync = shard.in_sync.contains_key(&member.id);
-    let mut fields = fields_of(place(member, by_tls), member, by_tls);
+    let mut fields = fields_of(member.client_address(by_tls), member, by_tls);
     fields.extend([
         ("flags", if in_sync { "slave" } else { "slave,disconnected" }.to_string()),
         ("role-reported", "slave".into()),

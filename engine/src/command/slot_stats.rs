@@ -4,6 +4,7 @@
 //! request. Valkey, too, leaves them out unless `cluster-slot-stats-enabled` says otherwise.
 
 use super::Ctx;
+use super::cluster_slots::slot_arg;
 use super::walk::with_slot;
 use crate::topology::SLOTS;
 
@@ -16,20 +17,17 @@ pub(super) fn slot_stats(ctx: &mut Ctx<'_, '_>) {
     } else if ctx.is_word(2, "orderby") && ctx.args.len() >= 4 {
         in_order(ctx)
     } else {
-        Err("ERR syntax error".to_owned())
+        return ctx.reply.syntax_error();
     };
-    match counts {
-        Ok(counts) => {
-            ctx.reply.array(counts.len());
-            for (slot, keys) in counts {
-                ctx.reply.array(2);
-                ctx.reply.int(i64::from(slot));
-                ctx.reply.map(1);
-                ctx.reply.bulk(b"key-count");
-                ctx.reply.int(keys);
-            }
-        }
-        Err(error) => ctx.reply.error(&error),
+    // What was wrong is replied.
+    let Some(counts) = counts else { return };
+    ctx.reply.array(counts.len());
+    for (slot, keys) in counts {
+        ctx.reply.array(2);
+        ctx.reply.int(i64::from(slot));
+        ctx.reply.map(1);
+        ctx.reply.bulk(b"key-count");
+        ctx.reply.int(keys);
     }
 }
 
@@ -40,24 +38,20 @@ fn count(ctx: &mut Ctx<'_, '_>, slots: impl Iterator<Item = u16>) -> Vec<Count> 
     mine.into_iter().map(|slot| (slot, keys(slot))).collect()
 }
 
-fn in_range(ctx: &mut Ctx<'_, '_>) -> Result<Vec<Count>, String> {
-    let slot = |at: usize| {
-        let number = crate::number::parse_i64(ctx.args[at]);
-        let slot = number.and_then(|n| u16::try_from(n).ok()).filter(|s| *s < SLOTS);
-        slot.ok_or("ERR Invalid or out of range slot")
-    };
-    let (first, last) = (slot(3)?, slot(4)?);
+fn in_range(ctx: &mut Ctx<'_, '_>) -> Option<Vec<Count>> {
+    let (first, last) = (slot_arg(ctx, 3)?, slot_arg(ctx, 4)?);
     if first > last {
-        return Err(format!(
-            "ERR Start slot number {first} is greater than end slot number {last}"
-        ));
+        let text = format!("ERR Start slot number {first} is greater than end slot number {last}");
+        ctx.reply.error(&text);
+        return None;
     }
-    Ok(count(ctx, first..=last))
+    Some(count(ctx, first..=last))
 }
 
-fn in_order(ctx: &mut Ctx<'_, '_>) -> Result<Vec<Count>, String> {
+fn in_order(ctx: &mut Ctx<'_, '_>) -> Option<Vec<Count>> {
     if !ctx.is_word(3, "key-count") {
-        return Err("ERR Unrecognized sort metric for ORDERBY.".into());
+        ctx.reply.error("ERR Unrecognized sort metric for ORDERBY.");
+        return None;
     }
     let (mut limit, mut ascends) = (usize::from(SLOTS), false);
     let mut at = 4;
@@ -65,20 +59,24 @@ fn in_order(ctx: &mut Ctx<'_, '_>) -> Result<Vec<Count>, String> {
         if ctx.is_word(at, "limit") && at + 1 < ctx.args.len() {
             let number = crate::number::parse_i64(ctx.args[at + 1]);
             let number = number.and_then(|n| usize::try_from(n).ok());
-            limit = number
-                .filter(|n| (1..=usize::from(SLOTS)).contains(n))
-                .ok_or("ERR Limit has to lie in between 1 and 16384 (maximum number of slots).")?;
+            let Some(number) = number.filter(|n| (1..=usize::from(SLOTS)).contains(n)) else {
+                let text = "ERR Limit has to lie in between 1 and 16384 (maximum number of slots).";
+                ctx.reply.error(text);
+                return None;
+            };
+            limit = number;
             at += 2;
         } else if ctx.is_word(at, "asc") || ctx.is_word(at, "desc") {
             ascends = ctx.is_word(at, "asc");
             at += 1;
         } else {
-            return Err("ERR syntax error".into());
+            ctx.reply.syntax_error();
+            return None;
         }
     }
     let mut counts = count(ctx, 0..SLOTS);
     // Of equal ones the lower slot comes first, either way.
     counts.sort_by_key(|(slot, keys)| (if ascends { *keys } else { -keys }, *slot));
     counts.truncate(limit);
-    Ok(counts)
+    Some(counts)
 }

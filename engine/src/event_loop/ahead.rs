@@ -32,8 +32,8 @@ pub(super) struct Ahead {
     token: usize,
     client: u64,
     pub(super) buffer: Vec<u8>,
-    /// What came of the read; taken when it is run.
-    pub(super) got: Option<io::Result<usize>>,
+    /// What came of the read.
+    pub(super) got: io::Result<usize>,
 }
 
 /// What was read, and buffers to read into.
@@ -51,11 +51,11 @@ impl ReadAhead {
         Some(self.read.remove(at))
     }
 
-    /// Takes the buffer back.
-    pub(super) fn done(&mut self, ahead: Ahead) {
+    /// Takes a buffer back.
+    pub(super) fn done(&mut self, buffer: Vec<u8>) {
         // A fault in its turn may have lost it.
-        if self.spare.len() < GROUP && ahead.buffer.len() == AHEAD_BYTES {
-            self.spare.push(ahead.buffer);
+        if self.spare.len() < GROUP && buffer.len() == AHEAD_BYTES {
+            self.spare.push(buffer);
         }
     }
 }
@@ -69,7 +69,7 @@ impl EventLoop {
         }
         // What is left belongs to connections that are gone.
         while let Some(ahead) = self.ahead.read.pop() {
-            self.ahead.done(ahead);
+            self.ahead.done(ahead.buffer);
         }
         let mut hints: SmallVec<[(u16, u16, u64); GROUP]> = SmallVec::new();
         for at in self.next_ready..end {
@@ -92,7 +92,7 @@ impl EventLoop {
                 hints.push((conn.session.db, slot, hash));
             }
             let (token, client) = (ready.token, conn.session.info.id);
-            self.ahead.read.push(Ahead { token, client, buffer, got: Some(got) });
+            self.ahead.read.push(Ahead { token, client, buffer, got });
         }
         let keyspace = &self.shared.keyspace;
         hints.iter().for_each(|(db, slot, hash)| keyspace.prefetch_bucket(*db, *slot, *hash));
@@ -105,13 +105,13 @@ impl EventLoop {
             let conn = self.conns.get_mut(ahead.token).and_then(Option::as_deref_mut);
             if let Some(conn) = conn.filter(|c| c.session.info.id == ahead.client) {
                 match ahead.got {
-                    Some(Ok(0)) => conn.read_closed = true,
-                    Some(Ok(n)) => conn.input.extend_from_slice(&ahead.buffer[..n]),
+                    Ok(0) => conn.read_closed = true,
+                    Ok(n) => conn.input.extend_from_slice(&ahead.buffer[..n]),
                     // The next read tells it again.
-                    Some(Err(_)) | None => {}
+                    Err(_) => {}
                 }
             }
-            self.ahead.done(ahead);
+            self.ahead.done(ahead.buffer);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 
 use super::EventLoop;
+use super::ahead::Ahead;
 use super::conn::{Conn, READ_BYTES, drain_closed, keep, read_more};
 use crate::command::exec::Executor;
 use crate::server::bump;
@@ -81,14 +82,13 @@ impl EventLoop {
 
     /// The same. What was read of it already is found in the buffer that this turn reads into.
     fn turn(&mut self, conn: &mut Conn, executor: &mut Executor<'_>) -> bool {
-        let Some(mut ahead) = self.ahead.take(conn) else {
+        let Some(Ahead { mut buffer, got, .. }) = self.ahead.take(conn) else {
             return self.turn_from(conn, executor, None);
         };
-        std::mem::swap(&mut self.buffer, &mut ahead.buffer);
-        let first = ahead.got.take();
-        let alive = self.turn_from(conn, executor, first);
-        std::mem::swap(&mut self.buffer, &mut ahead.buffer);
-        self.ahead.done(ahead);
+        std::mem::swap(&mut self.buffer, &mut buffer);
+        let alive = self.turn_from(conn, executor, Some(got));
+        std::mem::swap(&mut self.buffer, &mut buffer);
+        self.ahead.done(buffer);
         alive
     }
 

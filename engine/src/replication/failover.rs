@@ -41,8 +41,6 @@ const IN_PROGRESS: u8 = 2;
 #[derive(Default)]
 pub struct Failover {
     state: AtomicU8,
-    /// Writers wait for its end.
-    pauses: AtomicBool,
     aborted: AtomicBool,
     begins: Mutex<()>,
 }
@@ -57,10 +55,10 @@ impl Failover {
         }
     }
 
-    /// Those who write are held back.
+    /// Those who write wait for its end.
     #[inline]
-    pub fn pauses_writers(&self) -> bool {
-        self.pauses.load(Ordering::Acquire)
+    pub fn is_under_way(&self) -> bool {
+        self.state.load(Ordering::Acquire) != NONE
     }
 }
 
@@ -71,7 +69,7 @@ impl Failover {
 pub fn begin(shared: &Arc<Shared>, wish: Wish) -> Result<(), &'static str> {
     let failover = &shared.replication.failover;
     let _begins = lock(&failover.begins);
-    if failover.state.load(Ordering::Acquire) != NONE {
+    if failover.is_under_way() {
         return Err("ERR FAILOVER already in progress.");
     }
     if shared.state.is_replica.load(Ordering::Acquire) {
@@ -90,13 +88,10 @@ pub fn begin(shared: &Arc<Shared>, wish: Wish) -> Result<(), &'static str> {
     }
     failover.aborted.store(false, Ordering::Release);
     failover.state.store(WAITING, Ordering::Release);
-    failover.pauses.store(true, Ordering::Release);
     let with = shared.clone();
     let spawned = std::thread::Builder::new().name("failover".into()).spawn(move || {
         let outcome = run(&with, &wish);
-        let failover = &with.replication.failover;
-        failover.pauses.store(false, Ordering::Release);
-        failover.state.store(NONE, Ordering::Release);
+        with.replication.failover.state.store(NONE, Ordering::Release);
         with.wake_loops();
         match outcome {
             Ok((host, port)) => tracing::info!(host, port, "a replica has taken over"),
@@ -104,7 +99,6 @@ pub fn begin(shared: &Arc<Shared>, wish: Wish) -> Result<(), &'static str> {
         }
     });
     if spawned.is_err() {
-        failover.pauses.store(false, Ordering::Release);
         failover.state.store(NONE, Ordering::Release);
         return Err("ERR cannot start a thread");
     }
@@ -117,7 +111,7 @@ pub fn begin(shared: &Arc<Shared>, wish: Wish) -> Result<(), &'static str> {
 /// What FAILOVER ABORT is replied.
 pub fn abort(shared: &Shared) -> Result<(), &'static str> {
     let failover = &shared.replication.failover;
-    if failover.state.load(Ordering::Acquire) == NONE {
+    if !failover.is_under_way() {
         return Err("ERR No failover in progress.");
     }
     failover.aborted.store(true, Ordering::Release);

@@ -12,6 +12,7 @@ use super::{CLEAN, CONFLICT_MS, LOAD_MS, Running, SLICE_US, TRUSTED_LOAD_MS, WRO
 use crate::acl;
 use crate::command::exec::{Journaled, STALE, collect, remember};
 use crate::command::{Command, Ctx, Effects, events, find, flag};
+use crate::eviction::OOM;
 use crate::resp::Reply;
 use crate::server::{Shared, bump};
 use crate::topology::slot_of;
@@ -118,7 +119,6 @@ pub(crate) fn forget() {
 }
 
 const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
-const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// Why a script is being ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -274,8 +274,8 @@ fn check_terms(
     if read_only {
         return Err("ERR Can not execute a script with write flag using *_ro command.".into());
     }
-    if ctx.shared.quorum.is_on() && !ctx.shared.quorum.has_enough() {
-        return Err("NOREPLICAS Not enough good replicas to write.".into());
+    if let Some(error) = ctx.shared.quorum.refusal() {
+        return Err(error.into());
     }
     if !flags.allow_oom && is_oom {
         return Err(OOM.into());
@@ -413,8 +413,8 @@ impl Handler<'_, '_, '_> {
             if let Some(text) = shared.state.refuses_write() {
                 return Err(error(&text));
             }
-            if shared.quorum.is_on() && !shared.quorum.has_enough() {
-                return Err(error("NOREPLICAS Not enough good replicas to write."));
+            if let Some(text) = shared.quorum.refusal() {
+                return Err(error(text));
             }
         }
         if command.is(flag::DENYOOM) && self.is_oom && self.dirty == 0 && !self.flags.allow_oom {

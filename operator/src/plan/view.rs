@@ -140,22 +140,24 @@ impl<'a> View<'a> {
     /// A majority of the voters was seen.
     pub(crate) fn council_can_decide(&self) -> bool {
         let Some(topology) = self.topology() else { return false };
-        let seen = |id: &&topology::MemberId| {
-            self.observed.members.values().any(|m| m.report.as_ref().is_some_and(|r| r.id == **id))
-        };
-        topology.voters.iter().filter(seen).count() > topology.voters.len() / 2
+        let seen = topology.voters.iter().filter(|id| self.is_seen(id)).count();
+        seen > topology.voters.len() / 2
+    }
+
+    /// The member told of itself.
+    fn is_seen(&self, id: &str) -> bool {
+        let mut reports = self.observed.members.values().filter_map(|m| m.report.as_ref());
+        reports.any(|report| report.id == id)
     }
 
     /// The member was not seen, and what it had is gone for good: another ID answers from its seat, there is nothing
     /// in it, or its disk is out of reach for ever.
     pub(crate) fn is_gone(&self, id: &str) -> bool {
-        let seen =
-            self.observed.members.values().any(|m| m.report.as_ref().is_some_and(|r| r.id == id));
         let known = self.topology().and_then(|t| t.members.get(id));
         let Some(seat) = known.and_then(|m| Seat::parse(&self.desired.name, &m.name)) else {
             return false;
         };
-        !seen
+        !self.is_seen(id)
             && self
                 .member(seat)
                 .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::Executor;
 use crate::acl::{self, Context};
 use crate::command::{Command, Keys, flag, scripting};
+use crate::eviction::OOM;
 use crate::session::Session;
 use crate::topology::slot_of;
 
@@ -130,8 +131,8 @@ impl Executor<'_> {
         if let Some(error) = state.refuses_write() {
             return Err(error);
         }
-        if self.shared.quorum.is_on() && !self.shared.quorum.has_enough() {
-            return Err("NOREPLICAS Not enough good replicas to write.".into());
+        if let Some(error) = self.shared.quorum.refusal() {
+            return Err(error.into());
         }
         if command.is(flag::DENYOOM) && self.shared.config.maxmemory() > 0 {
             self.check_room(command, args)?;
@@ -156,7 +157,7 @@ impl Executor<'_> {
             }
             None => {
                 self.room = 0;
-                Err("OOM command not allowed when used memory > 'maxmemory'.".into())
+                Err(OOM.into())
             }
         }
     }

@@ -140,38 +140,31 @@ impl Kubernetes<'_> {
         let Some((name, key)) = build.given_auth() else {
             return pki::password().map_err(|e| Error::world("make a password", e));
         };
-        let missing = |message: String| Error::world("read the password", message);
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let secret = api
-            .get_opt(name)
-            .await
-            .map_err(|e| Error::world(format!("read Secret {name}"), e))?
-            .ok_or_else(|| missing("there is no such Secret".into()))?;
-        let password = text(Some(&secret), key)
-            .ok_or_else(|| missing(format!("it has no key {key} with text in it")))?;
+        let given = self.given(name, "read the password").await?;
+        let password = given.text(key)?;
         if password.is_empty() || password.chars().any(char::is_control) {
-            return Err(missing(format!("key {key} must be one line of text")));
+            return Err(given.unfit(format!("key {key} must be one line of text")));
         }
         Ok(password)
     }
 
     /// Whether the user's Secret has what members are to be started with.
     async fn look_for_certificate(&self, name: &str) -> Result<(), Error> {
-        let missing = |message: String| Error::world("read the certificate", message);
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let secret = api
-            .get_opt(name)
-            .await
-            .map_err(|e| Error::world(format!("read Secret {name}"), e))?
-            .ok_or_else(|| missing("there is no such Secret".into()))?;
-        let get = |key: &str| {
-            text(Some(&secret), key)
-                .ok_or_else(|| missing(format!("it has no key {key} with text in it")))
-        };
-        let (ca, cert, key) = (get("ca.crt")?, get("tls.crt")?, get("tls.key")?);
+        let given = self.given(name, "read the certificate").await?;
+        let (ca, cert, key) =
+            (given.text("ca.crt")?, given.text("tls.crt")?, given.text("tls.key")?);
         Tls::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes())
             .map(|_| ())
-            .map_err(|e| missing(e.to_string()))
+            .map_err(|e| given.unfit(e.to_string()))
+    }
+
+    /// A Secret that the user has made; `action`: what it is read for.
+    async fn given(&self, name: &str, action: &'static str) -> Result<Given, Error> {
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let found = api.get_opt(name).await;
+        let found = found.map_err(|e| Error::world(format!("read Secret {name}"), e))?;
+        let secret = found.ok_or_else(|| Error::world(action, "there is no such Secret"))?;
+        Ok(Given { secret, action })
     }
 
     /// Takes up the operator's certificate as it is stored, and makes nothing.
@@ -225,6 +218,23 @@ fn certificates(
 fn text(secret: Option<&Secret>, key: &str) -> Option<String> {
     let bytes = secret?.data.as_ref()?.get(key)?;
     String::from_utf8(bytes.0.clone()).ok()
+}
+
+/// A user's Secret, and what it is read for.
+struct Given {
+    secret: Secret,
+    action: &'static str,
+}
+
+impl Given {
+    fn text(&self, key: &str) -> Result<String, Error> {
+        text(Some(&self.secret), key)
+            .ok_or_else(|| self.unfit(format!("it has no key {key} with text in it")))
+    }
+
+    fn unfit(&self, why: String) -> Error {
+        Error::world(self.action, why)
+    }
 }
 
 #[cfg(test)]
