@@ -18,14 +18,17 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+/// How much is told of each log when a test fails.
+const LAST_LINES: usize = 25;
+
 pub struct Test {
     pub name: &'static str,
-    run: fn() -> BoxFuture<'static, Result>,
+    run: fn(Scene) -> BoxFuture<'static, Result>,
 }
 
 macro_rules! test {
     ($name:ident) => {
-        Test { name: stringify!($name), run: || Box::pin($name()) }
+        Test { name: stringify!($name), run: |scene| Box::pin($name(scene)) }
     };
 }
 
@@ -43,8 +46,7 @@ pub async fn run(tests: &[&Test]) -> Tally {
     let mut tally = Tally::default();
     for test in tests {
         let start = clock::now();
-        let result = tokio::time::timeout(Duration::from_secs(300), (test.run)()).await;
-        let result = result.unwrap_or_else(|_| Err(Failure::new("not done within 300 s")));
+        let result = in_a_folder(test).await;
         let took = seconds(start.elapsed());
         match result {
             Ok(()) => {
@@ -58,6 +60,57 @@ pub async fn run(tests: &[&Test]) -> Tally {
         }
     }
     tally
+}
+
+/// Runs a test in a folder of its own; when it fails, what its processes said last is printed.
+async fn in_a_folder(test: &Test) -> Result {
+    let folder = tempfile::tempdir()?;
+    let scene = Scene(folder.path().into());
+    let result = tokio::time::timeout(Duration::from_secs(300), (test.run)(scene.clone())).await;
+    let result = result.unwrap_or_else(|_| Err(Failure::new("not done within 300 s")));
+    if result.is_err() {
+        scene.tell();
+    }
+    result
+}
+
+/// The folder of a test: the manifest, and all that the members keep.
+#[derive(Clone)]
+struct Scene(PathBuf);
+
+impl Scene {
+    /// Starts what a spec wishes.
+    async fn run(&self, spec: &Value) -> Result<Local> {
+        Local::start(&self.wish(spec)?, &self.state()).await
+    }
+
+    /// Writes the manifest, which is watched.
+    fn wish(&self, spec: &Value) -> Result<PathBuf> {
+        manifest(&self.0, spec)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.0.join("state")
+    }
+
+    /// The ends of all logs.
+    fn tell(&self) {
+        let mut logs = vec![self.state().with_extension("log")];
+        for member in
+            std::fs::read_dir(self.state().join("members")).into_iter().flatten().flatten()
+        {
+            logs.push(member.path().join("log"));
+        }
+        logs.sort();
+        for log in logs {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            println!("      {}, the last of {} lines:", log.display(), lines.len());
+            for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+                println!("        {line}");
+            }
+        }
+    }
 }
 
 /// A running `larder run`, and how to reach what it runs.
@@ -144,10 +197,9 @@ pub(crate) fn manifest(folder: &Path, spec: &Value) -> Result<PathBuf> {
     Ok(file)
 }
 
-async fn local_example_forms_and_finds_its_data_again() -> Result {
-    let folder = tempfile::tempdir()?;
+async fn local_example_forms_and_finds_its_data_again(scene: Scene) -> Result {
     let example = tools::project().join("examples/minimal.yaml");
-    let state = folder.path().join("state");
+    let state = scene.state();
     let start = clock::now();
     let local = Local::start(&example, &state).await?;
     println!("      Ready after {}", seconds(start.elapsed()));
@@ -166,11 +218,9 @@ async fn local_example_forms_and_finds_its_data_again() -> Result {
     again.stop().await
 }
 
-async fn local_primary_killed_writes_resume() -> Result {
-    let folder = tempfile::tempdir()?;
-    let file =
-        manifest(folder.path(), &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"}))?;
-    let local = Local::start(&file, &folder.path().join("state")).await?;
+async fn local_primary_killed_writes_resume(scene: Scene) -> Result {
+    let spec = &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"});
+    let local = scene.run(spec).await?;
     let writers = local.writers().await?;
     let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
     let mut gaps = Vec::new();
@@ -195,11 +245,9 @@ async fn local_primary_killed_writes_resume() -> Result {
 }
 
 /// A process that is asked to end hands over first: no request fails, and nobody waits long.
-async fn local_primary_ended_hands_over() -> Result {
-    let folder = tempfile::tempdir()?;
-    let file =
-        manifest(folder.path(), &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"}))?;
-    let local = Local::start(&file, &folder.path().join("state")).await?;
+async fn local_primary_ended_hands_over(scene: Scene) -> Result {
+    let spec = &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"});
+    let local = scene.run(spec).await?;
     let writers = local.writers().await?;
     let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
     let mut gaps = Vec::new();
@@ -229,15 +277,13 @@ async fn local_primary_ended_hands_over() -> Result {
 }
 
 /// The manifest is edited while clients write: shards come and go, and nobody who follows redirections feels it.
-async fn local_shards_added_and_taken_away() -> Result {
-    let folder = tempfile::tempdir()?;
+async fn local_shards_added_and_taken_away(scene: Scene) -> Result {
     let spec = |shards: usize| json!({"shards": shards, "replicasPerShard": 1, "memory": "64Mi"});
-    let local =
-        Local::start(&manifest(folder.path(), &spec(2))?, &folder.path().join("state")).await?;
+    let local = scene.run(&spec(2)).await?;
     let writers = local.writers().await?;
     thousand(&writers).await?;
     for shards in [3, 1, 2] {
-        manifest(folder.path(), &spec(shards))?;
+        scene.wish(&spec(shards))?;
         let start = clock::now();
         eventually(
             &format!("{shards} shards share the slots"),
@@ -254,14 +300,12 @@ async fn local_shards_added_and_taken_away() -> Result {
     local.stop().await
 }
 
-async fn local_all_killed_at_once_come_back() -> Result {
-    let folder = tempfile::tempdir()?;
+async fn local_all_killed_at_once_come_back(scene: Scene) -> Result {
     let spec = json!({
         "shards": 3, "replicasPerShard": 1, "memory": "64Mi",
         "persistence": {"aof": {"fsync": "always"}, "volume": {"size": "1Gi"}},
     });
-    let local =
-        Local::start(&manifest(folder.path(), &spec)?, &folder.path().join("state")).await?;
+    let local = scene.run(&spec).await?;
     let writers = local.writers().await?;
     thousand(&writers).await?;
     let ledgers = writers.stop().await;
@@ -285,25 +329,23 @@ async fn local_all_killed_at_once_come_back() -> Result {
 
 /// With `durability: Quorum` a shard is one register for each key, whatever befalls its primaries: killed, ended, or stopped for
 /// longer than their lease and then going on as if nothing had been.
-async fn local_quorum_is_linearizable() -> Result {
+async fn local_quorum_is_linearizable(scene: Scene) -> Result {
     let spec =
         json!({"shards": 2, "replicasPerShard": 2, "memory": "64Mi", "durability": "Quorum"});
-    linearizable(spec, &["-KILL", "-STOP", "-TERM", "-STOP", "-KILL", "-STOP"]).await
+    linearizable(&scene, spec, &["-KILL", "-STOP", "-TERM", "-STOP", "-KILL", "-STOP"]).await
 }
 
 /// The same for shards of two that go on with one member, with a replica that is gone each time before the primary goes.
-async fn local_shards_that_go_on_alone_are_linearizable() -> Result {
+async fn local_shards_that_go_on_alone_are_linearizable(scene: Scene) -> Result {
     let spec = json!({
         "shards": 2, "replicasPerShard": 1, "memory": "64Mi", "durability": "Quorum", "minInSync": 1,
     });
-    linearizable(spec, &["-KILL", "-STOP", "-TERM", "-STOP"]).await
+    linearizable(&scene, spec, &["-KILL", "-STOP", "-TERM", "-STOP"]).await
 }
 
-async fn linearizable(spec: serde_json::Value, signals: &[&str]) -> Result {
-    let folder = tempfile::tempdir()?;
+async fn linearizable(scene: &Scene, spec: serde_json::Value, signals: &[&str]) -> Result {
     let goes_on_alone = spec["minInSync"] == 1;
-    let local =
-        Local::start(&manifest(folder.path(), &spec)?, &folder.path().join("state")).await?;
+    let local = scene.run(&spec).await?;
     let probes = Probes::start(&local.book, local.password.as_deref()).await?;
     let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
     for (round, signal) in signals.iter().enumerate() {

@@ -14,11 +14,22 @@ use crate::desired::Seat;
 use crate::status::Status;
 use crate::{Error, pki};
 
-/// The first port that is tried.
+/// The ports of clients. These and those that follow from them are four ranges that do not meet, all below
+/// `LENT`: a member whose port was lent to somebody's connection while it was restarted would have to move,
+/// and its clients would look for it in vain.
 const FIRST_PORT: u16 = 7000;
-/// The bus listens so far above the port of clients, the metrics twice as far, and Memcached three times.
+const LAST_PORT: u16 = FIRST_PORT + MEMCACHED_ABOVE - 1;
+/// How far above the port of clients Memcached, the bus and the metrics are.
+const MEMCACHED_ABOVE: u16 = 4_000;
 const BUS_ABOVE: u16 = 10_000;
-const LAST_PORT: u16 = FIRST_PORT + BUS_ABOVE - 1;
+const METRICS_ABOVE: u16 = 20_000;
+/// From here on the kernel lends ports to connections (`ip_local_port_range`, as it is by default).
+const LENT: u16 = 32_768;
+const _: () = assert!(
+    LAST_PORT + MEMCACHED_ABOVE < FIRST_PORT + BUS_ABOVE
+        && LAST_PORT + BUS_ABOVE < FIRST_PORT + METRICS_ABOVE
+        && LAST_PORT + METRICS_ABOVE < LENT
+);
 
 /// The ports of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +41,12 @@ pub(super) struct Ports {
 
 impl Ports {
     fn from(port: u16) -> Self {
-        Self { port, bus: port + BUS_ABOVE, metrics: port + 2 * BUS_ABOVE }
+        Self { port, bus: port + BUS_ABOVE, metrics: port + METRICS_ABOVE }
     }
 
     /// Where Memcached clients are served, if they are.
     pub(super) fn memcached(self) -> u16 {
-        self.port + 3 * BUS_ABOVE
+        self.port + MEMCACHED_ABOVE
     }
 
     /// Nobody listens on any of them at this moment.
