@@ -19,6 +19,7 @@ pub mod provider;
 pub mod sh;
 pub mod slot;
 pub mod tests;
+pub mod tls;
 pub mod tools;
 pub mod wire;
 pub mod world;

@@ -11,7 +11,9 @@ mod control;
 mod cut;
 pub mod form;
 mod kill;
+mod lost;
 mod nodes;
+mod secured;
 mod volumes;
 
 use crate::clock::{self, seconds};
@@ -68,6 +70,10 @@ pub const TESTS: &[Test] = &[
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),
     test!(all::all_nodes_restarted, Need::Pods, POWER),
+    test!(lost::council_lost_goes_on_when_told, Need::Pods),
+    test!(lost::shard_of_two_goes_on_alone, Need::Pods, CUT),
+    test!(lost::shard_of_two_waits_for_the_other, Need::Pods, CUT),
+    test!(secured::tls_and_memcached_outlive_their_primary, Need::Pods),
     test!(change::all_members_rolled_under_load, Need::Pods),
     test!(change::primaries_evicted_under_load, Need::Pods),
     test!(change::shards_added_and_taken_away_under_load, Need::Pods),

@@ -6,7 +6,7 @@
 use crate::failure::{Context, Failure, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// One reply.
@@ -54,8 +54,8 @@ impl Reply {
 }
 
 /// One connection. After an error it must not be used again: replies could be out of step.
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
     patience: Duration,
 }
 
@@ -83,6 +83,13 @@ impl Connection {
         let closed = |read: std::io::Result<usize>| !matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
         !closed(self.stream.get_ref().try_read(&mut [0]))
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Over a stream that is there already.
+    pub fn over(stream: S, patience: Duration) -> Self {
+        Self { stream: BufReader::new(stream), patience }
+    }
 
     pub async fn call<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<Reply> {
         let mut request = Vec::new();
@@ -106,6 +113,25 @@ impl Connection {
             let mut out = Vec::with_capacity(replies);
             for _ in 0..replies {
                 out.push(self.read().await?);
+            }
+            Ok(out)
+        };
+        tokio::time::timeout(patience, work)
+            .await
+            .map_err(|_| Failure::new(format!("no reply within {patience:?}")))?
+    }
+
+    /// Sends lines of another protocol than RESP, and reads lines until one is the last.
+    pub async fn lines(&mut self, request: &str, last: &[&str]) -> Result<Vec<String>> {
+        let patience = self.patience;
+        let work = async {
+            self.stream.get_mut().write_all(request.as_bytes()).await?;
+            let mut out: Vec<String> = Vec::new();
+            while out.last().is_none_or(|line| !last.contains(&line.as_str())) {
+                let mut line = String::new();
+                let read = self.stream.read_line(&mut line).await?;
+                crate::ensure!(read > 0, "closed after {out:?}");
+                out.push(line.trim_end().to_owned());
             }
             Ok(out)
         };

@@ -50,7 +50,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
         Some(managed) => {
             shared.cluster.name(managed.id(), managed.boot());
             let engine = Engine::start(shared.clone(), managed.id().clone())?;
-            if shared.quorum.min_in_sync() > 0 {
+            if shared.quorum.is_configured() {
                 keeper::start(shared.clone(), engine.clone())?;
             }
             Some(engine)

@@ -19,6 +19,7 @@ pub mod set;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::clock;
 use crate::cluster::View;
 use crate::replication::Peer;
 use crate::server::Shared;
@@ -127,7 +128,11 @@ impl Quorum {
 /// What a majority has: `needed` others and the primary.
 fn majority(followers: &[Follower<'_>], needed: usize) -> Acked {
     let mut best: Vec<(&str, u64)> = Vec::new();
+    let mut heard: Vec<&str> = Vec::new();
     for follower in followers {
+        if follower.is_heard && !heard.contains(&follower.id) {
+            heard.push(follower.id);
+        }
         match best.iter_mut().find(|(id, _)| *id == follower.id) {
             Some((_, known)) => *known = follower.offset.max(*known),
             None => best.push((follower.id, follower.offset)),
@@ -138,7 +143,7 @@ fn majority(followers: &[Follower<'_>], needed: usize) -> Acked {
         0 => u64::MAX,
         _ => best.get(needed - 1).map_or(0, |(_, offset)| *offset),
     };
-    Acked { offset, enough: best.len() >= needed }
+    Acked { offset, enough: heard.len() >= needed }
 }
 
 impl Shared {
@@ -159,7 +164,7 @@ impl Shared {
     fn followers<'p>(&self, view: &View, peers: &'p [Arc<Peer>]) -> Vec<Follower<'p>> {
         let on_disk = self.state.acks_wait_for_disk.load(Ordering::Acquire);
         let shard = view.me().and_then(|m| m.shard);
-        let members = &view.topology.members;
+        let (members, now_ms) = (&view.topology.members, clock::monotonic_ms());
         let is_mate =
             |id: &MemberId| *id != view.my_id && members.get(id).is_some_and(|m| m.shard == shard);
         let mates = peers.iter().filter(|p| p.is_online() && is_mate(p.member()));
@@ -168,6 +173,7 @@ impl Shared {
                 id: peer.member(),
                 boot: peer.boot(),
                 offset: if on_disk { peer.durable_ack() } else { peer.ack() },
+                is_heard: peer.is_heard(now_ms),
             })
             .collect()
     }
@@ -204,7 +210,7 @@ mod tests {
         let off = Quorum::new(false, 0);
         off.set_members(3);
         assert!(!off.is_on());
-        let follower = |id, offset| Follower { id, boot: "", offset };
+        let follower = |id, offset| Follower { id, boot: "", offset, is_heard: true };
         let follow = [follower("b", 10), follower("c", 30), follower("b", 20), follower("d", 5)];
         assert_eq!(majority(&follow, 0), Acked { offset: u64::MAX, enough: true });
         assert_eq!(majority(&follow, 1), Acked { offset: 30, enough: true });
@@ -214,6 +220,12 @@ mod tests {
             "a member counts once"
         );
         assert_eq!(majority(&follow, 4), Acked { offset: 0, enough: false });
+        let silent = follow.map(|f| Follower { is_heard: f.id == "b", ..f });
+        assert_eq!(
+            majority(&silent, 2),
+            Acked { offset: 20, enough: false },
+            "what the silent have counts, but they are not written to"
+        );
     }
 
     #[test]

@@ -119,6 +119,23 @@ fn without_a_majority_writes_are_refused_and_reads_go_on() {
     assert_eq!(Follower::new(cluster.ports()).call(&here, &["GET", &here]).unwrap(), "3");
 }
 
+/// It hangs, or its network does: its link stays, and the writes that began meanwhile are of unknown end. Those that come later
+/// must not wait for it.
+#[test]
+fn a_replica_that_falls_silent_has_writes_refused_as_one_that_is_gone() {
+    for durability in [QUORUM, TWO] {
+        let cluster = Cluster::form(&[0, 0, 1, 1, 1], 2, durability);
+        let key = key_in(even_slots(0, 2), "here");
+        cluster.until("a write", |c| answers(c, &key, &["SET", &key, "1"], "OK"));
+        let replica = 1 - cluster.primary_of(0).unwrap();
+        cluster.nodes[replica].server.signal("-STOP");
+        let refused = "-NOREPLICAS Not enough good replicas to write.";
+        cluster.until("writes are refused", |c| answers(c, &key, &["SET", &key, "2"], refused));
+        cluster.nodes[replica].server.signal("-CONT");
+        cluster.until("writes are taken again", |c| answers(c, &key, &["SET", &key, "3"], "OK"));
+    }
+}
+
 fn answers(cluster: &Cluster, key: &str, args: &[&str], reply: &str) -> bool {
     Follower::new(cluster.ports()).call(key, args).is_ok_and(|r| r == reply)
 }

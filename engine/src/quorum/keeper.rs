@@ -1,4 +1,4 @@
-//! Looks after the in-sync set of a shard with `minInSync` while this member is its primary.
+//! Looks after who counts while this member is primary under `durability: Quorum`: who is silent, and who joins the in-sync set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::topology::{Change, Epoch};
 /// Looks per failure timeout: as often as members are heard.
 const LOOKS_PER_TIMEOUT: u64 = 10;
 
-/// Starts the thread that proposes who joins the set.
+/// Starts the thread that looks who is heard, and proposes who joins the set where there is one.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -20,6 +20,11 @@ pub fn start(shared: Arc<Shared>, engine: Arc<Engine>) -> std::io::Result<()> {
     let run = move || {
         while !shared.state.shutdown.load(std::sync::atomic::Ordering::Acquire) {
             std::thread::sleep(pause);
+            if shared.quorum.min_in_sync() == 0 {
+                // A replica that falls silent sends nothing that would have it looked at.
+                shared.note_acks();
+                continue;
+            }
             if engine.acting().is_some()
                 && let Some((change, as_of)) = shared.look_after_set()
                 && let Err(why) = engine.propose_for(change, as_of)

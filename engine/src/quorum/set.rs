@@ -31,6 +31,8 @@ pub struct Follower<'a> {
     pub id: &'a str,
     pub boot: &'a str,
     pub offset: u64,
+    /// It has said something of late.
+    pub is_heard: bool,
 }
 
 /// So many looks are awaited for, at most, that a follower gets to its mark; then it is left alone until it has caught up.
@@ -88,7 +90,10 @@ impl InSync {
         let set = || shard.in_sync.iter().filter(|(id, _)| *id != me);
         let joiner = self.joiner.iter().map(|j| (&j.id, &j.boot));
         let least = set().chain(joiner).map(|(id, boot)| offset_of(id, boot).unwrap_or(0)).min();
-        let there = set().filter(|(id, boot)| offset_of(id, boot).is_some()).count();
+        let is_heard = |id: &MemberId, boot: &String| {
+            followers.iter().any(|f| f.id == id && f.boot == boot && f.is_heard)
+        };
+        let there = set().filter(|(id, boot)| is_heard(id, boot)).count();
         let is_large = set().count() + 1 >= self.min;
         Acked {
             offset: if is_large { least.unwrap_or(u64::MAX) } else { 0 },

@@ -19,6 +19,9 @@ const STREAM_BYTES: usize = 256 * 1024;
 /// What a replica may send in one request, bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
+/// A replica that says nothing for so long is not there, milliseconds: it acknowledges at least every second.
+const SILENT_MS: u64 = 3_000;
+
 const WAITING: u8 = 0;
 const SNAPSHOT: u8 = 1;
 const ONLINE: u8 = 2;
@@ -37,6 +40,8 @@ pub struct Peer {
     durable_ack: AtomicU64,
     acked: AtomicBool,
     ack_ms: AtomicI64,
+    /// When it said something last, of the monotonic clock.
+    heard_ms: AtomicU64,
     sent: AtomicU64,
     closed: AtomicBool,
 }
@@ -62,6 +67,11 @@ impl Peer {
 
     pub fn durable_ack(&self) -> u64 {
         self.durable_ack.load(Ordering::Acquire)
+    }
+
+    /// It has said something of late: what is cut off or hangs keeps its link for `repl-timeout`.
+    pub fn is_heard(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) < SILENT_MS
     }
 
     /// The member's ID; empty for what is not of our kind.
@@ -149,6 +159,7 @@ fn run(
         durable_ack: AtomicU64::new(0),
         acked: AtomicBool::new(false),
         ack_ms: AtomicI64::new(clock::unix_ms()),
+        heard_ms: AtomicU64::new(clock::monotonic_ms()),
         sent: AtomicU64::new(0),
         closed: AtomicBool::new(false),
     });
@@ -182,6 +193,7 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: Stream) -> io::Result<()>
             return Ok(());
         }
         peer.ack_ms.store(clock::unix_ms(), Ordering::Relaxed);
+        peer.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
         buffer.extend_from_slice(&chunk[..n]);
         let mut at = 0;
         while let Some(end) = decoder.next(&buffer, at, limits).map_err(io::Error::other)? {

@@ -28,7 +28,7 @@ fn topology() -> Topology {
 }
 
 fn follower<'a>(id: &'a str, boot: &'a str, offset: u64) -> Follower<'a> {
-    Follower { id, boot, offset }
+    Follower { id, boot, offset, is_heard: true }
 }
 
 fn acked(set: &InSync, topology: &Topology, followers: &[Follower<'_>]) -> u64 {
