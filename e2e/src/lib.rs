@@ -18,6 +18,7 @@ pub mod probes;
 pub mod provider;
 pub mod sh;
 pub mod slot;
+mod storm;
 pub mod tests;
 pub mod tls;
 pub mod tools;

@@ -5,6 +5,7 @@ use crate::clock::{self, eventually, seconds};
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
 use crate::probes::Probes;
+use crate::storm::local_storm_is_linearizable;
 use crate::tests::Tally;
 use crate::tools;
 use crate::wire::Connection;
@@ -20,6 +21,8 @@ use tokio::process::{Child, Command};
 
 /// How much is told of each log when a test fails.
 const LAST_LINES: usize = 25;
+
+const MANIFEST: &str = "demo.yaml";
 
 pub struct Test {
     pub name: &'static str,
@@ -40,6 +43,7 @@ pub const TESTS: &[Test] = &[
     test!(local_all_killed_at_once_come_back),
     test!(local_quorum_is_linearizable),
     test!(local_shards_that_go_on_alone_are_linearizable),
+    test!(local_storm_is_linearizable),
 ];
 
 pub async fn run(tests: &[&Test]) -> Tally {
@@ -69,32 +73,39 @@ async fn in_a_folder(test: &Test) -> Result {
     let result = tokio::time::timeout(Duration::from_secs(300), (test.run)(scene.clone())).await;
     let result = result.unwrap_or_else(|_| Err(Failure::new("not done within 300 s")));
     if result.is_err() {
-        scene.tell();
+        scene.tell(test.name)?;
     }
     result
 }
 
 /// The folder of a test: the manifest, and all that the members keep.
 #[derive(Clone)]
-struct Scene(PathBuf);
+pub(crate) struct Scene(PathBuf);
 
 impl Scene {
     /// Starts what a spec wishes.
-    async fn run(&self, spec: &Value) -> Result<Local> {
+    pub(crate) async fn run(&self, spec: &Value) -> Result<Local> {
         Local::start(&self.wish(spec)?, &self.state()).await
     }
 
     /// Writes the manifest, which is watched.
-    fn wish(&self, spec: &Value) -> Result<PathBuf> {
+    pub(crate) fn wish(&self, spec: &Value) -> Result<PathBuf> {
         manifest(&self.0, spec)
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.0.join("state")
     }
 
-    /// The ends of all logs.
-    fn tell(&self) {
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.0.join(MANIFEST)
+    }
+
+    /// Prints the ends of all logs, and keeps the whole of them.
+    fn tell(&self, test: &str) -> Result {
+        let kept = tools::project().join("target/e2e").join(test);
+        std::fs::remove_dir_all(&kept).ok();
+        std::fs::create_dir_all(&kept)?;
         let mut logs = vec![self.state().with_extension("log")];
         for member in
             std::fs::read_dir(self.state().join("members")).into_iter().flatten().flatten()
@@ -105,11 +116,15 @@ impl Scene {
         for log in logs {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            println!("      {}, the last of {} lines:", log.display(), lines.len());
+            let folder = log.parent().and_then(Path::file_name).unwrap_or_default();
+            let name = kept.join(folder).with_extension("log");
+            println!("      the last of {} lines of {}:", lines.len(), name.display());
+            std::fs::write(&name, &text)?;
             for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
                 println!("        {line}");
             }
         }
+        Ok(())
     }
 }
 
@@ -123,7 +138,8 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) async fn start(manifest: &Path, folder: &Path) -> Result<Self> {
         let program = tools::project().join("target/debug/larder");
-        let log = std::fs::File::create(folder.with_extension("log"))?;
+        let log = folder.with_extension("log");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let mut child = Command::new(program)
             .args(["run", "--output", "json", "-f"])
             .arg(manifest)
@@ -168,8 +184,16 @@ impl Local {
         Ok(())
     }
 
-    /// The process that serves an address, by the port in INFO.
-    async fn pid_of(&self, address: SocketAddr) -> Result<String> {
+    /// kill -9, which ends its members too, and a new one in its place.
+    pub(crate) async fn restart(&mut self, manifest: &Path, folder: &Path) -> Result {
+        self.child.kill().await?;
+        let fresh = Self::start(manifest, folder).await?;
+        self.child = fresh.child;
+        Ok(())
+    }
+
+    /// The process that serves an address, by INFO.
+    pub(crate) async fn pid_of(&self, address: SocketAddr) -> Result<String> {
         let mut connection =
             Connection::open(address, self.password.as_deref(), Duration::from_secs(2)).await?;
         let info = connection.call(&["INFO", "server"]).await?.ok()?.text().context("INFO")?;
@@ -187,7 +211,7 @@ impl Local {
 
 /// Writes the manifest of a cluster with that spec; at once, since it is watched.
 pub(crate) fn manifest(folder: &Path, spec: &Value) -> Result<PathBuf> {
-    let file = folder.join("demo.yaml");
+    let file = folder.join(MANIFEST);
     let object = json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "demo"}, "spec": spec,
     });
@@ -403,7 +427,7 @@ async fn thousand(writers: &Writers) -> Result {
 }
 
 /// Waits until every primary sees its replica in sync.
-async fn whole(local: &Local) -> Result {
+pub(crate) async fn whole(local: &Local) -> Result {
     eventually("every primary has its replica", Duration::from_secs(60), || async {
         let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
         client.refresh().await?;

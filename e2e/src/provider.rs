@@ -18,6 +18,8 @@ use std::process::Command;
 pub enum Fault {
     /// A node's wire is cut; its pods live on.
     NodeCut,
+    /// A node's wire is bad while its link is up: see `Wire`.
+    NodeWire,
     /// A node loses power, and gets it back.
     NodePower,
     /// A node's kubelet stops; its pods live on.
@@ -26,6 +28,50 @@ pub enum Fault {
     ApiStop,
     /// A container's process is killed, and Kubernetes restarts it.
     ContainerKill,
+}
+
+/// How a node's wire is bad; the link stays up, and nobody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// What comes in is lost.
+    Deaf,
+    /// What goes out is lost.
+    Mute,
+    /// Of so many packets in a hundred, either way, each is lost by chance.
+    Lossy(u8),
+}
+
+/// The chain with the rules of a bad wire, in the table mangle.
+const CHAIN: &str = "LARDER-E2E";
+
+impl Wire {
+    /// Commands for a shell in the node's network, whose wire is `eth0`.
+    fn script(self) -> String {
+        let (deaf, mute) = ("PREROUTING -i eth0", "POSTROUTING -o eth0");
+        let (ways, chance) = match self {
+            Wire::Deaf => (&[deaf][..], 1.0),
+            Wire::Mute => (&[mute][..], 1.0),
+            Wire::Lossy(percent) => (&[deaf, mute][..], f64::from(percent) / 100.0),
+        };
+        let mut script = format!(
+            "iptables -t mangle -N {CHAIN}\n\
+             iptables -t mangle -A {CHAIN} -m statistic --mode random --probability {chance} -j DROP\n"
+        );
+        for way in ways {
+            script += &format!("iptables -t mangle -I {way} -j {CHAIN}\n");
+        }
+        script
+    }
+
+    /// Undoes all of them; those that are not there are no error.
+    fn mend() -> String {
+        format!(
+            "iptables -t mangle -D PREROUTING -i eth0 -j {CHAIN} 2>/dev/null || true\n\
+             iptables -t mangle -D POSTROUTING -o eth0 -j {CHAIN} 2>/dev/null || true\n\
+             iptables -t mangle -F {CHAIN} 2>/dev/null || true\n\
+             iptables -t mangle -X {CHAIN} 2>/dev/null || true\n"
+        )
+    }
 }
 
 /// A Kubernetes to test on.
@@ -55,6 +101,8 @@ pub trait Provider: Send + Sync {
     fn pods_unreachable(&self) -> Option<String>;
 
     fn node_cut(&self, node: &str) -> Result;
+    /// Makes a node's wire bad, until `node_heal`.
+    fn node_impair(&self, node: &str, wire: Wire) -> Result;
     fn node_heal(&self, node: &str) -> Result;
     fn node_power_off(&self, node: &str) -> Result;
     fn node_power_on(&self, node: &str) -> Result;

@@ -50,6 +50,7 @@ macro_rules! test {
 }
 
 const CUT: Need = Need::Fault(Fault::NodeCut);
+const WIRE: Need = Need::Fault(Fault::NodeWire);
 const POWER: Need = Need::Fault(Fault::NodePower);
 const KILL: Need = Need::Fault(Fault::ContainerKill);
 const API: Need = Need::Fault(Fault::ApiStop);
@@ -58,7 +59,7 @@ const API: Need = Need::Fault(Fault::ApiStop);
 pub const TESTS: &[Test] = &[
     test!(nodes::pods_reach_each_other_by_name, Need::Bare),
     test!(nodes::volumes_bind_and_keep_data, Need::Bare),
-    test!(nodes::faults_are_made_and_undone, Need::Bare, CUT, POWER, KILL, API),
+    test!(nodes::faults_are_made_and_undone, Need::Bare, CUT, WIRE, POWER, KILL, API),
     test!(form::forms_and_serves, Need::Pods),
     test!(form::clients_of_all_kinds_fill_it, Need::Pods),
     test!(kill::primary_deleted_or_killed_ten_times, Need::Pods, KILL),
@@ -67,6 +68,8 @@ pub const TESTS: &[Test] = &[
     test!(cut::node_with_two_primaries_is_cut_off, Need::Pods, CUT, KILL),
     test!(cut::node_with_the_operator_is_cut_off, Need::Pods, CUT),
     test!(cut::quorum_is_linearizable_across_a_cut, Need::Pods, CUT),
+    test!(cut::deaf_and_mute_primaries_are_replaced, Need::Pods, WIRE),
+    test!(cut::quorum_is_linearizable_on_bad_wires, Need::Pods, WIRE),
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),
     test!(all::all_nodes_restarted, Need::Pods, POWER),

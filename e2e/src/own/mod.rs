@@ -155,8 +155,19 @@ pub fn node_cut(name: &str) -> Result {
     node::cut(cut)
 }
 
-pub fn node_heal(name: &str) -> Result {
-    node::heal(find(name)?)
+/// Makes a node's wire bad, by commands in its network.
+pub fn node_impair(name: &str, script: &str) -> Result {
+    let bad = find(name)?;
+    let other = Node::all().find(|node| *node != bad).context("another node")?;
+    node::route_services(other)?;
+    node::in_network(bad, script)
+}
+
+/// The wire is there again, and good: `mend` takes back what made it bad.
+pub fn node_heal(name: &str, mend: &str) -> Result {
+    let node = find(name)?;
+    node::in_network(node, mend)?;
+    node::heal(node)
 }
 
 pub fn node_power_off(name: &str) -> Result {
@@ -189,7 +200,7 @@ pub fn api_start() -> Result {
 }
 
 /// Brings back whatever a fault took away.
-pub fn repair() -> Result {
+pub fn repair(mend: &str) -> Result {
     if !is_up() {
         api_start()?;
     }
@@ -198,6 +209,7 @@ pub fn repair() -> Result {
             node::power_on(node)?;
             node::start_kubernetes(node)?;
         }
+        node::in_network(node, mend)?;
         node::heal(node)?;
         if !node::kubelet_runs(node) {
             node::start_kubelet(node)?;

@@ -158,6 +158,13 @@ pub(super) fn heal(node: Node) -> Result {
     routes_to(node)
 }
 
+/// Runs a shell's commands in the node's network.
+pub(super) fn in_network(node: Node, script: &str) -> Result {
+    let network = format!("--net=/run/netns/{}", node.link());
+    sh::run(Command::new("nsenter").arg(network).args(["sh", "-ec", script]))?;
+    Ok(())
+}
+
 /// Loads an image archive into the node's containerd.
 pub(super) fn load(node: Node, archive: &std::path::Path) -> Result {
     ctr(node, &["images", "import", &archive.display().to_string()])?;
@@ -229,13 +236,6 @@ fn wire(node: Node) -> Result {
     sh!("ip", "netns", "add", link)?;
     sh!("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", link)?;
     sh!("ip", "link", "set", link, "master", BRIDGE, "up")?;
-    let inside = |command: &str| {
-        sh::run(
-            Command::new("nsenter")
-                .arg(format!("--net=/run/netns/{link}"))
-                .args(["sh", "-ec", command]),
-        )
-    };
     let mut script = format!(
         "ip link set lo up; ip addr add {address}/24 dev eth0; ip link set eth0 up; ip route add default via {HOST};\n\
          echo 1 >/proc/sys/net/ipv4/ip_forward;\n\
@@ -244,7 +244,7 @@ fn wire(node: Node) -> Result {
     for other in Node::all().filter(|other| *other != node) {
         script += &format!("ip route add {} via {};\n", other.pods(), other.address());
     }
-    inside(&script)?;
+    in_network(node, &script)?;
     routes_to(node)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Its nodes must be able to pull the images: `LARDER_IMAGE_REPOSITORY` says from where, see `tests::install`.
 
-use super::{Fault, Provider};
+use super::{Fault, Provider, Wire};
 use crate::failure::{Context, Result};
 use crate::own;
 use std::ffi::OsStr;
@@ -60,6 +60,10 @@ impl Provider for Existing {
     }
 
     fn node_cut(&self, _: &str) -> Result {
+        crate::fail!("{WHY}")
+    }
+
+    fn node_impair(&self, _: &str, _: Wire) -> Result {
         crate::fail!("{WHY}")
     }
 

@@ -2,7 +2,7 @@
 //!
 //! On Linux the containers' addresses can be reached from here, and with a route per worker so can the pods'.
 
-use super::{Fault, Provider};
+use super::{Fault, Provider, Wire};
 use crate::failure::{Context, Result};
 use crate::{own, sh, tools};
 use serde_json::json;
@@ -76,7 +76,12 @@ impl Provider for Kind {
         in_node(node, &["ip", "link", "set", "eth0", "down"])
     }
 
+    fn node_impair(&self, node: &str, wire: Wire) -> Result {
+        in_node(node, &["sh", "-ec", &wire.script()])
+    }
+
     fn node_heal(&self, node: &str) -> Result {
+        in_node(node, &["sh", "-ec", &Wire::mend()])?;
         in_node(node, &["ip", "link", "set", "eth0", "up"])?;
         let gateway = sh!(
             "docker",

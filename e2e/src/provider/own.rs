@@ -1,6 +1,6 @@
 //! The harness's own nodes, see `crate::own`: every fault can be made.
 
-use super::{Fault, Provider};
+use super::{Fault, Provider, Wire};
 use crate::failure::Result;
 use crate::own;
 use std::ffi::OsStr;
@@ -50,8 +50,12 @@ impl Provider for Own {
         own::node_cut(node)
     }
 
+    fn node_impair(&self, node: &str, wire: Wire) -> Result {
+        own::node_impair(node, &wire.script())
+    }
+
     fn node_heal(&self, node: &str) -> Result {
-        own::node_heal(node)
+        own::node_heal(node, &Wire::mend())
     }
 
     fn node_power_off(&self, node: &str) -> Result {
@@ -96,6 +100,6 @@ impl Provider for Own {
     }
 
     fn repair(&self) -> Result {
-        own::repair()
+        own::repair(&Wire::mend())
     }
 }

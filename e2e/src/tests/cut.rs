@@ -8,6 +8,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::install;
 use crate::ledger;
 use crate::probes::Probes;
+use crate::provider::Wire;
 use crate::world::Room;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
@@ -40,6 +41,54 @@ pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result
     cut_and_heal(&cluster, &node).await
 }
 
+/// A node that sends but hears nothing, and one that hears but is not heard: each half of a cut.
+pub(super) async fn deaf_and_mute_primaries_are_replaced(room: Arc<Room>) -> Result {
+    let cluster = Cluster::create(&room, "demo", spec()).await?;
+    for wire in [Wire::Deaf, Wire::Mute] {
+        println!("      {wire:?}");
+        let primary = cluster.primaries().await?[0].clone();
+        let node = cluster.member(&primary).await?.node;
+        isolate_and_heal(&cluster, &node, Some(wire)).await?;
+    }
+    Ok(())
+}
+
+/// One primary's node after the other is deaf, mute, and loses a tenth of its packets: what clients saw is a history of one
+/// register for each key all the same.
+pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Result {
+    let mut spec = spec();
+    spec["shards"] = json!(2);
+    spec["replicasPerShard"] = json!(2);
+    spec["durability"] = json!("Quorum");
+    let cluster = Cluster::create(&room, "demo", spec).await?;
+    let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
+    for wire in [Wire::Deaf, Wire::Mute, Wire::Lossy(10)] {
+        let node = cluster.member(&cluster.primaries().await?[0]).await?.node;
+        cluster.world.fault(|provider| provider.node_impair(&node, wire))?;
+        let begun = clock::now();
+        let serves = a_thousand_operations(&probes).await;
+        println!(
+            "      {wire:?}: a thousand operations on each shard in {}",
+            clock::seconds(begun.elapsed())
+        );
+        cluster.world.fault(|provider| provider.node_heal(&node))?;
+        serves?;
+        cluster.whole(Duration::from_secs(120)).await?;
+    }
+    probes.check(Vec::new()).await
+}
+
+async fn a_thousand_operations(probes: &Probes) -> Result {
+    let goal: Vec<_> = probes.tags().iter().map(|tag| (tag, probes.ended(tag) + 1000)).collect();
+    eventually("both shards serve", Duration::from_secs(30), || async {
+        for (tag, goal) in &goal {
+            crate::ensure!(probes.ended(tag) >= *goal, "{tag}: {} of {goal}", probes.ended(tag));
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Clients on both sides of the cut write and read the same keys. With `durability: Quorum` what all of them saw is a history
 /// of one register for each key, and the majority's side goes on.
 pub(super) async fn quorum_is_linearizable_across_a_cut(room: Arc<Room>) -> Result {
@@ -60,14 +109,7 @@ pub(super) async fn quorum_is_linearizable_across_a_cut(room: Arc<Room>) -> Resu
     .await?;
     cluster.world.fault(|provider| provider.node_cut(&primary.node))?;
     let cut = clock::now();
-    let goal: Vec<_> = probes.tags().iter().map(|tag| (tag, probes.ended(tag) + 1000)).collect();
-    let serves = eventually("both shards serve", Duration::from_secs(30), || async {
-        for (tag, goal) in &goal {
-            crate::ensure!(probes.ended(tag) >= *goal, "{tag}: {} of {goal}", probes.ended(tag));
-        }
-        Ok(())
-    })
-    .await;
+    let serves = a_thousand_operations(&probes).await;
     println!(
         "      a thousand operations on each shard {} after the cut",
         clock::seconds(cut.elapsed())
@@ -95,6 +137,11 @@ async fn node_of_the_operator(room: &Room) -> Result<String> {
 }
 
 async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
+    isolate_and_heal(cluster, node, None).await
+}
+
+/// `wire`: what is wrong with it, where it is not cut.
+async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> Result {
     let primaries = cluster.primaries().await?;
     let members = cluster.members().await?;
     let inside: Vec<_> = members.iter().filter(|member| member.node == node).collect();
@@ -131,7 +178,10 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
 
     writers.reset_gaps();
     let cut_at = clock::wall_micros();
-    cluster.world.fault(|provider| provider.node_cut(node))?;
+    cluster.world.fault(|provider| match wire {
+        Some(wire) => provider.node_impair(node, wire),
+        None => provider.node_cut(node),
+    })?;
     let resumed = writers.all_resume(Duration::from_secs(60)).await;
     let gap = writers.gaps().into_iter().max().unwrap_or_default();
     let first_acks = first_acks_after_silence(&writers.ledgers(), cut_at);

@@ -3,6 +3,7 @@
 use crate::clock::eventually;
 use crate::failure::{Context, Result};
 use crate::image;
+use crate::provider::Wire;
 use crate::world::{MANAGER, Room};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, Patch, PatchParams};
@@ -84,6 +85,13 @@ pub(super) async fn faults_are_made_and_undone(room: Arc<Room>) -> Result {
     answers(before, false).await?;
     room.world.fault(|provider| provider.node_heal(&node))?;
     answers(before, true).await?;
+
+    for wire in [Wire::Deaf, Wire::Mute, Wire::Lossy(100)] {
+        room.world.fault(|provider| provider.node_impair(&node, wire))?;
+        answers(before, false).await?;
+        room.world.fault(|provider| provider.node_heal(&node))?;
+        answers(before, true).await?;
+    }
 
     room.world.fault(|provider| provider.api_stop())?;
     crate::ensure!(
