@@ -101,7 +101,7 @@ impl EventLoop {
         let mut buffered = 0;
         for token in 0..self.conns.len() {
             let Some(Some(conn)) = self.conns.get(token) else { continue };
-            buffered += conn.out.capacity() + conn.input.capacity();
+            buffered += conn.out.capacity() + conn.input.capacity() + conn.stream.memory();
             let idle = now - conn.session.info.last_ms.load(Ordering::Relaxed);
             let kept = conn.session.is_blocked() || conn.session.info.listens_to() > 0;
             if conn.session.info.kill.load(Ordering::Acquire)

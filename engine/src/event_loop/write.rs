@@ -128,7 +128,8 @@ impl EventLoop {
                 self.pending.push_back(token);
             }
         }
-        conn.session.info.pending_out.store(left as u64, Ordering::Relaxed);
+        let pending = left + conn.stream.unsent_bytes();
+        conn.session.info.pending_out.store(pending as u64, Ordering::Relaxed);
         if left == 0 {
             let mut buffer = std::mem::take(&mut conn.out);
             conn.sent = 0;

@@ -179,13 +179,15 @@ impl Lane {
     fn add(&mut self, mut socket: TcpStream, speaks: Speaks, now_ms: u64) {
         let shared = self.shared.clone();
         // What it would be told cannot be said before the handshake, which is what there is no place for.
-        if shared.clients.len() + self.open >= shared.config.hot().maxclients {
+        let places = shared.config.hot().maxclients.saturating_sub(shared.clients.len());
+        if places == 0 {
             shared.stats.rejected_connections.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let Some(config) = shared.tls.accepting() else { return };
         let Ok(tls) = ServerConnection::new(config) else { return };
-        while self.open >= HALF_OPEN_MAX {
+        // Those that do not go on keep nobody else out.
+        while self.open >= HALF_OPEN_MAX.min(places) {
             let Some((since_ms, token)) = self.order.pop_front() else { break };
             self.drop_late(since_ms, token);
         }

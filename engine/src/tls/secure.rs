@@ -15,6 +15,13 @@ use rustls::pki_types::CertificateDer;
 const CIPHER_BYTES: usize = 64 * 1024;
 const CIPHER_BYTES_MIN: usize = 4096;
 
+/// State of a connection whose handshake is done: the structures, the keys of both directions, and the buffer in which
+/// records are put together.
+const STATE_BYTES: usize = size_of::<Secure>() + 6 * 1024;
+/// What encryption adds to a record of `RECORD_BYTES` at most: header, type and tag.
+const RECORD_OVERHEAD: usize = 22;
+const RECORD_BYTES: usize = 16 * 1024;
+
 pub enum Connection {
     Plain(TcpStream),
     Tls(Box<Secure>),
@@ -52,6 +59,25 @@ impl Connection {
         match self {
             Connection::Plain(_) => false,
             Connection::Tls(secure) => secure.tls.wants_write(),
+        }
+    }
+
+    /// Bytes of that, as the socket will get them.
+    #[inline]
+    pub fn unsent_bytes(&self) -> usize {
+        match self {
+            Connection::Plain(_) => 0,
+            Connection::Tls(secure) => secure.unsent,
+        }
+    }
+
+    /// What TLS takes for this connection, beside what the socket does: its keys and state, what is to be decrypted and
+    /// what is encrypted already.
+    #[inline]
+    pub fn memory(&self) -> usize {
+        match self {
+            Connection::Plain(_) => 0,
+            Connection::Tls(secure) => STATE_BYTES + secure.rest.capacity() + secure.unsent,
         }
     }
 
@@ -105,6 +131,8 @@ pub struct Secure {
     pub(super) tls: ServerConnection,
     /// Read from the socket, and no room in the caller's buffer for what it says.
     rest: Vec<u8>,
+    /// Bytes encrypted and not yet taken by the socket.
+    unsent: usize,
     /// No more comes: the client has said so, or closed its side.
     ended: bool,
     failed: Option<io::Error>,
@@ -121,7 +149,7 @@ pub(super) fn broken(error: rustls::Error) -> io::Error {
 
 impl Secure {
     pub(super) fn new(socket: TcpStream, tls: ServerConnection) -> Secure {
-        Secure { socket, tls, rest: Vec::new(), ended: false, failed: None }
+        Secure { socket, tls, rest: Vec::new(), unsent: 0, ended: false, failed: None }
     }
 
     /// Its parts, and what was read from the socket and is not decrypted yet.
@@ -245,6 +273,7 @@ impl Secure {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
         let n = self.tls.writer().write(bytes)?;
+        self.unsent += n + n.div_ceil(RECORD_BYTES) * RECORD_OVERHEAD;
         match self.flush() {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
             _ => Ok(n),
@@ -256,11 +285,12 @@ impl Secure {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(n) => self.unsent = self.unsent.saturating_sub(n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
+        self.unsent = 0;
         Ok(())
     }
 }

@@ -198,3 +198,31 @@ fn too_many_clients_are_turned_away_before_their_handshake() {
     drop(clients);
     eventually("there is room again", || served.try_connect(None).is_ok());
 }
+
+#[test]
+fn half_open_connections_give_way_where_few_clients_are_allowed() {
+    let served = Served::new(&["--tls-auth-clients", "no", "--maxclients", "20"]);
+    let mut other = served.connect();
+    let halves: Vec<TcpStream> = (0..60)
+        .map(|_| {
+            let mut socket = raw(&served);
+            socket.write_all(&[0x16, 0x03, 0x01]).unwrap();
+            socket
+        })
+        .collect();
+    served.connect();
+    assert_eq!(other.words("PING"), "PONG");
+    until_closed(&halves[0]);
+    assert!(served.info("larder_tls_handshakes_in_progress").parse::<u64>().unwrap() < 20);
+}
+
+#[test]
+fn what_tls_takes_counts_as_memory_of_clients() {
+    let served = Served::new(&["--tls-auth-clients", "no"]);
+    let bytes = || served.info("mem_clients_normal").parse::<u64>().unwrap();
+    let before = bytes();
+    let clients: Vec<TlsClient> = (0..50).map(|_| served.connect()).collect();
+    eventually("fifty states of TLS are counted", || bytes() >= before + 50 * 6 * 1024);
+    drop(clients);
+    eventually("and no more when they are gone", || bytes() < before + 10 * 6 * 1024);
+}
