@@ -190,10 +190,16 @@ impl<'s> Executor<'s> {
         let timed = self.times_all || calls.is_multiple_of(TIMED_SAMPLE);
         let from = if timed { clock::monotonic_us() } else { 0 };
         let (done, changed) = self.locked(session, reply, command, args, (hint, false), act);
+        if self.shared.monitors.any() {
+            self.shared.show(session, command, args);
+        }
         let stats = &self.stats.calls[command.id()];
         if timed {
             let usec = clock::monotonic_us() - from;
-            bump(&stats.usec, if self.times_all { usec } else { usec * TIMED_SAMPLE });
+            let calls = if self.times_all { 1 } else { TIMED_SAMPLE };
+            bump(&stats.usec, usec * calls);
+            stats.histogram.count(usec, calls);
+            self.shared.note_latency("fast-command", self.env.now_ms, usec);
             if self.times_all {
                 slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
             }

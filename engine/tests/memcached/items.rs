@@ -220,3 +220,20 @@ fn who_has_a_password_must_log_in() {
     let statuses: Vec<u8> = packets_of(&reply).iter().map(|p| p[7]).collect();
     assert_eq!(statuses, [0x20, 0, 1, 0]);
 }
+
+#[test]
+fn requests_are_seen_by_monitors_the_slow_log_and_the_counters_of_the_commands_that_they_are() {
+    let (server, addr) = larder(&["--slowlog-log-slower-than", "0"]);
+    let (mut looks, mut resp) = (server.connect(), server.connect());
+    assert_eq!(looks.words("MONITOR"), Value::Simple(b"OK".to_vec()));
+    assert_eq!(text(addr, b"set a 0 0 2\r\nhi\r\n"), b"STORED\r\n");
+    assert_eq!(text(addr, b"get a\r\n"), b"VALUE a 0 2\r\nhi\r\nEND\r\n");
+    for seen in [" \"set\" \"a\"", " \"get\" \"a\""] {
+        let line = looks.reply().unwrap().to_string();
+        assert!(line.contains(&seen.escape_default().to_string()) || line.contains(seen), "{line}");
+    }
+    let log = resp.words("SLOWLOG GET -1").to_string();
+    assert!(log.contains("[\"get\", \"a\"]") && log.contains("[\"set\", \"a\"]"), "{log}");
+    let calls = resp.words("LATENCY HISTOGRAM get").to_string();
+    assert!(calls.starts_with("[\"get\", [\"calls\", :1, \"histogram_usec\", "), "{calls}");
+}
