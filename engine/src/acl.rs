@@ -274,7 +274,7 @@ impl Acl {
     }
 
     /// Whose client this is, when there is anything to look at.
-    fn restricted_user_of(&self, client: &ClientInfo) -> Option<Arc<User>> {
+    pub fn restricted_user_of(&self, client: &ClientInfo) -> Option<Arc<User>> {
         if !self.restricts.load(Ordering::Acquire) {
             return None;
         }

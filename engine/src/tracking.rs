@@ -236,7 +236,17 @@ impl Shared {
             for client in clients.iter().filter(|_| !fit.is_empty()) {
                 let mut mode = lock(&client.tracking);
                 if let Some(mode) = mode.as_mut().filter(|m| !(m.no_loop && client.id == by)) {
-                    self.send_invalid(client, mode, Some(&fit));
+                    match self.acl.restricted_user_of(client) {
+                        None => self.send_invalid(client, mode, Some(&fit)),
+                        // Names of keys, too, are for those who may read them.
+                        Some(user) => {
+                            let mut read = fit.clone();
+                            read.retain(|key| user.reads_key(key));
+                            if !read.is_empty() {
+                                self.send_invalid(client, mode, Some(&read));
+                            }
+                        }
+                    }
                 }
             }
         }

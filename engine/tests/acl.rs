@@ -386,3 +386,64 @@ fn no_command_touches_a_key_that_its_user_may_not_touch() {
     assert_eq!(texts(admin.words("KEYS *")), ["k"]);
     assert_eq!(text(&admin.words("GET k")), "v");
 }
+
+#[test]
+fn a_user_keeps_to_its_databases_in_transactions_and_scripts_too() {
+    let server = Server::larder(&[]);
+    let mut admin = server.connect();
+    ok(&mut admin, "ACL SETUSER al on >pw ~* &* +@all db=0,1");
+    let fields = texts_of(admin.words("ACL GETUSER al"));
+    assert_eq!(field(&fields, "databases"), "db=0,1");
+    let mut client = as_user(&server, "al", "pw");
+    let refused = "NOPERM No permissions to access database";
+    for (words, reply) in [
+        ("SELECT 1", "OK"),
+        ("SET a 1", "OK"),
+        ("SELECT 2", refused),
+        ("GET a", "1"),
+        ("COPY a b DB 2", refused),
+        ("MOVE a 2", refused),
+        ("SWAPDB 1 2", refused),
+        ("FLUSHALL", refused),
+        ("SELECT 99", refused),
+        ("SELECT x", "ERR value is not an integer or out of range"),
+        ("MULTI", "OK"),
+        ("SELECT 2", refused),
+        ("EXEC", "EXECABORT Transaction discarded because of previous errors."),
+    ] {
+        assert_eq!(text(&client.words(words)), reply, "{words}");
+    }
+    let script = client.command(&["EVAL", "return redis.pcall('select', '2')", "0"]);
+    assert!(text(&script).starts_with("ERR ACL failure in script: No permissions"), "{script}");
+    let entry = newest(&mut admin);
+    assert_eq!(
+        ["reason", "context", "object"].map(|name| field(&entry, name)),
+        ["database", "lua", "2"]
+    );
+    // One whose databases are taken away while it stands in one.
+    ok(&mut client, "MULTI");
+    assert_eq!(text(&client.words("GET a")), "QUEUED");
+    ok(&mut admin, "ACL SETUSER al db=0");
+    let replies = texts(client.words("EXEC"));
+    assert!(replies[0].ends_with("no permission to access the database"), "{replies:?}");
+    assert_eq!(text(&client.words("GET a")), refused);
+    ok(&mut client, "SELECT 0");
+    assert_eq!(
+        text(&admin.words("ACL DRYRUN al SELECT 1")),
+        "User al has no permissions to access database 1"
+    );
+    let told = text(&admin.words("ACL DRYRUN al FLUSHALL"));
+    assert_eq!(told, "User al has no permissions to access database FLUSHALL");
+}
+
+/// Fields with texts; lists in them as one text.
+fn texts_of(value: Value) -> Vec<String> {
+    value
+        .items()
+        .iter()
+        .map(|v| match v {
+            Value::Array(_) | Value::Set(_) => String::new(),
+            other => text(other),
+        })
+        .collect()
+}

@@ -454,3 +454,21 @@ fn a_replica_tells_caches_of_what_its_primary_changes() {
     p.words("FLUSHALL");
     assert_eq!(next(&mut cache), "<invalidate (nil)>");
 }
+
+/// Redis and Valkey tell any name to whoever listens to all: a user who may not read a key is not to learn its name here.
+#[test]
+fn names_of_keys_are_not_told_to_who_may_not_read_them() {
+    let server = Server::larder(&[]);
+    let (mut other, mut cache) = (server.connect(), server.connect());
+    let rules = "ACL SETUSER u on nopass +@all resetkeys ~a* %W~w* (+get ~shared)";
+    assert_eq!(call(&mut other, rules), "OK");
+    cache.words("HELLO 3 AUTH u x");
+    assert_eq!(call(&mut cache, "CLIENT TRACKING ON BCAST"), "OK");
+    other.words("MSET a1 1 b1 1 w1 1 shared 1");
+    assert_eq!(next(&mut cache), "<invalidate a1 shared>");
+    other.words("SET b1 2");
+    hears_nothing(&mut cache);
+    assert_eq!(call(&mut other, "ACL SETUSER u allkeys"), "OK");
+    other.words("SET b1 3");
+    assert_eq!(next(&mut cache), "<invalidate b1>");
+}

@@ -20,6 +20,7 @@ fn text(user: &User, denied: Denied, command: &'static Command, args: &[&[u8]]) 
     match denied.reason {
         Reason::Key => "NOPERM No permissions to access a key".into(),
         Reason::Channel => "NOPERM No permissions to access a channel".into(),
+        Reason::Database => "NOPERM No permissions to access database".into(),
         Reason::Command | Reason::Auth | Reason::Certificate => {
             let (name, command) = (&user.name, full_name(command, args));
             format!("NOPERM User {name} has no permissions to run the '{command}' command")
@@ -39,6 +40,9 @@ pub(crate) fn told_text(
         Reason::Key => format!("User {name} has no permissions to access the '{}' key", object()),
         Reason::Channel => {
             format!("User {name} has no permissions to access the '{}' channel", object())
+        }
+        Reason::Database => {
+            format!("User {name} has no permissions to access database {}", object())
         }
         Reason::Command | Reason::Auth | Reason::Certificate => {
             format!(
@@ -60,7 +64,7 @@ fn note(
 ) {
     let object = match denied.reason {
         Reason::Command | Reason::Auth | Reason::Certificate => full_name(command, args).as_bytes(),
-        Reason::Key | Reason::Channel => args[denied.at],
+        Reason::Key | Reason::Channel | Reason::Database => args[denied.at],
     };
     let (reason, user, client) =
         (denied.reason, user.name.as_bytes(), client::line(client, now_ms));
@@ -77,7 +81,7 @@ fn denied(
     now_ms: i64,
 ) -> Option<(Arc<User>, Denied)> {
     let user = session.rights.user.clone()?;
-    let denied = user.check(command, args).err()?;
+    let denied = user.check(command, args, session.db).err()?;
     note(shared, &session.info, &user, denied, context, (command, args), now_ms);
     Some((user, denied))
 }
@@ -110,6 +114,7 @@ pub fn refusal_at_exec(
         Reason::Command => "no permission to execute the command or subcommand",
         Reason::Key => "no permission to touch the specified keys",
         Reason::Channel => "no permission to access one of the channels used as arguments",
+        Reason::Database => "no permission to access the database",
         Reason::Auth | Reason::Certificate => "no permission",
     };
     Some(format!(
@@ -122,7 +127,7 @@ pub fn refusal_at_exec(
 pub fn refusal_of_waiter(shared: &Shared, waiter: &Waiter, now_ms: i64) -> Option<String> {
     let user = shared.acl.restricted_user_of(&waiter.client)?;
     let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
-    let denied = user.check(waiter.command, &args).err()?;
+    let denied = user.check(waiter.command, &args, waiter.db).err()?;
     note(shared, &waiter.client, &user, denied, Context::TopLevel, (waiter.command, &args), now_ms);
     Some(text(&user, denied, waiter.command, &args))
 }

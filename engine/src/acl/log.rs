@@ -62,7 +62,7 @@ pub struct Log {
     entries: Mutex<VecDeque<Entry>>,
     next_id: AtomicU64,
     /// Since the start, by reason.
-    refused: [AtomicU64; 5],
+    refused: [AtomicU64; 6],
 }
 
 impl Log {
@@ -130,6 +130,7 @@ impl Reason {
             Reason::Command => "command",
             Reason::Key => "key",
             Reason::Channel => "channel",
+            Reason::Database => "database",
             Reason::Auth => "auth",
             Reason::Certificate => "tls-cert",
         }

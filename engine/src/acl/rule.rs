@@ -10,6 +10,7 @@ pub enum RuleError {
     NoSuchPassword,
     BadHash,
     WordOfSubcommand,
+    NoSuchDatabase,
 }
 
 impl RuleError {
@@ -32,6 +33,7 @@ impl RuleError {
             RuleError::BadHash => {
                 "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"
             }
+            RuleError::NoSuchDatabase => "The provided database ID is out of range",
             RuleError::WordOfSubcommand => "Allowing first-arg of a subcommand is not supported",
         }
     }

@@ -5,7 +5,7 @@
 //!   compiled to:       one bit a command and subcommand      (looked at by every request)
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rule::{RuleError, lower};
 use crate::command::{Command, access, categories, flag};
@@ -35,6 +35,8 @@ pub struct Selector {
     keys: Vec<KeyPattern>,
     all_channels: bool,
     channels: Vec<Vec<u8>>,
+    /// The databases on which commands may run that have to do with keys; none: all.
+    databases: Option<BTreeSet<i32>>,
 }
 
 /// What a selector, or all of a user's, refuses; in the order of what is told when several refuse.
@@ -43,6 +45,7 @@ pub enum Reason {
     Command,
     Key,
     Channel,
+    Database,
     /// A wrong password; no selector's.
     Auth,
     /// A certificate that names nobody who may log in.
@@ -69,12 +72,13 @@ impl Selector {
             keys: Vec::new(),
             all_channels,
             channels: Vec::new(),
+            databases: None,
         }
     }
 
     /// Nothing at all is refused.
     pub fn allows_everything(&self) -> bool {
-        self.all_commands && self.all_keys && self.all_channels
+        self.all_commands && self.all_keys && self.all_channels && self.databases.is_none()
     }
 
     fn set(&mut self, id: usize, allow: bool) {
@@ -112,6 +116,9 @@ impl Selector {
                 self.all_channels = false;
                 self.channels.clear();
             }
+            b"alldbs" => self.databases = None,
+            b"resetdbs" => self.databases = Some(BTreeSet::new()),
+            [b'd', b'b', b'=', numbers @ ..] => self.databases = Some(parse_databases(numbers)?),
             b"allcommands" | b"+@all" => self.begin(true),
             b"nocommands" | b"-@all" => self.begin(false),
             _ => return self.apply_one(rule),
@@ -245,8 +252,8 @@ impl Selector {
         self.rules.push(format!("{}{rule}", if allow { '+' } else { '-' }));
     }
 
-    /// May a request be made under this selector?
-    pub fn check(&self, command: &'static Command, args: &[&[u8]]) -> Result<(), Denied> {
+    /// May a request be made under this selector, in that database?
+    pub fn check(&self, command: &'static Command, args: &[&[u8]], db: u16) -> Result<(), Denied> {
         if !self.all_commands && !self.allows_command(command, args) {
             return Err(Denied { reason: Reason::Command, at: 0 });
         }
@@ -265,6 +272,11 @@ impl Selector {
                     return Err(Denied { reason: Reason::Channel, at });
                 }
             }
+        }
+        if let Some(allowed) = &self.databases
+            && let Some(at) = access::foreign_database(command, args, db, allowed)
+        {
+            return Err(Denied { reason: Reason::Database, at });
         }
         Ok(())
     }
@@ -293,6 +305,11 @@ impl Selector {
     fn allows_key(&self, key: &[u8], need: u8) -> bool {
         let fits = |p: &KeyPattern| p.allows & need == need && glob::matches(&p.pattern, key);
         self.all_keys || self.keys.iter().any(fits)
+    }
+
+    /// Some pattern lets the key be read.
+    pub fn reads_key(&self, key: &[u8]) -> bool {
+        self.allows_key(key, access::READ)
     }
 
     /// Every key may be read: what SORT asks for whose patterns name keys that nobody knows before.
@@ -340,6 +357,29 @@ impl Selector {
         self.channels.iter().map(|c| [b"&", c.as_slice()].concat()).collect::<Vec<_>>().join(&b' ')
     }
 
+    /// `db=0,1`, `resetdbs`, or nothing for all.
+    fn databases_text(&self) -> String {
+        match &self.databases {
+            None => String::new(),
+            Some(none) if none.is_empty() => "resetdbs".into(),
+            Some(some) => {
+                let numbers: Vec<String> = some.iter().map(i32::to_string).collect();
+                format!("db={}", numbers.join(","))
+            }
+        }
+    }
+
+    /// There is a rule on databases.
+    pub fn has_databases(&self) -> bool {
+        self.databases.is_some()
+    }
+
+    /// The same as ACL GETUSER tells it.
+    pub fn databases_told(&self) -> String {
+        let text = self.databases_text();
+        if text == "resetdbs" { String::new() } else { text }
+    }
+
     /// All of it, in the form that `apply` takes word by word.
     pub fn text(&self) -> Vec<u8> {
         let mut text = self.keys_text();
@@ -353,9 +393,24 @@ impl Selector {
             add(b"resetchannels");
         }
         add(&self.channels_text());
+        add(self.databases_text().as_bytes());
         add(self.commands_text().as_bytes());
         text
     }
+}
+
+/// Numbers with commas between them; of databases that this server may not have.
+fn parse_databases(text: &[u8]) -> Result<BTreeSet<i32>, RuleError> {
+    let number = |word: &[u8]| {
+        let word = std::str::from_utf8(word).map_err(|_| RuleError::Syntax)?;
+        let digits = word.strip_prefix('-').unwrap_or(word);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(RuleError::Syntax);
+        }
+        let number = word.parse::<i32>().ok().filter(|n| *n >= 0);
+        number.ok_or(RuleError::NoSuchDatabase)
+    };
+    text.split(|b| *b == b',').map(number).collect()
 }
 
 /// Patterns are written behind each other with spaces between them.

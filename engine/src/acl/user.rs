@@ -135,10 +135,10 @@ impl User {
     }
 
     /// One selector must allow all of a request. What is told otherwise is the refusal that came furthest.
-    pub fn check(&self, command: &'static Command, args: &[&[u8]]) -> Result<(), Denied> {
+    pub fn check(&self, command: &'static Command, args: &[&[u8]], db: u16) -> Result<(), Denied> {
         let mut worst = Denied { reason: Reason::Command, at: 0 };
         for selector in &self.selectors {
-            match selector.check(command, args) {
+            match selector.check(command, args, db) {
                 Ok(()) => return Ok(()),
                 Err(denied) => worst = worst.max(denied),
             }
@@ -147,9 +147,14 @@ impl User {
     }
 
     /// May make a request, and read every key there is.
-    pub fn reads_all_keys(&self, command: &'static Command, args: &[&[u8]]) -> bool {
-        let fits = |s: &Selector| s.reads_all_keys() && s.check(command, args).is_ok();
+    pub fn reads_all_keys(&self, command: &'static Command, args: &[&[u8]], db: u16) -> bool {
+        let fits = |s: &Selector| s.reads_all_keys() && s.check(command, args, db).is_ok();
         self.selectors.iter().any(fits)
+    }
+
+    /// Some pattern of some selector lets the key be read.
+    pub fn reads_key(&self, key: &[u8]) -> bool {
+        self.selectors.iter().any(|s| s.reads_key(key))
     }
 
     pub fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {

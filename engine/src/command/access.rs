@@ -3,9 +3,10 @@
 //! The needs are those of Redis's key specifications: `access` asks for reading; `insert`, `update` and `delete` for
 //! writing. Whether a key is there or how long it is asks for neither: any pattern that names the key will do.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use super::{Command, all, flag};
+use super::{Command, Keys, all, categories, flag};
 
 pub const READ: u8 = 1;
 pub const WRITE: u8 = 2;
@@ -142,6 +143,46 @@ pub fn channels(command: &Command, args: &[&[u8]]) -> Option<(std::ops::Range<us
         "publish" | "spublish" => Some((1..args.len().min(2), false)),
         "subscribe" | "ssubscribe" => Some((1..args.len(), false)),
         "psubscribe" => Some((1..args.len(), true)),
+        _ => None,
+    }
+}
+
+/// The argument that names a database which is not allowed: that which the request runs in, or one that it names.
+pub fn foreign_database(
+    command: &Command,
+    args: &[&[u8]],
+    db: u16,
+    allowed: &BTreeSet<i32>,
+) -> Option<usize> {
+    let is_foreign = |at: &usize| {
+        // What is no number is refused by the command itself.
+        let number = args.get(*at).and_then(|text| crate::number::parse_i64(text));
+        number.is_some_and(|n| i32::try_from(n).is_ok_and(|n| !allowed.contains(&n)))
+    };
+    let touches = categories::KEYSPACE | categories::READ | categories::WRITE;
+    match command.name {
+        // It may lead to one that is allowed.
+        "select" => return Some(1).filter(is_foreign),
+        "swapdb" => return [1, 2].into_iter().find(is_foreign),
+        // Every database is emptied.
+        "flushall" => return Some(0),
+        _ => {}
+    }
+    let sub = categories::sub_of(command, args);
+    let bits = sub.map_or_else(|| categories::of(command), |sub| categories::by_id(sub.id));
+    let has_keys = match sub {
+        Some(_) => !command.key_positions(args).is_empty(),
+        None => !matches!(command.keys, Keys::None) && !command.names_no_keys(),
+    };
+    if !allowed.contains(&i32::from(db)) && (has_keys || bits & touches != 0) {
+        return Some(0);
+    }
+    match command.name {
+        "move" => Some(2).filter(is_foreign),
+        "copy" => {
+            let is_db = |at: &usize| args[*at].eq_ignore_ascii_case(b"db");
+            (3..args.len()).find(is_db).map(|at| at + 1).filter(is_foreign)
+        }
         _ => None,
     }
 }

@@ -117,7 +117,7 @@ fn user_named(ctx: &Ctx<'_, '_>, at: usize) -> Option<std::sync::Arc<User>> {
 
 fn get_user(ctx: &mut Ctx<'_, '_>) {
     let Some(user) = user_named(ctx, 2) else { return ctx.reply.null() };
-    ctx.reply.map(6);
+    ctx.reply.map(6 + usize::from(user.root().has_databases()));
     ctx.reply.bulk(b"flags");
     let flags = user.flags();
     ctx.reply.set(flags.len());
@@ -130,7 +130,7 @@ fn get_user(ctx: &mut Ctx<'_, '_>) {
     ctx.reply.bulk(b"selectors");
     ctx.reply.array(user.others().len());
     for selector in user.others() {
-        ctx.reply.map(3);
+        ctx.reply.map(3 + usize::from(selector.has_databases()));
         describe(ctx, selector);
     }
 }
@@ -138,7 +138,11 @@ fn get_user(ctx: &mut Ctx<'_, '_>) {
 fn describe(ctx: &mut Ctx<'_, '_>, selector: &Selector) {
     let (keys, channels) = (selector.keys_text(), selector.channels_text());
     let commands = selector.commands_text().into_bytes();
-    for (name, text) in [("commands", commands), ("keys", keys), ("channels", channels)] {
+    // Not where there is no rule on them: servers that know none do not tell of them either.
+    let databases = selector.has_databases().then(|| selector.databases_told().into_bytes());
+    let databases = databases.map(|text| ("databases", text));
+    let texts = [("commands", commands), ("keys", keys), ("channels", channels)];
+    for (name, text) in texts.into_iter().chain(databases) {
         ctx.reply.bulk(name.as_bytes());
         ctx.reply.bulk(&text);
     }
@@ -188,7 +192,7 @@ fn dry_run(ctx: &mut Ctx<'_, '_>) {
         let name = command.name;
         return ctx.reply.error(&format!("ERR wrong number of arguments for '{name}' command"));
     }
-    match user.check(command, args) {
+    match user.check(command, args, ctx.session.db) {
         Ok(()) => ctx.reply.ok(),
         Err(denied) => {
             let text = acl::told_text(&user, denied, command, args);

@@ -320,6 +320,7 @@ fn stats(out: &mut String, shared: &Shared) {
         ("acl_access_denied_cmd", shared.acl.log.refused(Reason::Command).to_string()),
         ("acl_access_denied_key", shared.acl.log.refused(Reason::Key).to_string()),
         ("acl_access_denied_channel", shared.acl.log.refused(Reason::Channel).to_string()),
+        ("acl_access_denied_database", shared.acl.log.refused(Reason::Database).to_string()),
         ("acl_access_denied_tls_cert", shared.acl.log.refused(Reason::Certificate).to_string()),
     ];
     block(out, "Stats", fields);

@@ -90,7 +90,7 @@ fn options<'a>(ctx: &mut Ctx<'a, '_>) -> Option<Options<'a>> {
     }
     if ctx.session.rights.restricted
         && let Some(user) = &ctx.session.rights.user
-        && !user.reads_all_keys(ctx.command, ctx.args)
+        && !user.reads_all_keys(ctx.command, ctx.args, ctx.db.index)
     {
         // Which keys the patterns name is not known before.
         let by = o.by.is_some_and(|by| by.contains(&b'*'));

@@ -308,7 +308,7 @@ impl Handle for Handler<'_, '_, '_> {
         let args: SmallVec<[&[u8]; 8]> = request.iter().map(Vec::as_slice).collect();
         let Some(command) = args.first().and_then(|name| find(name)) else { return Answer::Stop };
         let user = self.ctx.session.rights.user.as_ref();
-        if user.is_none_or(|user| user.check(command, &args).is_ok()) {
+        if user.is_none_or(|user| user.check(command, &args, self.ctx.session.db).is_ok()) {
             Answer::Go
         } else {
             Answer::Stop

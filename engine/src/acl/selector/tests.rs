@@ -15,8 +15,76 @@ fn user(rules: &str) -> User {
 }
 
 fn check(user: &User, line: &str) -> Result<(), Denied> {
+    check_in(user, line, 0)
+}
+
+fn check_in(user: &User, line: &str, db: u16) -> Result<(), Denied> {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    user.check(find(args[0]).unwrap(), &args)
+    user.check(find(args[0]).unwrap(), &args, db)
+}
+
+#[test]
+fn a_request_needs_the_database_that_it_runs_in_and_those_that_it_names() {
+    let alike = user("+@all ~* &* db=0,1");
+    for (line, db, at) in [
+        ("get a", 1, None),
+        ("get a", 2, Some(0)),
+        ("ping", 2, None),
+        ("publish c m", 2, None),
+        ("keys *", 2, Some(0)),
+        ("dbsize", 2, Some(0)),
+        ("eval x 0", 2, Some(0)),
+        ("memory usage k", 2, Some(0)),
+        ("memory stats", 2, None),
+        ("xinfo stream k", 2, Some(0)),
+        ("xinfo help", 2, None),
+        ("config get x", 2, None),
+        ("function load x", 2, Some(0)),
+        ("select 1", 2, None),
+        ("select 2", 0, Some(1)),
+        ("select x", 0, None),
+        ("swapdb 0 1", 2, None),
+        ("swapdb 0 2", 0, Some(2)),
+        ("move a 1", 0, None),
+        ("move a 2", 0, Some(2)),
+        ("copy a b db 1 replace", 0, None),
+        ("copy a b replace db 2", 0, Some(5)),
+        ("copy db b", 0, None),
+        ("flushall", 0, Some(0)),
+        ("flushdb", 0, None),
+    ] {
+        let denied = check_in(&alike, line, db).err();
+        assert_eq!(denied, at.map(|at| Denied { reason: Reason::Database, at }), "{line} in {db}");
+    }
+    let two = user("+@all ~* db=1 (db=2 +get ~x)");
+    assert!(check_in(&two, "get x", 2).is_ok() && check_in(&two, "get y", 2).is_err());
+    assert!(user("+@all ~* &* db=1 alldbs").is_unrestricted() && !alike.is_unrestricted());
+}
+
+#[test]
+fn databases_are_written_as_they_are_read() {
+    for (rules, text) in [
+        ("db=2,0,1,1", "db=0,1,2 -@all"),
+        ("db=0 db=7", "db=7 -@all"),
+        ("db=0 resetdbs", "resetdbs -@all"),
+        ("DB=01", "db=1 -@all"),
+        ("db=0 alldbs", "-@all"),
+    ] {
+        let line = String::from_utf8(user(rules).line()).unwrap();
+        assert_eq!(line, format!("user u off resetchannels {text}"), "{rules}");
+    }
+    for (rule, error) in [
+        ("db=", super::RuleError::Syntax),
+        ("db=x", super::RuleError::Syntax),
+        ("db=1,,2", super::RuleError::Syntax),
+        ("db=2,", super::RuleError::Syntax),
+        ("db=*", super::RuleError::Syntax),
+        ("db=-1", super::RuleError::NoSuchDatabase),
+        ("db=99999999999999999999", super::RuleError::NoSuchDatabase),
+    ] {
+        let mut user = User::new("u", 7, false);
+        assert_eq!(user.apply(rule.as_bytes(), false), Err(error), "{rule}");
+    }
 }
 
 /// Rules, requests that they allow, requests that they refuse and for which argument.
