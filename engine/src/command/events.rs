@@ -131,6 +131,8 @@ const NAMES: &[(&str, Named)] = &[
     ("geosearchstore", Put(ZSET, "geosearchstore")),
     ("xadd", Changed(STREAM, "xadd")),
     ("xdel", Changed(STREAM, "xdel")),
+    ("xdelex", Itself),
+    ("xackdel", Itself),
     ("xtrim", Changed(STREAM, "xtrim")),
     ("xsetid", Changed(STREAM, "xsetid")),
     ("xgroup", Itself),

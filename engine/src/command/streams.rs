@@ -11,11 +11,13 @@ use crate::types::{Limits, Stream, StreamId};
 
 mod args;
 mod claim;
+mod delete;
 mod groups;
 mod info;
 mod read;
 
 use args::{Options, count, end, ids, start};
+use delete::Cut;
 
 const fn row(
     name: &'static str,
@@ -45,6 +47,8 @@ pub const COMMANDS: &[Command] = &[
     row("xrange", -4, READ, ONE, "5.0.0", "Returns the entries between two IDs.", xrange),
     row("xrevrange", -4, READ, ONE, "5.0.0", "Returns the entries between two IDs, last first.", xrange),
     row("xdel", -3, WRITE_FAST, ONE, "5.0.0", "Deletes entries.", xdel),
+    row("xdelex", -5, WRITE_FAST, ONE, "8.2.0", "Deletes entries, with a say in who refers to them.", delete::xdelex),
+    row("xackdel", -6, WRITE_FAST, ONE, "8.2.0", "Acknowledges entries of a group and deletes them.", delete::xackdel),
     row("xtrim", -4, WRITE, ONE, "5.0.0", "Deletes the oldest entries.", xtrim),
     row("xsetid", -3, GROW_FAST, ONE, "5.0.0", "Sets the last ID (for replication).", xsetid),
     row("xread", -4, READ | flag::BLOCKING | flag::MOVABLE_KEYS, LISTED, "5.0.0", "Returns the entries behind given IDs, or waits.", read::xread),
@@ -150,7 +154,9 @@ fn exact_trim(stream: &Stream, trim: &Trim) -> [Vec<u8>; 3] {
 
 fn xadd(ctx: &mut Ctx<'_, '_>) {
     let (key, now) = (ctx.args[1], ctx.db.now_ms());
-    let Some(Options { trim, make, id: wanted, id_at }) = Options::parse(ctx, true) else { return };
+    let Some(Options { trim, refs, make, id: wanted, id_at }) = Options::parse(ctx, true) else {
+        return;
+    };
     let pairs = ctx.args.get(id_at + 1..).unwrap_or_default();
     if pairs.is_empty() || pairs.len() % 2 == 1 {
         return ctx.wrong_arity();
@@ -168,29 +174,28 @@ fn xadd(ctx: &mut Ctx<'_, '_>) {
     let add = |stream: &mut Stream, limits: &Limits| {
         let id = new_id(stream.log().last_id, wanted, now)?;
         stream.log_mut().append(id, pairs, limits);
-        let mut cut = 0;
-        let left = trim.map(|trim| {
-            cut = stream.log_mut().trim(trim);
-            exact_trim(stream, &trim)
-        });
-        Ok((id, left, cut))
+        Ok((id, trim.map(|trim| Cut::make(stream, &trim, refs))))
     };
     match ctx.db.upsert::<Stream, _>(key, add) {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(Err(error)) => ctx.reply.error(error),
-        Ok(Ok((id, left, cut))) => {
+        Ok(Ok((id, cut))) => {
             let text = id.text();
             ctx.reply.bulk(&text);
             ctx.modified(key);
-            if cut > 0 {
+            if cut.as_ref().is_some_and(|cut| cut.gone > 0) {
                 ctx.db.note_event(class::STREAM, "xtrim", key);
             }
             if trim.is_some() || !matches!(wanted, Some(ParseId::Whole(_))) {
                 let mut request: Vec<&[u8]> = vec![b"XADD", key];
-                request.extend(left.iter().flatten().map(Vec::as_slice));
+                let left = cut.as_ref().and_then(|cut| cut.left.as_ref());
+                request.extend(left.into_iter().flatten().map(Vec::as_slice));
                 request.push(&text);
                 request.extend_from_slice(pairs);
                 ctx.propagate(&request);
+                if let Some(cut) = &cut {
+                    cut.journal_rest(ctx);
+                }
             }
         }
     }
@@ -252,20 +257,20 @@ fn xdel(ctx: &mut Ctx<'_, '_>) {
 
 fn xtrim(ctx: &mut Ctx<'_, '_>) {
     let key = ctx.args[1];
-    let Some(Options { trim: Some(trim), .. }) = Options::parse(ctx, false) else { return };
-    let cut = ctx.db.update::<Stream, _>(key, |stream, _| {
-        let gone = stream.log_mut().trim(trim);
-        (gone, exact_trim(stream, &trim))
-    });
+    let Some(Options { trim: Some(trim), refs, .. }) = Options::parse(ctx, false) else { return };
+    let cut = ctx.db.update::<Stream, _>(key, |stream, _| Cut::make(stream, &trim, refs));
     match cut {
         Err(WrongType) => ctx.reply.wrong_type(),
         Ok(None) => ctx.reply.int(0),
-        Ok(Some((gone, [word, sign, to]))) => {
-            if gone > 0 {
+        Ok(Some(cut)) => {
+            if cut.gone > 0 {
                 ctx.modified(key);
-                ctx.propagate(&[b"XTRIM", key, &word, &sign, &to]);
+                if let Some([word, sign, to]) = &cut.left {
+                    ctx.propagate(&[b"XTRIM", key, word, sign, to]);
+                }
+                cut.journal_rest(ctx);
             }
-            ctx.reply.int(gone as i64);
+            ctx.reply.int(cut.gone as i64);
         }
     }
 }

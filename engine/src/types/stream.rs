@@ -12,10 +12,12 @@ mod group;
 mod id;
 mod lag;
 mod node;
+mod refs;
 
 pub use group::{Consumer, ConsumerId, Group, Pending};
 pub use id::{ParseId, StreamId};
 pub use node::{EntryRef, Fields};
+pub use refs::{Dropped, Refs};
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -275,6 +277,15 @@ impl Log {
 
     /// Cuts the front off; gives how many entries went.
     pub fn trim(&mut self, trim: Trim) -> u64 {
+        self.cut(trim, None)
+    }
+
+    /// The same; each entry that goes is shown.
+    pub fn trim_seen(&mut self, trim: Trim, mut see: impl FnMut(StreamId)) -> u64 {
+        self.cut(trim, Some(&mut see))
+    }
+
+    fn cut(&mut self, trim: Trim, mut see: Option<&mut dyn FnMut(StreamId)>) -> u64 {
         let mut gone = 0;
         while let Some((&master, node)) = self.nodes.iter().next() {
             let whole = match trim.to {
@@ -287,13 +298,21 @@ impl Log {
                 break;
             }
             if whole {
+                if let Some(see) = &mut see {
+                    let mut cursor = node.cursor(master, false);
+                    while let Some(entry) = cursor.step() {
+                        if !entry.deleted {
+                            see(entry.id);
+                        }
+                    }
+                }
                 self.drop_node(master);
                 self.len -= live;
                 gone += live;
                 continue;
             }
             if !trim.approximate {
-                gone += self.trim_first_node(master, trim.to);
+                gone += self.trim_first_node(master, trim.to, &mut see);
             }
             break;
         }
@@ -303,13 +322,24 @@ impl Log {
         gone
     }
 
-    fn trim_first_node(&mut self, master: StreamId, to: TrimTo) -> u64 {
+    fn trim_first_node(
+        &mut self,
+        master: StreamId,
+        to: TrimTo,
+        see: &mut Option<&mut dyn FnMut(StreamId)>,
+    ) -> u64 {
         let Some(node) = self.nodes.get_mut(&master) else { return 0 };
         let before = node.memory_usage();
         let len = self.len;
-        let gone = node.mark_front(master, |id, gone| match to {
-            TrimTo::Len(kept) => len - gone <= kept,
-            TrimTo::Id(kept) => id >= kept,
+        let gone = node.mark_front(master, |id, gone| {
+            let stays = match to {
+                TrimTo::Len(kept) => len - gone <= kept,
+                TrimTo::Id(kept) => id >= kept,
+            };
+            if let (false, Some(see)) = (stays, see.as_mut()) {
+                see(id);
+            }
+            stays
         });
         self.bytes = self.bytes - before + node.memory_usage();
         self.len -= gone;

@@ -3,7 +3,7 @@
 use super::super::Ctx;
 use crate::number::parse_i64;
 use crate::types::StreamId;
-use crate::types::stream::{ParseId, Trim, TrimTo};
+use crate::types::stream::{ParseId, Refs, Trim, TrimTo};
 
 pub(super) const INVALID_ID: &str = "ERR Invalid stream ID specified as stream command argument";
 const NEEDS_TILDE: &str = "ERR syntax error, LIMIT cannot be used without the special ~ option";
@@ -66,6 +66,8 @@ pub(super) fn count(ctx: &mut Ctx<'_, '_>, i: usize) -> Option<u64> {
 /// Options of XADD and XTRIM.
 pub(super) struct Options {
     pub(super) trim: Option<Trim>,
+    /// What becomes of references to what is cut off.
+    pub(super) refs: Refs,
     pub(super) make: bool,
     /// What the new entry's ID is to be; nothing for `*`.
     pub(super) id: Option<ParseId>,
@@ -76,8 +78,9 @@ pub(super) struct Options {
 impl Options {
     /// The error is already replied when there is none.
     pub(super) fn parse(ctx: &mut Ctx<'_, '_>, adds: bool) -> Option<Options> {
-        let mut options = Options { trim: None, make: true, id: None, id_at: ctx.args.len() };
-        let mut limit = None;
+        let id_at = ctx.args.len();
+        let mut options = Options { trim: None, refs: Refs::Keep, make: true, id: None, id_at };
+        let (mut limit, mut chosen) = (None, false);
         let mut i = 2;
         while i < ctx.args.len() {
             let more = ctx.args.len() - 1 - i;
@@ -94,6 +97,8 @@ impl Options {
                 }
                 limit = Some(n);
                 i += 1;
+            } else if let Some(refs) = super::delete::refs(ctx, i).filter(|_| !chosen) {
+                (options.refs, chosen) = (refs, true);
             } else if adds && ctx.is_word(i, "nomkstream") {
                 options.make = false;
             } else if adds {
