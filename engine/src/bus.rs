@@ -8,6 +8,7 @@
 pub mod client;
 pub mod frame;
 pub mod link;
+pub mod links;
 pub mod server;
 pub mod tls;
 pub mod transport;

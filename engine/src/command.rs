@@ -208,7 +208,12 @@ impl Command {
     /// This request goes to the journal if it does anything.
     #[inline]
     pub fn writes(&self, args: &[&[u8]]) -> bool {
-        self.is(flag::WRITE) || (self.group == Group::Scripting && self.locks_all(args))
+        self.is(flag::WRITE)
+            || match self.group {
+                Group::Scripting => self.locks_all(args),
+                Group::Cluster => self.name == "cluster" && cluster::writes(args),
+                _ => false,
+            }
     }
 
     /// What it has in place of keys have slots, but are none: shard channels, and cursors that are routed.

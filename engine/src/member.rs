@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::bus::links::{LinkFacts, Links};
 use crate::topology::{Change, Epoch, MemberId, Report, Topology};
 
 pub use crate::bus::transport::Transport;
@@ -82,13 +83,16 @@ enum Said {
 
 /// The data engine's way to its driver, from any thread.
 #[derive(Clone)]
-pub struct Handle(mpsc::UnboundedSender<Said>);
+pub struct Handle {
+    says: mpsc::UnboundedSender<Said>,
+    links: Links,
+}
 
 impl Handle {
     /// The report has changed: the council is told at once.
     pub fn look(&self) {
         // A driver that has ended needs no word.
-        let _ = self.0.send(Said::Look);
+        let _ = self.says.send(Said::Look);
     }
 
     /// Asks for a handover, since this process is about to end. The answer comes when the council has
@@ -128,7 +132,7 @@ impl Handle {
     /// Meets another member of an unmanaged cluster, in the background.
     pub fn meet(&self, host: String, bus_port: u16) {
         // A driver that has ended meets nobody.
-        let _ = self.0.send(Said::Meet { host, bus_port });
+        let _ = self.says.send(Said::Meet { host, bus_port });
     }
 
     /// Leaves an unmanaged cluster without a word, and is alone again.
@@ -136,10 +140,15 @@ impl Handle {
         self.ask(|answer| Said::Reset { hard, answer })
     }
 
+    /// The connections to and from other members that are there now.
+    pub fn links(&self) -> Vec<LinkFacts> {
+        self.links.all()
+    }
+
     fn ask(&self, said: impl FnOnce(Answering) -> Said) -> Answered {
         let (answer, answered) = std::sync::mpsc::channel();
         // A driver that has ended drops the sender, which is the answer.
-        let _ = self.0.send(said(answer));
+        let _ = self.says.send(said(answer));
         answered
     }
 }

@@ -584,3 +584,65 @@ fn a_scan_of_the_cluster_finds_every_key_once() {
         assert!(reply == error || reply.starts_with("-MOVED "), "{args:?} {reply}");
     }
 }
+
+#[test]
+fn links_among_members_are_told_by_both_ends() {
+    let nodes = Nodes::start(3);
+    create(&nodes, 0);
+    nodes.until_council(3);
+    let ids: Vec<String> = (0..3).map(|n| nodes.client(n).call(&["CLUSTER", "MYID"])).collect();
+    nodes.until("every member has links", |nodes| {
+        (0..3).all(|n| {
+            let links = nodes.client(n).call(&["CLUSTER", "LINKS"]);
+            ["to", "from"].iter().all(|way| {
+                let from_others = ids.iter().enumerate().filter(|(at, _)| *at != n);
+                from_others.clone().any(|(_, id)| {
+                    links.contains(&format!("direction {way} node {id} create-time "))
+                })
+            })
+        })
+    });
+    let links = nodes.client(0).call(&["CLUSTER", "LINKS"]);
+    assert!(!links.contains(&ids[0]), "{links}");
+    for field in [" events r", " send-buffer-allocated ", " send-buffer-used "] {
+        assert!(links.contains(field), "{links}");
+    }
+}
+
+#[test]
+fn a_slot_is_emptied_here_and_on_its_replica() {
+    let nodes = three_with_a_replica_each();
+    let slot: u16 = nodes.client(0).call(&["CLUSTER", "KEYSLOT", "{a}"]).parse().unwrap();
+    let mut client = nodes.client(nodes.owner_of(slot));
+    let keys: Vec<String> = (0..600).map(|n| format!("{{a}}{n}")).collect();
+    for key in &keys {
+        client.ok(&["SET", key, "v"]);
+    }
+    let text = slot.to_string();
+    for (args, error) in [
+        (&["FLUSHSLOT"][..], "-ERR wrong number of arguments for 'cluster|flushslot' command"),
+        (&["FLUSHSLOT", "16384"], "-ERR Invalid or out of range slot"),
+        (&["FLUSHSLOT", &text, "NOW"], "-ERR syntax error"),
+    ] {
+        assert_eq!(client.call(&[&["CLUSTER"], args].concat()), error, "{args:?}");
+    }
+    let replica = (0..6).find(|n| {
+        let replicas = client.call(&["CLUSTER", "MYID"]);
+        nodes
+            .client(*n)
+            .call(&["CLUSTER", "NODES"])
+            .lines()
+            .any(|line| line.contains("myself,slave") && line.contains(&replicas))
+    });
+    let mut replica = nodes.client(replica.unwrap());
+    let refused = replica.call(&["CLUSTER", "FLUSHSLOT", &text]);
+    assert!(refused.starts_with("-READONLY"), "{refused}");
+    client.ok(&["CLUSTER", "FLUSHSLOT", &text, "ASYNC"]);
+    assert_eq!(client.call(&["CLUSTER", "COUNTKEYSINSLOT", &text]), "0");
+    replica.until(&["CLUSTER", "COUNTKEYSINSLOT", &text], "0");
+    client.ok(&["SET", "{a}", "v"]);
+    client.ok(&["MULTI"]);
+    client.call(&["CLUSTER", "FLUSHSLOT", &text]);
+    assert_eq!(client.call(&["EXEC"]), "OK");
+    assert_eq!(client.call(&["EXISTS", "{a}"]), "0");
+}

@@ -93,7 +93,15 @@ where
     W: AsyncWrite + Unpin,
     T: Serialize,
 {
-    to.write_all(&encode(envelope)?).await?;
+    write_bytes(to, &encode(envelope)?).await
+}
+
+/// Writes what `encode` has made and flushes it.
+///
+/// # Errors
+/// Those of the transport.
+pub async fn write_bytes<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
     to.flush().await
 }
 

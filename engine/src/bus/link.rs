@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client::Connection;
 use super::frame::{self, Envelope};
+use super::links::{Links, Listed};
 use super::transport::{Stream, Transport};
 use crate::council::message::Message;
 use crate::topology::MemberId;
@@ -40,13 +41,15 @@ pub struct Dialer {
     pub over: Transport,
     /// Told when a member's host refuses the connection.
     pub refused: mpsc::Sender<MemberId>,
+    /// Where links are listed while they are connected.
+    pub links: Links,
 }
 
 impl Link {
     /// Starts a link on the current runtime.
     pub fn start(dialer: Dialer, peer: MemberId, addr: String) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(dialer, peer, addr.clone(), messages));
+        tokio::spawn(run(dialer, peer, addr.clone(), messages, queue.downgrade()));
         Self { queue, addr }
     }
 
@@ -57,14 +60,21 @@ impl Link {
     }
 }
 
-async fn run(dialer: Dialer, peer: MemberId, addr: String, mut messages: mpsc::Receiver<Message>) {
+async fn run(
+    dialer: Dialer,
+    peer: MemberId,
+    addr: String,
+    mut messages: mpsc::Receiver<Message>,
+    queue: mpsc::WeakSender<Message>,
+) {
     let mut pause = PAUSE_MIN;
     while !messages.is_closed() {
         match timeout(DIAL_MAX, dial(&dialer, &peer, &addr)).await {
             Ok(Ok(stream)) => {
                 pause = PAUSE_MIN;
                 while messages.try_recv().is_ok() {}
-                if let Err(error) = carry(stream, &mut messages).await {
+                let listed = dialer.links.made(peer.clone(), queue.clone());
+                if let Err(error) = carry(stream, &mut messages, &listed).await {
                     tracing::debug!(%peer, %addr, %error, "a link ended");
                 }
                 // Dialled again at once: a process that has died refuses, and that is news.
@@ -93,7 +103,11 @@ async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<Stream
     Ok(connection.into_stream())
 }
 
-async fn carry(stream: Stream, messages: &mut mpsc::Receiver<Message>) -> io::Result<()> {
+async fn carry(
+    stream: Stream,
+    messages: &mut mpsc::Receiver<Message>,
+    listed: &Listed,
+) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut byte = [0u8; 1];
     loop {
@@ -103,7 +117,10 @@ async fn carry(stream: Stream, messages: &mut mpsc::Receiver<Message>) -> io::Re
             message = messages.recv() => {
                 let Some(message) = message else { return Ok(()) };
                 let envelope = Envelope::Council(Box::new(message));
-                timeout(WRITE_MAX, frame::write(&mut writer, &envelope)).await??;
+                let bytes = frame::encode(&envelope)?;
+                listed.writes(bytes.len());
+                timeout(WRITE_MAX, frame::write_bytes(&mut writer, &bytes)).await??;
+                listed.writes(0);
             }
         }
     }

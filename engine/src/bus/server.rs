@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::frame::{self, Envelope};
+use super::links::Links;
 use super::tls::Peer;
 use super::transport::{Stream, Transport};
 use super::{Answer, Ask, Meeting, Met, VERSION};
@@ -47,6 +48,7 @@ pub async fn serve(
     me: watch::Receiver<MemberId>,
     over: Transport,
     to: mpsc::Sender<Inbound>,
+    links: Links,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -61,8 +63,9 @@ pub async fn serve(
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let (me, over, to) = (me.borrow().clone(), over.clone(), to.clone());
+        let links = links.clone();
         tokio::spawn(async move {
-            if let Err(error) = serve_one(tcp, me, over, to).await {
+            if let Err(error) = serve_one(tcp, me, over, to, &links).await {
                 tracing::debug!(%error, "a connection of the bus ended");
             }
             drop(slot);
@@ -75,6 +78,7 @@ async fn serve_one(
     me: MemberId,
     over: Transport,
     to: mpsc::Sender<Inbound>,
+    links: &Links,
 ) -> io::Result<()> {
     let greeting = async {
         let (mut stream, role) = over.accept(tcp).await?;
@@ -85,6 +89,7 @@ async fn serve_one(
     let (stream, role, hello) = timeout(GREETING_MAX, greeting).await??;
     match (role, hello) {
         (Peer::Member, Some(Envelope::Hello { member: Some(from), .. })) => {
+            let _listed = links.heard(from.clone());
             serve_member(stream, from, to).await
         }
         (Peer::Operator, Some(Envelope::Hello { .. })) => serve_operator(stream, to).await,

@@ -20,6 +20,7 @@ const HELP: &[&str] = &[
     "MYID, MYSHARDID, REPLICAS <node-id>",
     "    This member, and the replicas of a primary.",
     "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
+    "FLUSHSLOT <slot> [ASYNC|SYNC]",
     "SLOT-STATS SLOTSRANGE <first> <last> | ORDERBY key-count [LIMIT <n>] [ASC|DESC]",
     "    Keys and slots.",
     "MEET <ip> <port> [<bus-port>], FORGET <node-id>, RESET [HARD|SOFT]",
@@ -46,6 +47,7 @@ const VERBS: &[&[u8]] = &[
     b"keyslot",
     b"countkeysinslot",
     b"getkeysinslot",
+    b"flushslot",
     b"slot-stats",
     b"replicas",
     b"slaves",
@@ -92,7 +94,7 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         }
         (b"slots", 2) => slots(ctx, &view),
         (b"shards", 2) => shards(ctx, &view),
-        (b"links", 2) => ctx.reply.array(0),
+        (b"links", 2) => links(ctx),
         (b"myid", 2) => ctx.reply.bulk(view.my_id.as_bytes()),
         (b"myshardid", 2) => {
             let id = view.me().and_then(|m| m.shard).map(|s| shard_id(&view, s));
@@ -106,6 +108,7 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
             ctx.reply.int(n as i64);
         }
         (b"getkeysinslot", 4) => keys_in_slot(ctx),
+        (b"flushslot", 3 | 4) => super::cluster_slots::flush_slot(ctx),
         (b"slot-stats", 5..) => slot_stats::slot_stats(ctx),
         (b"replicas" | b"slaves", 3) => replicas(ctx, &view),
         (b"failover", 2 | 3) => cluster_change::failover(ctx, &view),
@@ -131,6 +134,36 @@ fn cluster(ctx: &mut Ctx<'_, '_>) {
         }
         (known, _) if VERBS.contains(&known) || OWN_VERBS.contains(&known) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
+    }
+}
+
+/// This request deletes keys.
+pub(super) fn writes(args: &[&[u8]]) -> bool {
+    args.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"flushslot"))
+}
+
+/// Each connection among members carries one direction, and is dialled by who sends.
+fn links(ctx: &mut Ctx<'_, '_>) {
+    let driver = ctx.shared.managed.get().and_then(|engine| engine.driver().ok());
+    let links = driver.map(|driver| driver.links()).unwrap_or_default();
+    ctx.reply.array(links.len());
+    for link in links {
+        let waiting = link.waiting_bytes();
+        let events = if waiting > 0 { "rw" } else { "r" };
+        ctx.reply.map(6);
+        let direction = if link.sends { "to" } else { "from" };
+        for (name, value) in [("direction", direction), ("node", &*link.peer)] {
+            ctx.reply.bulk(name.as_bytes());
+            ctx.reply.bulk(value.as_bytes());
+        }
+        ctx.reply.bulk(b"create-time");
+        ctx.reply.int(link.created_ms);
+        ctx.reply.bulk(b"events");
+        ctx.reply.bulk(events.as_bytes());
+        for name in ["send-buffer-allocated", "send-buffer-used"] {
+            ctx.reply.bulk(name.as_bytes());
+            ctx.reply.int(waiting as i64);
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::Ctx;
 use super::cluster_change::primary_shard;
 use super::cluster_own::{answer, decide, my_shard, node_arg, one, put, put_changes};
 use super::exec::printable;
 use super::walk::with_slot;
+use super::{Ctx, Effects};
 use crate::clock;
 use crate::cluster::View;
+use crate::lazy;
 use crate::moves::SlotSet;
+use crate::notify::class;
 use crate::topology::{Change, OwnChange, SLOTS, ShardId, SlotRange};
 
+/// Keys that one request of the journal deletes.
+const KEYS_PER_REQUEST: usize = 256;
 const REPLICA: &str = "ERR You can change slots only on masters.";
 /// How long the loops may take to hold slots that are given up, milliseconds.
 const HOLD_MS: u64 = 500;
@@ -99,6 +103,40 @@ pub(super) fn flush(ctx: &mut Ctx<'_, '_>, view: &View) {
     let Some(shard) = my_shard(ctx, view, REPLICA) else { return };
     let slots = view.topology.shards.get(&shard).map(|s| s.slots.clone()).unwrap_or_default();
     release(ctx, shard, slots);
+}
+
+/// `CLUSTER FLUSHSLOT slot [ASYNC|SYNC]`: deletes the keys of a slot; large values are always freed aside. Under every
+/// lock, as nobody else's keys are named by the request.
+pub(super) fn flush_slot(ctx: &mut Ctx<'_, '_>) {
+    let Some(slot) = slot_arg(ctx, 2) else { return };
+    if ctx.args.len() == 4 && !ctx.is_word(3, "async") && !ctx.is_word(3, "sync") {
+        return ctx.reply.syntax_error();
+    }
+    let refused = ctx.shared.state.refuses_write();
+    if let Some(why) = refused.or_else(|| ctx.shared.quorum.refusal().map(Into::into)) {
+        return ctx.reply.error(&why);
+    }
+    if !ctx.db.locked().holds_all() {
+        ctx.effects = Effects::Again;
+        return;
+    }
+    let index = ctx.db.index;
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    if ctx.shared.keyspace.is_made(index) {
+        ctx.db.locked().table(index, slot).each(|entry| keys.push(entry.key().to_vec()));
+    }
+    for key in &keys {
+        if let Some(entry) = ctx.db.take(key) {
+            lazy::free(entry);
+            ctx.modified_to(key, class::GENERIC, "del");
+        }
+    }
+    for some in keys.chunks(KEYS_PER_REQUEST) {
+        let mut request: Vec<&[u8]> = vec![b"UNLINK"];
+        request.extend(some.iter().map(Vec::as_slice));
+        ctx.propagate(&request);
+    }
+    ctx.reply.ok();
 }
 
 /// The slots' clients wait meanwhile: once nobody owns them another shard may take them, before this member knows.

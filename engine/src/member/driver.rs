@@ -13,6 +13,7 @@ use super::meet::Meets;
 use super::switch::Switch;
 use super::{Answering, Handle, Identity, Local, Managed, Options, Said, random_hex};
 use crate::bus::link::{Dialer, Link};
+use crate::bus::links::Links;
 use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
 use crate::clock;
@@ -87,12 +88,18 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     // Dropped with this future, and with it the listener.
     let mut listening = JoinSet::new();
     let (named, name) = watch::channel(me.clone());
-    listening.spawn(serve(listener, name, options.over.clone(), inbox));
+    let links = Links::default();
+    listening.spawn(serve(listener, name, options.over.clone(), inbox, links.clone()));
     let (met, mut met_said) = mpsc::unbounded_channel();
     let seed = random_seed()?;
     let meets = options.unmanaged.clone().map(|address| Meets::new(address, met, seed));
     let mut driver = Driver {
-        dialer: Dialer { me: me.clone(), over: options.over.clone(), refused },
+        dialer: Dialer {
+            me: me.clone(),
+            over: options.over.clone(),
+            refused,
+            links: links.clone(),
+        },
         me,
         identity,
         options,
@@ -113,7 +120,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
         is_over: false,
     };
     let (says, mut said) = mpsc::unbounded_channel();
-    driver.local.attach(Handle(says));
+    driver.local.attach(Handle { says, links });
     let mut tick_ms = driver.council.settings().tick_ms;
     let mut ticks = interval(Duration::from_millis(tick_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
