@@ -25,6 +25,7 @@ pub mod conditional;
 pub mod config;
 pub mod connection;
 mod deferred;
+mod digest;
 pub mod dump;
 pub mod functions;
 pub mod geo;
@@ -37,8 +38,10 @@ pub mod inspect;
 mod item;
 pub mod keys;
 pub mod latency;
+mod latency_graph;
 pub mod lcs;
 pub mod lists;
+pub mod lolwut;
 pub mod managed;
 pub mod migrate;
 pub mod persistence;
@@ -262,6 +265,7 @@ const FAMILIES: &[&[Command]] = &[
     inspect::COMMANDS,
     slowlog::COMMANDS,
     latency::COMMANDS,
+    lolwut::COMMANDS,
     config::COMMANDS,
     keys::COMMANDS,
     scan::COMMANDS,

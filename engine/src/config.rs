@@ -57,6 +57,8 @@ pub struct Hot {
     /// Largest item of Memcached clients, key and header with it, bytes.
     pub item_size_max: usize,
     pub replica_serves_stale: bool,
+    /// Nothing expires and nothing is evicted: somebody imports data who says when keys go.
+    pub import_mode: bool,
     /// Classes of keyspace events that are told, as bits of `notify::class`.
     pub events: u32,
     pub tracking_keys_max: usize,
@@ -511,6 +513,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         tls_accepts_per_turn: size("max-new-tls-connections-per-cycle")?.max(1),
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
+        import_mode: text("import-mode") == "yes",
         events: crate::notify::told(text("notify-keyspace-events")),
         tracking_keys_max: size("tracking-table-max-keys")?,
         latency_threshold_ms: int("latency-monitor-threshold")?.max(0) as u64,

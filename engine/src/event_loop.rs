@@ -262,7 +262,7 @@ impl EventLoop {
         env.lfu_decay_minutes = self.hot.lfu_decay_minutes;
         env.limits = self.hot.limits;
         let state = &self.shared.state;
-        env.hides_expired = state.is_replica.load(Ordering::Acquire);
+        env.hides_expired = state.is_replica.load(Ordering::Acquire) || self.hot.import_mode;
         let paused = state.clients_paused_until_ms.load(Ordering::Acquire) > env.now_ms;
         let (hold, waits) = self.shared.hold.look(executor.mono_ms);
         let handle = &self.shared.loops[self.index];

@@ -49,6 +49,9 @@ pub fn make_room(shared: &Shared, env: &Env) -> Option<i64> {
         return Some(share.min(ROOM_MAX) as i64);
     }
     let hot = shared.config.hot();
+    if hot.import_mode {
+        return Some(ROOM_MAX as i64);
+    }
     if hot.maxmemory_policy == Policy::NoEviction {
         return None;
     }

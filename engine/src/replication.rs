@@ -180,6 +180,11 @@ impl Replication {
         lock(&self.peers).iter().for_each(|peer| peer.cut());
     }
 
+    /// The primary that is followed.
+    pub fn followed(&self) -> Option<(String, u16)> {
+        self.link().map(|link| link.address())
+    }
+
     fn link(&self) -> Option<Arc<Link>> {
         lock(&self.link).clone()
     }

@@ -56,7 +56,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 mod api;
 mod bit;
 pub mod cache;
-mod format;
+pub(crate) mod format;
 mod interpreter;
 mod json;
 pub mod library;

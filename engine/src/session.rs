@@ -39,6 +39,9 @@ pub struct ClientInfo {
     /// Place of the last command in the table, plus one; 0: none yet.
     pub last_command: AtomicU32,
     pub no_evict: AtomicBool,
+    /// As CLIENT CAPA and IMPORT-SOURCE have it.
+    pub redirects: AtomicBool,
+    pub import_source: AtomicBool,
     pub memcached: AtomicBool,
     /// It came by TLS.
     pub tls: AtomicBool,
@@ -92,6 +95,8 @@ impl ClientInfo {
             pending_out: AtomicU64::new(0),
             last_command: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
+            redirects: AtomicBool::new(false),
+            import_source: AtomicBool::new(false),
             memcached: AtomicBool::new(false),
             tls: AtomicBool::new(false),
             monitors: AtomicBool::new(false),
@@ -176,6 +181,10 @@ pub struct Session {
     pub reply_off: bool,
     pub reply_skip: bool,
     pub no_touch: bool,
+    /// CLIENT CAPA redirect: told where the primary is, instead of being served or refused by a replica.
+    pub redirects: bool,
+    /// CLIENT IMPORT-SOURCE: in import mode it sees expired keys too.
+    pub import_source: bool,
     /// In MONITOR a client looks on, and does nothing with keys.
     pub monitors: bool,
     /// Which reads are remembered for CLIENT TRACKING.
@@ -223,6 +232,8 @@ impl Session {
             reply_off: false,
             reply_skip: false,
             no_touch: false,
+            redirects: false,
+            import_source: false,
             monitors: false,
             remembers: Remembers::Nothing,
             caching: false,

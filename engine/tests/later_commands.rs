@@ -192,3 +192,150 @@ fn clusterscan_needs_a_cluster() {
     let (_dir, _server, mut client) = start();
     replies(&mut client, &[("CLUSTERSCAN 0", "-ERR This instance has cluster support disabled")]);
 }
+
+#[test]
+fn a_picture_has_the_size_that_is_asked_for_and_the_version_below() {
+    let (_dir, _server, mut client) = start();
+    let version = concat!("Larder ver. ", env!("CARGO_PKG_VERSION"));
+    for (args, lines) in [
+        (&["LOLWUT"][..], 18),
+        (&["LOLWUT", "VERSION", "5"], 18),
+        (&["LOLWUT", "4", "1"], 6),
+        (&["LOLWUT", "VERSION", "6", "4", "2"], 12),
+        (&["LOLWUT", "-1", "9223372036854775807"], 120),
+    ] {
+        let text = client.call(args);
+        assert_eq!(text.lines().count(), lines + 2, "{args:?}: {text}");
+        assert_eq!(text.lines().last(), Some(version), "{args:?}");
+    }
+    let refused = "-ERR value is not an integer or out of range";
+    replies(&mut client, &[("LOLWUT VERSION x", refused), ("LOLWUT x", refused)]);
+}
+
+#[test]
+fn a_cached_script_is_shown() {
+    let (_dir, _server, mut client) = start();
+    let hash = client.call(&["SCRIPT", "LOAD", "return 1"]);
+    replies(
+        &mut client,
+        &[
+            (&format!("SCRIPT SHOW {hash}"), "return 1"),
+            (&format!("SCRIPT SHOW {}", hash.to_uppercase()), "return 1"),
+            ("SCRIPT SHOW x", "-NOSCRIPT No matching script."),
+            ("SCRIPT SHOW", "-ERR wrong number of arguments for 'script|show' command"),
+        ],
+    );
+}
+
+#[test]
+fn latency_and_memory_are_told_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(
+        dir.path(),
+        &["--enable-debug-command", "yes", "--latency-monitor-threshold", "1"],
+    );
+    let mut client = server.client();
+    replies(
+        &mut client,
+        &[
+            ("LATENCY GRAPH command", "-ERR No samples available for event 'command'"),
+            ("LATENCY GRAPH", "-ERR wrong number of arguments for 'latency|graph' command"),
+            ("DEBUG SLEEP 0.005", "OK"),
+            ("MEMORY DOCTOR", "Too little memory is used for a diagnosis.\n"),
+        ],
+    );
+    let graph = client.call(&["LATENCY", "GRAPH", "Command"]);
+    assert!(graph.starts_with("command - high ") && graph.contains("\n_"), "{graph}");
+    let text = client.call(&["MEMORY", "MALLOC-STATS"]);
+    assert!(text.contains("allocated: ") && text.contains("resident: "), "{text}");
+    for n in 0..10 {
+        client.ok(&["SET", &format!("key:{n}"), &"x".repeat(1 << 20)]);
+    }
+    let text = client.call(&["MEMORY", "DOCTOR"]);
+    assert!(text.starts_with("Nothing unusual: "), "{text}");
+    client.ok(&["CONFIG", "SET", "maxmemory", "10500kb"]);
+    let text = client.call(&["MEMORY", "DOCTOR"]);
+    assert!(text.starts_with("Limit: "), "{text}");
+    client.ok(&["CONFIG", "SET", "maxmemory", "0"]);
+    // The peak is taken when it is looked at.
+    assert_ne!(client.info("used_memory_peak"), "");
+    assert_eq!(client.call(&["DEL", "key:0", "key:1", "key:2", "key:3", "key:4"]), "5");
+    let text = client.call(&["MEMORY", "DOCTOR"]);
+    assert!(text.starts_with("Peak: "), "{text}");
+}
+
+#[test]
+fn a_client_that_can_be_redirected_is_told_where_the_primary_is() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let port = primary.port.to_string();
+    let replica = Server::start(dirs[1].path(), &["--replicaof", "127.0.0.1", &port]);
+    let mut client = replica.client();
+    client.until_info("master_link_status", "up");
+    let elsewhere = format!("-REDIRECT 127.0.0.1:{port}");
+    let no_cluster = "-ERR This instance has cluster support disabled";
+    let read_only = "-READONLY You can't write against a read only replica.";
+    replies(
+        &mut client,
+        &[
+            ("SET k v", read_only),
+            ("GET k", "(nil)"),
+            ("READONLY", no_cluster),
+            ("CLIENT CAPA", "-ERR wrong number of arguments for 'client|capa' command"),
+            ("CLIENT CAPA nothing-known", "OK"),
+            ("GET k", "(nil)"),
+            ("CLIENT CAPA other redirect", "OK"),
+            ("SET k v", &elsewhere),
+            ("GET k", &elsewhere),
+            ("PING", "PONG"),
+            ("READONLY", "OK"),
+            ("GET k", "(nil)"),
+            ("SET k v", &elsewhere),
+            ("READWRITE", "OK"),
+            ("GET k", &elsewhere),
+            ("MULTI", "OK"),
+            ("GET k", &elsewhere),
+            ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
+        ],
+    );
+    assert!(client.call(&["CLIENT", "LIST"]).contains(" capa=r "));
+    replies(&mut client, &[("RESET", "RESET"), ("GET k", "(nil)"), ("READONLY", no_cluster)]);
+    let mut client = primary.client();
+    replies(&mut client, &[("CLIENT CAPA redirect", "OK"), ("SET k v", "OK"), ("GET k", "v")]);
+}
+
+#[test]
+fn in_import_mode_nothing_expires_and_only_who_imports_sees_it() {
+    let (_dir, server, mut source) = start();
+    let mut other = server.client();
+    replies(
+        &mut source,
+        &[
+            ("CLIENT IMPORT-SOURCE ON", "-ERR Server is not in import mode"),
+            ("CLIENT IMPORT-SOURCE OFF", "OK"),
+            ("CONFIG SET import-mode yes", "OK"),
+            ("CLIENT IMPORT-SOURCE x", "-ERR syntax error"),
+            ("CLIENT IMPORT-SOURCE ON", "OK"),
+            ("SET old v PXAT 1", "OK"),
+            ("GET old", "v"),
+            ("HSET h f v", "1"),
+            ("PEXPIREAT h 1", "1"),
+            ("HGET h f", "v"),
+        ],
+    );
+    assert!(source.call(&["CLIENT", "LIST"]).contains(" flags=I "));
+    replies(&mut other, &[("GET old", "(nil)"), ("EXISTS h", "0"), ("DBSIZE", "2")]);
+    replies(
+        &mut source,
+        &[
+            ("GET old", "v"),
+            ("CLIENT IMPORT-SOURCE OFF", "OK"),
+            ("GET old", "(nil)"),
+            ("DBSIZE", "2"),
+            ("CONFIG SET import-mode no", "OK"),
+            ("GET old", "(nil)"),
+            ("EXISTS h", "0"),
+            ("DBSIZE", "0"),
+        ],
+    );
+}

@@ -7,7 +7,7 @@ use super::{Command, Ctx, Group, Keys, flag};
 use crate::maintenance::{ENDPOINTS, Endpoint};
 use crate::number::parse_i64;
 use crate::resp::Reply;
-use crate::session::{After, ClientInfo};
+use crate::session::{After, ClientInfo, Session};
 use crate::tracking::Mode;
 use crate::waiters::OnTimeout;
 
@@ -33,6 +33,10 @@ const HELP: &[&str] = &[
     "    The connection's number; one connection or many in readable lines.",
     "KILL <ip:port> | KILL <filter> <value> ...",
     "    Close connections. Filters: ID, ADDR, LADDR, TYPE, USER, SKIPME, MAXAGE.",
+    "CAPA <capability> [<capability> ...]",
+    "    What the client understands. redirect: -REDIRECT from a replica that is not in a cluster.",
+    "IMPORT-SOURCE <ON|OFF>",
+    "    In import mode: this connection imports data, and sees expired keys too.",
     "NO-EVICT <ON|OFF>, NO-TOUCH <ON|OFF>, REPLY <ON|OFF|SKIP>",
     "    Switches of this connection.",
     "TRACKING <ON|OFF> [REDIRECT <id>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT] [NOLOOP]",
@@ -66,6 +70,14 @@ fn client(ctx: &mut Ctx<'_, '_>) {
         (b"no-evict", 3) => switch(ctx, |ctx, on| {
             ctx.session.info.no_evict.store(on, Ordering::Relaxed);
         }),
+        (b"capa", 3..) => {
+            if ctx.args[2..].iter().any(|word| word.eq_ignore_ascii_case(b"redirect")) {
+                set_redirects(ctx.session, true);
+            }
+            // What this server does not know of needs nothing of it.
+            ctx.reply.ok();
+        }
+        (b"import-source", 3) => import_source(ctx),
         (b"no-touch", 3) => switch(ctx, |ctx, on| ctx.session.no_touch = on),
         (b"unblock", 3..=4) => unblock(ctx),
         (b"pause", 3..=4) => pause(ctx),
@@ -82,6 +94,8 @@ fn client(ctx: &mut Ctx<'_, '_>) {
         (b"help", 2) => ctx.help(HELP),
         (
             b"id"
+            | b"capa"
+            | b"import-source"
             | b"getname"
             | b"setname"
             | b"setinfo"
@@ -144,6 +158,28 @@ fn maint_notifications(ctx: &mut Ctx<'_, '_>) {
             .reply
             .error("ERR maintenance notifications are pushes of RESP3: say HELLO 3 first");
     }
+    ctx.reply.ok();
+}
+
+pub(super) fn set_redirects(session: &mut Session, on: bool) {
+    session.redirects = on;
+    session.info.redirects.store(on, Ordering::Relaxed);
+}
+
+pub(super) fn set_import_source(session: &mut Session, on: bool) {
+    session.import_source = on;
+    session.info.import_source.store(on, Ordering::Relaxed);
+}
+
+fn import_source(ctx: &mut Ctx<'_, '_>) {
+    let off = ctx.is_word(2, "off");
+    if !off && !ctx.shared.config.hot().import_mode {
+        return ctx.reply.error("ERR Server is not in import mode");
+    }
+    if !off && !ctx.is_word(2, "on") {
+        return ctx.reply.syntax_error();
+    }
+    set_import_source(ctx.session, !off);
     ctx.reply.ok();
 }
 
@@ -210,6 +246,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         (info.blocked.load(Ordering::Relaxed), 'b'),
         (info.no_evict.load(Ordering::Relaxed), 'e'),
         (info.monitors.load(Ordering::Relaxed), 'O'),
+        (info.import_source.load(Ordering::Relaxed), 'I'),
         (tracking.is_some(), 't'),
         (tracks(|mode| mode.broken), 'R'),
         (tracks(|mode| mode.bcast), 'B'),
@@ -226,7 +263,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
     let last = last.checked_sub(1).and_then(|id| super::all().nth(id)).map_or("NULL", |c| c.name);
     let is_memcached = info.is_memcached();
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} capa={} db={} sub={} psub={} ssub={} \
          multi={} watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} \
          tot-mem={} events=r cmd={} user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} \
          tot-net-out={} tot-cmds={}{}",
@@ -238,6 +275,7 @@ pub(crate) fn line(info: &ClientInfo, now_ms: i64) -> String {
         (now_ms - info.created_ms).max(0) / 1000,
         (now_ms - get(&info.last_ms)).max(0) / 1000,
         flags,
+        if info.redirects.load(Ordering::Relaxed) { "r" } else { "" },
         info.db.load(Ordering::Relaxed),
         info.subscriptions.load(Ordering::Relaxed),
         info.patterns.load(Ordering::Relaxed),

@@ -193,6 +193,8 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     session.reply_off = false;
     session.reply_skip = false;
     session.no_touch = false;
+    super::client::set_redirects(session, false);
+    super::client::set_import_source(session, false);
     ctx.shared.acl.become_default(session);
     let info = &session.info;
     info.resp3.store(false, Ordering::Relaxed);
@@ -217,14 +219,15 @@ fn needs_cluster(ctx: &mut Ctx<'_, '_>) -> bool {
 }
 
 fn readonly(ctx: &mut Ctx<'_, '_>) {
-    if needs_cluster(ctx) {
+    // Who is redirected to the primary may choose not to be, without a cluster too.
+    if ctx.session.redirects || needs_cluster(ctx) {
         ctx.session.readonly = true;
         ctx.reply.ok();
     }
 }
 
 fn readwrite(ctx: &mut Ctx<'_, '_>) {
-    if needs_cluster(ctx) {
+    if ctx.session.redirects || needs_cluster(ctx) {
         ctx.session.readonly = false;
         ctx.reply.ok();
     }

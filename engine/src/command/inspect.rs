@@ -2,10 +2,11 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{Command, Ctx, Group, Keys, flag};
+use super::{Command, Ctx, Group, Keys, digest, flag, info};
 use crate::keyspace::db::{lfu_counter, lru_clock};
 use crate::keyspace::{Entry, ValueRef};
 use crate::number::parse_i64;
+use crate::server::Shared;
 
 const KEY_SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
@@ -13,7 +14,7 @@ const KEY_SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 pub const COMMANDS: &[Command] = &[
     Command::new("object", -2, flag::READONLY, KEY_SECOND, Group::Generic, "2.2.3", "Shows how a value is held.", object),
     Command::new("memory", -2, flag::READONLY | flag::MOVABLE_KEYS, Keys::Custom(usage_key), Group::Server, "4.0.0", "Shows what memory is used for.", memory),
-    Command::new("debug", -2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::MOVABLE_KEYS, Keys::Custom(object_key), Group::Server, "1.0.0", "Tools for the server's own tests.", debug),
+    Command::new("debug", -2, flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::MOVABLE_KEYS | flag::WALKS, Keys::Custom(object_key), Group::Server, "1.0.0", "Tools for the server's own tests.", debug),
 ];
 
 fn key_of(args: &[&[u8]], subcommand: &str) -> SmallVec<[usize; 8]> {
@@ -117,11 +118,17 @@ fn memory(ctx: &mut Ctx<'_, '_>) {
             }
         }
         (b"stats", 2) => memory_stats(ctx),
-        (b"doctor", 2) => ctx.reply.verbatim("Memory is counted exactly; INFO memory shows it.\n"),
-        (b"malloc-stats", 2) => ctx.reply.verbatim("INFO memory shows the allocator's figures.\n"),
+        (b"doctor", 2) => {
+            let text = memory_doctor(ctx.shared);
+            ctx.reply.verbatim(&text);
+        }
+        (b"malloc-stats", 2) => {
+            let text = malloc_stats(ctx.shared);
+            ctx.reply.verbatim(&text);
+        }
         (b"purge", 2) => ctx.reply.ok(),
         (b"help", 2) => ctx.help(MEMORY_HELP),
-        (b"usage" | b"stats" | b"doctor" | b"purge", _) => ctx.wrong_sub_arity(),
+        (b"usage" | b"stats" | b"doctor" | b"malloc-stats" | b"purge", _) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
 }
@@ -147,8 +154,78 @@ fn memory_stats(ctx: &mut Ctx<'_, '_>) {
     }
 }
 
+/// Below that nothing can be told from what any server needs, bytes.
+const DOCTOR_BYTES_MIN: u64 = 5 << 20;
+/// What the process itself takes beside its data is less, bytes.
+const GAPS_BYTES_MIN: u64 = 64 << 20;
+
+/// What is unusual about the memory in use, with the figures that say so.
+fn memory_doctor(shared: &Shared) -> String {
+    let used = shared.used_memory();
+    if used < DOCTOR_BYTES_MIN {
+        return "Too little memory is used for a diagnosis.\n".into();
+    }
+    let data = shared.keyspace.used_memory();
+    let peak = shared.stats.peak_memory.load(std::sync::atomic::Ordering::Relaxed).max(used);
+    let (rss, backlog) = (info::rss_bytes(), shared.journal.memory());
+    let buffers = used.saturating_sub(data).saturating_sub(backlog);
+    let max = shared.config.maxmemory();
+    let mut found = Vec::new();
+    if peak > used / 2 * 3 {
+        found.push(format!(
+            "Peak: {peak} bytes were used once, {used} are now. What was freed may stay with the allocator \
+             for a while: resident memory follows later."
+        ));
+    }
+    if rss > used / 10 * 14 && rss - used > GAPS_BYTES_MIN {
+        found.push(format!(
+            "Resident memory: {rss} bytes for {used} that are used. Freed values leave gaps that new ones of \
+             their sizes fill again."
+        ));
+    }
+    if buffers > data / 2 && buffers > DOCTOR_BYTES_MIN {
+        found.push(format!(
+            "Buffers: {buffers} bytes beside {data} of data. CLIENT LIST shows who does not read (omem); \
+             client-output-buffer-limit bounds it."
+        ));
+    }
+    let (scripts, cached) = {
+        let cache = shared.scripts.cache();
+        (cache.bytes() as u64, cache.len())
+    };
+    if cached > 1000 || scripts > DOCTOR_BYTES_MIN {
+        found.push(format!(
+            "Scripts: {cached} are cached with {scripts} bytes. Arguments belong into ARGV, not into the text."
+        ));
+    }
+    if max > 0 && used > max / 100 * 98 {
+        found.push(format!(
+            "Limit: {used} bytes of maxmemory {max} are used; INFO stats shows what is evicted."
+        ));
+    }
+    if found.is_empty() {
+        return format!("Nothing unusual: {used} bytes are used, {data} of them by data.\n");
+    }
+    found.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The allocator's figures as far as they are counted: its own statistics are not compiled in, since they cost each
+/// allocation time.
+fn malloc_stats(shared: &Shared) -> String {
+    let (used, rss) = (shared.used_memory(), info::rss_bytes());
+    format!(
+        "jemalloc, size classes in steps of 8 bytes up to 64, then four per doubling\nallocated: {used}\n\
+         of it data: {}\nof it journal: {}\nresident: {rss}\nresident beyond what is allocated: {}\n",
+        shared.keyspace.used_memory(),
+        shared.journal.memory(),
+        rss.saturating_sub(used),
+    )
+}
+
 const DEBUG_HELP: &[&str] = &[
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DIGEST, DIGEST-VALUE <key> [<key> ...]",
+    "    Sums of the whole data set, and of values.",
     "OBJECT <key>",
     "    How a value is held.",
     "FAULT",
@@ -180,6 +257,8 @@ fn debug(ctx: &mut Ctx<'_, '_>) {
             std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
             ctx.reply.ok();
         }
+        (b"digest", 2) => digest::digest(ctx),
+        (b"digest-value", 2..) => digest::digest_values(ctx),
         (b"object", 3) => {
             let lru = lru_clock(ctx.db.now_ms());
             let Some(entry) = ctx.db.peek(ctx.args[2]) else {
@@ -202,7 +281,7 @@ fn debug(ctx: &mut Ctx<'_, '_>) {
         #[expect(clippy::panic, reason = "what a fault costs is tested by one")]
         (b"fault", 2) => panic!("DEBUG FAULT was asked for"),
         (b"help", 2) => ctx.help(DEBUG_HELP),
-        _ => ctx.unknown_subcommand(),
+        _ => ctx.bad_subcommand(),
     }
 }
 

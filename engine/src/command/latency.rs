@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use super::{Command, Ctx, Group, Keys, all, find, flag};
+use super::{Command, Ctx, Group, Keys, all, find, flag, latency_graph};
 use crate::latency::Sums;
 use crate::server::Shared;
 
@@ -20,6 +20,8 @@ const HELP: &[&str] = &[
     "    Forgets spikes.",
     "HISTOGRAM [<command> ...]",
     "    How many calls of each command took how many microseconds.",
+    "GRAPH <event>",
+    "    The spikes of one event as a picture.",
     "DOCTOR",
     "    The spikes in readable words.",
 ];
@@ -43,8 +45,9 @@ fn latency(ctx: &mut Ctx<'_, '_>) {
             let text = doctor(ctx.shared);
             ctx.reply.verbatim(&text);
         }
+        (b"graph", 3) => graph(ctx),
         (b"help", 2) => ctx.help(HELP),
-        (b"latest" | b"history" | b"doctor", _) => ctx.wrong_sub_arity(),
+        (b"latest" | b"graph" | b"history" | b"doctor", _) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
 }
@@ -75,6 +78,18 @@ fn history(ctx: &mut Ctx<'_, '_>) {
         ctx.reply.int(*at);
         ctx.reply.int(*ms as i64);
     }
+}
+
+fn graph(ctx: &mut Ctx<'_, '_>) {
+    let events = ctx.shared.latency.events();
+    let name = ctx.args[2];
+    let known = events.iter().find(|(n, _)| name.eq_ignore_ascii_case(n.as_bytes()));
+    let Some((known, series)) = known else {
+        let name = super::exec::printable(name);
+        return ctx.reply.error(&format!("ERR No samples available for event '{name}'"));
+    };
+    let text = latency_graph::draw(known, series, ctx.db.now_ms() / 1000);
+    ctx.reply.verbatim(&text);
 }
 
 /// The times of a command on all loops.

@@ -122,6 +122,8 @@ const HELP: &[&str] = &[
     "    Forgets every script.",
     "KILL",
     "    Ends the script that runs, unless it has written.",
+    "SHOW <sha1>",
+    "    The text of a cached script.",
     "LOAD <script>",
     "    Caches a script, here and on replicas, until SCRIPT FLUSH.",
 ];
@@ -148,12 +150,19 @@ fn script(ctx: &mut Ctx<'_, '_>) {
             ctx.journal_script(&[b"SCRIPT", b"FLUSH"]);
             ctx.reply.ok();
         }
+        (b"show", 3) => {
+            let cache = ctx.shared.scripts.cache();
+            match parse_hash(ctx.args[2]).and_then(|hash| cache.source(&hash)) {
+                Some(source) => ctx.reply.bulk(source),
+                None => ctx.reply.error("NOSCRIPT No matching script."),
+            }
+        }
         (b"kill", 2) => kill(ctx, false),
         (b"debug", 3) => ctx.reply.error(
             "ERR the script debugger is not supported by this server; redis.log writes to its log",
         ),
         (b"help", 2) => ctx.help(HELP),
-        (b"load" | b"exists" | b"flush" | b"kill" | b"debug", _) => ctx.wrong_sub_arity(),
+        (b"load" | b"exists" | b"flush" | b"show" | b"kill" | b"debug", _) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
 }

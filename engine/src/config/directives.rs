@@ -164,7 +164,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("disable-thp", "", Bool, "yes", FIXED | INERT),
     row("locale-collate", "", Text, "", INERT),
     row("notify-keyspace-events", "", Events, "", 0),
-    row("import-mode", "", Only, "no", 0),
+    row("import-mode", "", Bool, "no", 0),
     row("key-load-delay", "", Int(-I32, I32), "0", INERT),
     row("rdb-key-save-delay", "", Int(-I32, I32), "0", INERT),
     row("jemalloc-bg-thread", "", Bool, "yes", INERT),

@@ -257,7 +257,10 @@ fn run_one(
     let silent = session.reply_off || session.reply_skip;
     let (skip, no_touch) = (session.reply_skip, session.no_touch);
     executor.env.no_touch = no_touch;
+    // Only in import mode there are such sessions; what they read may have expired.
+    executor.env.sees_expired = session.import_source && executor.env.hides_expired;
     executor.run(session, reply, one.command, args, one.hint);
+    executor.env.sees_expired = false;
     reply.resp3 = session.resp3;
     if skip {
         session.reply_skip = false;

@@ -27,6 +27,7 @@ impl EventLoop {
         let mut reply = Reply::new(std::mem::take(&mut conn.out), false)
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         executor.env.no_touch = false;
+        executor.env.sees_expired = false;
         let (pause, held) = (self.pause, self.held_slots.slots.clone());
         let mut at = 0;
         while *budget > 0 && reply.out.len() - conn.sent <= conn.turn_bytes() {

@@ -98,6 +98,11 @@ impl Link {
         *lock(&self.takeover)
     }
 
+    /// Host and port of the primary.
+    pub(super) fn address(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

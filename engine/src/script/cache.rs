@@ -181,6 +181,11 @@ impl Cache {
         self.scripts.contains_key(hash)
     }
 
+    /// The text of a script, without counting as a use of it.
+    pub fn source(&self, hash: &Hash) -> Option<&[u8]> {
+        self.scripts.get(hash).map(|kept| kept.script.source.as_slice())
+    }
+
     /// Takes a script in.
     pub fn put(&mut self, script: Arc<Script>, is_loaded: bool) {
         let hash = script.hash;

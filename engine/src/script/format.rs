@@ -1,7 +1,7 @@
 //! Numbers as C's `%.*g` prints them: what scripts see of a double.
 
 /// A double with so many significant digits.
-pub(super) fn general(value: f64, digits: usize) -> String {
+pub(crate) fn general(value: f64, digits: usize) -> String {
     if value.is_nan() {
         return if value.is_sign_negative() { "-nan" } else { "nan" }.into();
     }

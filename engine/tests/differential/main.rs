@@ -120,6 +120,7 @@ scripts! {
     scripts_reply_as_redis: "lua";
     libraries_of_scripts_reply_as_redis: "lua_libraries";
     functions_reply_as_redis: "functions";
+    sums_of_data_are_those_of_redis: "digest";
 }
 
 #[test]

@@ -31,8 +31,16 @@ pub(crate) struct Pair {
 
 /// Of both servers. Nothing is slow enough for the slow log, so that it is empty in both; and values are
 /// small, so that the numbers at their ends are refused and not tried.
-const SETTINGS: &[&str] =
-    &["--databases", "16", "--slowlog-log-slower-than", "-1", "--proto-max-bulk-len", "1mb"];
+const SETTINGS: &[&str] = &[
+    "--databases",
+    "16",
+    "--slowlog-log-slower-than",
+    "-1",
+    "--proto-max-bulk-len",
+    "1mb",
+    "--enable-debug-command",
+    "yes",
+];
 
 /// Differences kept in full; more than these are only counted.
 const SHOWN_MAX: usize = 150;

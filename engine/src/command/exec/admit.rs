@@ -75,6 +75,11 @@ impl Executor<'_> {
             _ => None,
         };
         self.shared.route(session, command, args, slot)?;
+        if session.redirects
+            && let Some(elsewhere) = self.redirection(session, command)
+        {
+            return Err(elsewhere);
+        }
         let has_keys = !matches!(command.keys, Keys::None) && !command.is(flag::PUBSUB);
         if has_keys || command.writes(args) {
             self.check_lease(session)?;
@@ -103,6 +108,17 @@ impl Executor<'_> {
         let context = if session.queue.is_some() { Context::Multi } else { Context::TopLevel };
         let now_ms = self.env.now_ms;
         acl::refusal(self.shared, session, command, args, context, now_ms).map_or(Ok(()), Err)
+    }
+
+    /// Where the primary is, for a client of a replica outside of any cluster that has asked to be told so.
+    #[cold]
+    fn redirection(&self, session: &Session, command: &'static Command) -> Option<String> {
+        let shared = self.shared;
+        let reads = command.is(flag::READONLY) && !session.readonly;
+        if shared.cluster.is_enabled() || !(command.is(flag::WRITE) || reads) {
+            return None;
+        }
+        shared.replication.followed().map(|(host, port)| format!("REDIRECT {host}:{port}"))
     }
 
     /// A primary that the council manages answers for its keys only while its lease holds, reads too: another
