@@ -94,8 +94,8 @@ const ADMINISTERS: u32 = ADMIN | DANGEROUS;
 const SUBCOMMANDS: &[(&str, u32, &[&str])] = &[
     ("acl", 0, &["cat", "genpass", "help", "whoami"]),
     ("acl", ADMINISTERS, &["deluser", "dryrun", "getuser", "list", "load", "log", "save", "setuser", "users"]),
-    ("client", CONNECTION, &["caching", "capa", "getname", "getredir", "help", "id", "import-source", "info", "no-touch",
-        "reply", "setinfo", "setname", "tracking", "trackinginfo"]),
+    ("client", CONNECTION, &["caching", "capa", "getname", "getredir", "help", "id", "import-source", "info",
+        "maint_notifications", "no-touch", "reply", "setinfo", "setname", "tracking", "trackinginfo"]),
     ("client", CONNECTION | ADMINISTERS, &["kill", "list", "no-evict", "pause", "unblock", "unpause"]),
     ("cluster", 0, &["countkeysinslot", "getkeysinslot", "help", "info", "keyslot", "links", "myid", "myshardid", "nodes",
         "shards", "slot-stats", "slots"]),

@@ -1,6 +1,8 @@
 //! COMMAND: the table of commands as clients read it.
 
-use super::{Command, Ctx, Group, Keys, all, categories, find, flag};
+use super::specs::{self, Begin, Find, Spec};
+use super::subcommands::Row;
+use super::{Command, Ctx, Group, Keys, all, categories, find, flag, subcommands};
 use crate::glob;
 use crate::resp::Reply;
 
@@ -34,25 +36,31 @@ fn command(ctx: &mut Ctx<'_, '_>) {
         (b"info", _) => {
             ctx.reply.array(ctx.args.len() - 2);
             for name in &ctx.args[2..] {
-                match find(name) {
-                    Some(c) => describe(ctx.reply, c),
+                match named(name) {
+                    Some((c, None)) => describe(ctx.reply, c),
+                    Some((c, Some(row))) => describe_sub(ctx.reply, c, row),
                     None => ctx.reply.null(),
                 }
             }
         }
         (b"docs", _) => {
-            let named: Vec<&Command> = if ctx.args.len() == 2 {
-                all().collect()
+            let found: Vec<Named> = if ctx.args.len() == 2 {
+                all().map(|c| (c, None)).collect()
             } else {
-                ctx.args[2..].iter().filter_map(|n| find(n)).collect()
+                ctx.args[2..].iter().filter_map(|n| named(n)).collect()
             };
-            ctx.reply.map(named.len());
-            named.iter().for_each(|c| docs(ctx.reply, c));
+            ctx.reply.map(found.len());
+            for (command, sub) in found {
+                match sub {
+                    None => docs(ctx.reply, command),
+                    Some(row) => docs_of_sub(ctx.reply, command, row),
+                }
+            }
         }
-        (b"list", 2 | 5) => list(ctx),
+        (b"list", _) => list(ctx),
         (b"getkeys" | b"getkeysandflags", 3..) => get_keys(ctx, word.ends_with(b"flags")),
         (b"help", 2) => ctx.help(HELP),
-        (b"count" | b"list" | b"getkeys" | b"getkeysandflags", _) => ctx.wrong_sub_arity(),
+        (b"count" | b"getkeys" | b"getkeysandflags", _) => ctx.wrong_sub_arity(),
         _ => ctx.unknown_subcommand(),
     }
 }
@@ -131,43 +139,176 @@ fn describe(reply: &mut Reply, command: &Command) {
     let categories: Vec<_> = categories::names(categories::of(command)).collect();
     reply.set(categories.len());
     categories.iter().for_each(|name| reply.simple(&format!("@{name}")));
-    // Tips, key specifications, subcommands.
-    reply.array(0);
-    reply.array(0);
+    texts(reply, specs::tips(command.name));
+    key_specs(reply, specs::of(command.name));
+    let rows = subcommands::of(command);
+    reply.array(rows.len());
+    rows.iter().for_each(|row| describe_sub(reply, command, row));
+}
+
+/// A command, or one of its subcommands.
+type Named = (&'static Command, Option<&'static Row>);
+
+/// What `get` or `config|get` names.
+fn named(name: &[u8]) -> Option<Named> {
+    let Some(at) = name.iter().position(|b| *b == b'|') else {
+        return find(name).map(|command| (command, None));
+    };
+    let command = find(&name[..at])?;
+    let fits = |row: &&Row| row.name.as_bytes().eq_ignore_ascii_case(&name[at + 1..]);
+    let row = subcommands::of(command).iter().find(fits)?;
+    Some((command, Some(row)))
+}
+
+fn full_name(command: &Command, row: &Row) -> String {
+    format!("{}|{}", command.name, row.name)
+}
+
+fn texts(reply: &mut Reply, texts: &[&str]) {
+    reply.set(texts.len());
+    texts.iter().for_each(|text| reply.bulk(text.as_bytes()));
+}
+
+fn describe_sub(reply: &mut Reply, command: &Command, row: &Row) {
+    let name = full_name(command, row);
+    let specs = specs::of(&name);
+    reply.array(10);
+    reply.bulk(name.as_bytes());
+    reply.int(row.arity);
+    let flags = row.flags.split(' ').filter(|name| !name.is_empty());
+    reply.set(flags.clone().count());
+    flags.for_each(|name| reply.simple(name));
+    // Whatever subcommand has keys has one, at a fixed place.
+    let (at, step) = match specs.first() {
+        Some(Spec { begin: Begin::Index(at), .. }) => (*at, 1),
+        _ => (0, 0),
+    };
+    [at, at, step].into_iter().for_each(|n| reply.int(n));
+    let sub = categories::subs(command).iter().find(|sub| sub.name == row.name);
+    let bits = sub.map_or(0, |sub| categories::by_id(sub.id));
+    let categories: Vec<_> = categories::names(bits).collect();
+    reply.set(categories.len());
+    categories.iter().for_each(|name| reply.simple(&format!("@{name}")));
+    texts(reply, specs::tips(&name));
+    key_specs(reply, specs);
     reply.array(0);
 }
 
-fn docs(reply: &mut Reply, command: &Command) {
-    reply.bulk(command.name.as_bytes());
-    let fields = [
-        ("summary", command.summary),
-        ("since", command.since),
-        ("group", group_name(command.group)),
-    ];
-    reply.map(fields.len());
+/// One of the two halves of a specification: its kind, and the figures of its kind.
+fn half(reply: &mut Reply, name: &str, kind: &str, fields: &[(&str, i64)], word: Option<&str>) {
+    reply.bulk(name.as_bytes());
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(fields.len() + usize::from(word.is_some()));
+    if let Some(word) = word {
+        reply.bulk(b"keyword");
+        reply.bulk(word.as_bytes());
+    }
+    for (name, value) in fields {
+        reply.bulk(name.as_bytes());
+        reply.int(*value);
+    }
+}
+
+fn key_specs(reply: &mut Reply, specs: &[Spec]) {
+    reply.set(specs.len());
+    for spec in specs {
+        reply.map(3);
+        reply.bulk(b"flags");
+        let flags = spec.flags.split(' ');
+        reply.set(flags.clone().count());
+        flags.for_each(|flag| reply.simple(flag));
+        let begin = "begin_search";
+        match spec.begin {
+            Begin::Index(at) => half(reply, begin, "index", &[("index", at)], None),
+            Begin::Keyword(word, from) => {
+                half(reply, begin, "keyword", &[("startfrom", from)], Some(word));
+            }
+            Begin::Unknown => half(reply, begin, "unknown", &[], None),
+        }
+        let find = "find_keys";
+        match spec.find {
+            Find::Range(last, step, limit) => {
+                let fields = [("lastkey", last), ("keystep", step), ("limit", limit)];
+                half(reply, find, "range", &fields, None);
+            }
+            Find::Count(at, first, step) => {
+                let fields = [("keynumidx", at), ("firstkey", first), ("keystep", step)];
+                half(reply, find, "keynum", &fields, None);
+            }
+            Find::Unknown => half(reply, find, "unknown", &[], None),
+        }
+    }
+}
+
+fn doc_fields(reply: &mut Reply, command: &Command, summary: &str, since: &str, more: usize) {
+    let fields = [("summary", summary), ("since", since), ("group", group_name(command.group))];
+    reply.map(fields.len() + more);
     for (name, value) in fields {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
 }
 
+fn docs(reply: &mut Reply, command: &Command) {
+    let rows = subcommands::of(command);
+    reply.bulk(command.name.as_bytes());
+    doc_fields(reply, command, command.summary, command.since, usize::from(!rows.is_empty()));
+    if !rows.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(rows.len());
+        rows.iter().for_each(|row| docs_of_sub(reply, command, row));
+    }
+}
+
+fn docs_of_sub(reply: &mut Reply, command: &Command, row: &Row) {
+    reply.bulk(full_name(command, row).as_bytes());
+    doc_fields(reply, command, row.summary, row.since, 0);
+}
+
+/// Names of commands and subcommands, all or those of one kind.
 fn list(ctx: &mut Ctx<'_, '_>) {
-    let names: Vec<&str> = if ctx.args.len() == 2 {
-        all().map(|c| c.name).collect()
-    } else if ctx.is_word(2, "filterby") && ctx.is_word(3, "pattern") {
-        let fits = |name: &str| glob::matches_nocase(ctx.args[4], name.as_bytes());
-        all().map(|c| c.name).filter(|n| fits(n)).collect()
-    } else if ctx.is_word(2, "filterby") && ctx.is_word(3, "aclcat") {
-        let wanted = categories::find(ctx.args[4]).unwrap_or(0);
-        let fits = |c: &&Command| categories::of(c) & wanted != 0;
-        all().filter(fits).map(|c| c.name).collect()
-    } else if ctx.is_word(2, "filterby") && ctx.is_word(3, "module") {
-        Vec::new()
+    let is_filter = |ctx: &Ctx<'_, '_>, word: &str| {
+        ctx.args.len() == 5 && ctx.is_word(2, "filterby") && ctx.is_word(3, word)
+    };
+    let begin = ctx.reply.begin();
+    let wanted = if ctx.args.len() == 2 {
+        None
+    } else if is_filter(ctx, "pattern") {
+        Some(0)
+    } else if is_filter(ctx, "aclcat") {
+        Some(categories::find(ctx.args[4]).unwrap_or(0))
+    } else if is_filter(ctx, "module") {
+        // There are none.
+        return ctx.reply.array(0);
     } else {
         return ctx.reply.syntax_error();
     };
-    ctx.reply.array(names.len());
-    names.iter().for_each(|n| ctx.reply.bulk(n.as_bytes()));
+    let pattern = ctx.args.get(4).filter(|_| is_filter(ctx, "pattern")).copied();
+    let fits = |name: &str, bits: u32| match (pattern, wanted) {
+        (Some(pattern), _) => glob::matches_nocase(pattern, name.as_bytes()),
+        (None, Some(wanted)) => bits & wanted != 0,
+        (None, None) => true,
+    };
+    let mut found = 0;
+    let mut add = |reply: &mut Reply, name: &str, bits: u32| {
+        if fits(name, bits) {
+            reply.bulk(name.as_bytes());
+            found += 1;
+        }
+    };
+    for command in all() {
+        add(ctx.reply, command.name, categories::of(command));
+        let subs = categories::subs(command);
+        for row in subcommands::of(command) {
+            let sub = subs.iter().find(|sub| sub.name == row.name);
+            let bits = sub.map_or(0, |sub| categories::by_id(sub.id));
+            add(ctx.reply, &full_name(command, row), bits);
+        }
+    }
+    ctx.reply.end_array(begin, found);
 }
 
 fn get_keys(ctx: &mut Ctx<'_, '_>, with_flags: bool) {
@@ -185,20 +326,18 @@ fn get_keys(ctx: &mut Ctx<'_, '_>, with_flags: bool) {
     if positions.is_empty() {
         return ctx.reply.error("ERR Invalid arguments specified for command");
     }
+    let sub = categories::sub_of(command, args);
+    let name = sub.map_or(command.name.to_owned(), |sub| sub.full_name.clone());
     ctx.reply.array(positions.len());
-    for at in positions {
+    for (nth, at) in positions.into_iter().enumerate() {
         if with_flags {
             ctx.reply.array(2);
         }
         ctx.reply.bulk(args[at]);
         if with_flags {
-            let words: &[&str] = if command.is(flag::WRITE) {
-                &["RW", "access", "update"]
-            } else {
-                &["RO", "access"]
-            };
-            ctx.reply.set(words.len());
-            words.iter().for_each(|w| ctx.reply.simple(w));
+            let done: Vec<_> = specs::done_to_key(&name, args, nth).collect();
+            ctx.reply.set(done.len());
+            done.iter().for_each(|word| ctx.reply.simple(word));
         }
     }
 }

@@ -86,6 +86,21 @@ const SAME: &[(&str, &str, &str)] = &[
         "ERR Invalid number of arguments specified for command",
         "later versions take a command of one word",
     ),
+    (
+        "ERR wrong number of arguments for 'command|getkeysandflags' command",
+        "ERR The command has no key arguments",
+        "later versions take a command of one word",
+    ),
+    (
+        "ERR wrong number of arguments for 'command|getkeysandflags' command",
+        "ERR Invalid command specified",
+        "later versions take a command of one word",
+    ),
+    (
+        "ERR wrong number of arguments for 'command|getkeysandflags' command",
+        "ERR Invalid number of arguments specified for command",
+        "later versions take a command of one word",
+    ),
 ];
 
 macro_rules! scripts {
