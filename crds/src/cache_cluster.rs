@@ -158,6 +158,18 @@ pub struct CacheClusterSpec {
     #[schemars(range(min = 1, max = 6))]
     pub min_in_sync: Option<i32>,
 
+    /// How far a replica may be behind its primary and still answer the reads of READONLY clients, such as 500ms
+    /// (READONLY MAXSTALE says another bound): while it is further behind, or does not know, they are sent to the
+    /// primary. Absent: as far as it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('10ms') && duration(self) <= duration('24h'))"
+        ).message("maxStaleness must be between 10ms and 24h")
+    )]
+    pub max_staleness: Option<String>,
+
     /// What is written to disk, and where. Absent: the AOF, synced every second, on the pod's own
     /// disk, which lives as long as the pod. Present: exactly what it says; {} writes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

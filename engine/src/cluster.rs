@@ -270,7 +270,8 @@ impl Shared {
         if is_primary && self.moves.held.is_vain(slot) {
             return Err("CLUSTERDOWN The slot is about to change its owner".into());
         }
-        if is_primary || reads {
+        // A replica that is further behind than the client allows sends it to the primary.
+        if is_primary || reads && (!session.readonly || self.is_fresh(session)) {
             return Ok(());
         }
         Err(cluster.moved(slot, owner, session.info.is_tls()))

@@ -59,6 +59,7 @@ pub struct Hot {
     pub replica_serves_stale: bool,
     /// Nothing expires and nothing is evicted: somebody imports data who says when keys go.
     pub import_mode: bool,
+    pub max_staleness_ms: u64,
     /// Classes of keyspace events that are told, as bits of `notify::class`.
     pub events: u32,
     pub tracking_keys_max: usize,
@@ -128,6 +129,8 @@ pub struct Config {
     tracking_keys_max: AtomicUsize,
     /// `replica-serve-stale-data no`.
     refuses_stale: AtomicBool,
+    /// What replicas may be behind, milliseconds; 0: anything.
+    max_staleness_ms: AtomicU64,
     /// The file that the server was started with.
     file: Option<PathBuf>,
     /// `rename-command` lines: old name, new name (empty: the command is gone).
@@ -168,6 +171,7 @@ impl Config {
             events: AtomicU32::new(hot.events),
             tracking_keys_max: AtomicUsize::new(hot.tracking_keys_max),
             refuses_stale: AtomicBool::new(!hot.replica_serves_stale),
+            max_staleness_ms: AtomicU64::new(hot.max_staleness_ms),
             values: RwLock::new(builder.values),
             given: Mutex::new(builder.given),
             hot: RwLock::new(Arc::new(hot)),
@@ -278,6 +282,7 @@ impl Config {
         self.events.store(hot.events, Ordering::Release);
         self.tracking_keys_max.store(hot.tracking_keys_max, Ordering::Release);
         self.refuses_stale.store(!hot.replica_serves_stale, Ordering::Release);
+        self.max_staleness_ms.store(hot.max_staleness_ms, Ordering::Release);
         *self.hot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hot);
         drop(values);
         self.given().extend(changes.iter().map(|(d, _)| d.name));
@@ -305,6 +310,12 @@ impl Config {
     #[inline]
     pub fn refuses_stale(&self) -> bool {
         self.refuses_stale.load(Ordering::Relaxed)
+    }
+
+    /// What replicas may be behind for reads of clients that say nothing else, milliseconds; 0: anything.
+    #[inline]
+    pub fn max_staleness_ms(&self) -> u64 {
+        self.max_staleness_ms.load(Ordering::Relaxed)
     }
 
     /// Keys that CLIENT TRACKING remembers at most; 0: any number.
@@ -514,6 +525,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
         import_mode: text("import-mode") == "yes",
+        max_staleness_ms: int("larder-max-staleness-ms")?.max(0) as u64,
         events: crate::notify::told(text("notify-keyspace-events")),
         tracking_keys_max: size("tracking-table-max-keys")?,
         latency_threshold_ms: int("latency-monitor-threshold")?.max(0) as u64,

@@ -143,8 +143,13 @@ impl Journal {
 
     /// Sleeps until the end is past `offset`, somebody calls `wake`, or the time is over.
     pub fn wait(&self, offset: u64, timeout: Duration) {
+        self.wait_unless(offset, timeout, || false);
+    }
+
+    /// The same, but not if there is something else to look at: who makes `is_due` so calls `wake` behind that.
+    pub fn wait_unless(&self, offset: u64, timeout: Duration, is_due: impl Fn() -> bool) {
         let inner = self.lock();
-        if inner.end > offset {
+        if inner.end > offset || is_due() {
             return;
         }
         self.sleepers.fetch_add(1, Ordering::AcqRel);

@@ -49,5 +49,11 @@ pub fn text(shared: &Shared) -> String {
         // Writing to a String cannot fail.
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
+    let fresh = &shared.replication.fresh;
+    if let Some(ms) = fresh.staleness_ms(clock::monotonic_ms()).filter(|_| is_replica) {
+        let name = "larder_replica_staleness_milliseconds";
+        let help = "What the replica may be behind its primary, at most.";
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {ms}\n");
+    }
     out
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub mod failover;
+mod fresh;
 pub mod link;
 mod payload;
 mod peer;
@@ -23,6 +24,7 @@ pub use peer::{Peer, serve};
 
 use crate::server::Shared;
 use failover::Failover;
+use fresh::Fresh;
 use link::Link;
 
 /// What a peer told of itself by REPLCONF.
@@ -75,6 +77,8 @@ pub struct Replication {
     pub dropped_bytes: AtomicU64,
     pub dropped_writes: AtomicU64,
     pub failover: Failover,
+    /// How old a replica's data may be.
+    pub fresh: Fresh,
 }
 
 impl Default for Replication {
@@ -91,6 +95,7 @@ impl Default for Replication {
             dropped_bytes: AtomicU64::new(0),
             dropped_writes: AtomicU64::new(0),
             failover: Failover::default(),
+            fresh: Fresh::default(),
         }
     }
 }

@@ -175,6 +175,8 @@ pub struct Session {
     pub shard_channels: BTreeSet<Vec<u8>>,
     /// READONLY: reads of a replica's slots are served.
     pub readonly: bool,
+    /// READONLY MAXSTALE: what a replica may be behind, milliseconds; 0: as the settings say.
+    pub max_stale_ms: u64,
     /// ASKING: holds for one command.
     pub asking: bool,
     /// CLIENT REPLY: off, or skip the next.
@@ -228,6 +230,7 @@ impl Session {
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),
             readonly: false,
+            max_stale_ms: 0,
             asking: false,
             reply_off: false,
             reply_skip: false,

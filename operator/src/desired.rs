@@ -184,7 +184,8 @@ impl Desired {
     /// The live directives that the manifest could say and does not: they are at their default. Without
     /// this one that was taken out of `spec.config` would stay in force until the next restart.
     pub fn unsaid(&self) -> impl Iterator<Item = &'static str> {
-        let free = |name: &str| !is_ours(name) && !is_at_start(name);
+        let free =
+            |name: &str| OF_ABSENT_FIELDS.contains(&name) || !is_ours(name) && !is_at_start(name);
         DIRECTIVES.iter().map(|d| d.name).filter(move |name| {
             let said = |said: &String| directives::find(said).is_some_and(|d| d.name == *name);
             free(name) && !self.directives.keys().any(said)
@@ -366,6 +367,12 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     if let Some(min) = spec.min_in_sync {
         set("larder-min-in-sync", min_in_sync(spec, min)?.to_string());
     }
+    if let Some(bound) = &spec.max_staleness {
+        let bound = quantity::duration_ms(bound).filter(|ms| (10..=86_400_000).contains(ms));
+        let bound =
+            bound.ok_or_else(|| invalid("spec.maxStaleness", "must be between 10ms and 24h"))?;
+        set("larder-max-staleness-ms", bound.to_string());
+    }
     let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
     let persistence = spec.persistence.as_ref().unwrap_or(&default);
     set("appendonly", if persistence.aof.is_some() { "yes" } else { "no" }.into());
@@ -390,6 +397,9 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     set("save", points.join(" "));
     Ok(out)
 }
+
+/// Live directives of fields that may be absent: they are at their default then.
+const OF_ABSENT_FIELDS: &[&str] = &["larder-max-staleness-ms"];
 
 /// Directives that follow from other fields, or that a driver sets: `spec.config` must not have them.
 const OURS: &[&str] = &[
@@ -491,9 +501,11 @@ mod tests {
         {
             assert!(!unsaid.contains(&ours), "{ours}");
         }
-        let ours =
-            |name: &&str| name.starts_with("larder-") || name.starts_with("cluster-announce");
-        assert!(!unsaid.iter().any(ours));
+        let ours = |name: &&&str| {
+            let is_ours = name.starts_with("larder-") || name.starts_with("cluster-announce");
+            is_ours && !OF_ABSENT_FIELDS.contains(name)
+        };
+        assert_eq!(unsaid.iter().find(ours), None);
     }
 
     #[test]
@@ -536,6 +548,26 @@ mod tests {
         assert!(refused.starts_with("spec.tls.secretName: is the name"), "{refused}");
         // What is set by Larder does not go back to its default because the manifest does not say it.
         assert!(!closed.unsaid().any(|name| name.starts_with("tls-") && is_ours(name)));
+    }
+
+    #[test]
+    fn a_bound_of_staleness_is_live_and_goes_back_when_it_is_taken_out() {
+        let of = |spec: serde_json::Value| {
+            let cluster = json!({
+                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+                "metadata": {"name": "demo"}, "spec": spec,
+            });
+            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
+        };
+        let name = "larder-max-staleness-ms";
+        let with = of(json!({"shards": 1, "maxStaleness": "1s500ms"})).unwrap();
+        assert!(with.live().any(|pair| pair == (name, "1500")));
+        assert!(!with.unsaid().any(|n| n == name));
+        let without = of(json!({"shards": 1})).unwrap();
+        assert!(without.unsaid().any(|n| n == name));
+        assert!(without.live().all(|(n, _)| n != name));
+        let refused = of(json!({"shards": 1, "maxStaleness": "1ms"})).unwrap_err();
+        assert!(refused.contains("spec.maxStaleness"), "{refused}");
     }
 
     #[test]

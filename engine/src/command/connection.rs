@@ -17,7 +17,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("select", 2, ALWAYS, Keys::None, Group::Connection, "1.0.0", "Changes the database of the connection.", select),
     Command::new("reset", 1, ALWAYS | flag::NO_AUTH | flag::NOSCRIPT | flag::UNQUEUED | flag::IN_SUBSCRIBE, Keys::None, Group::Connection, "6.2.0", "Puts the connection back to how it began.", reset),
     Command::new("quit", -1, ALWAYS | flag::NO_AUTH | flag::NOSCRIPT | flag::UNQUEUED | flag::IN_SUBSCRIBE, Keys::None, Group::Connection, "1.0.0", "Closes the connection.", quit),
-    Command::new("readonly", 1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Lets this connection read from a replica.", readonly),
+    Command::new("readonly", -1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Lets this connection read from a replica, with MAXSTALE only while that is no further behind.", readonly),
     Command::new("readwrite", 1, ALWAYS, Keys::None, Group::Cluster, "3.0.0", "Ends READONLY.", readwrite),
     Command::new("asking", 1, flag::FAST, Keys::None, Group::Cluster, "3.0.0", "Lets the next request use a slot that is being moved here.", asking),
 ];
@@ -61,6 +61,8 @@ fn log_in(ctx: &mut Ctx<'_, '_>, user: &[u8], password: &[u8]) -> bool {
     }
 }
 
+/// Longest bound of READONLY MAXSTALE, milliseconds: a day.
+const MAXSTALE_MS: i64 = 86_400_000;
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 fn auth(ctx: &mut Ctx<'_, '_>) {
@@ -188,7 +190,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
     super::tracking::forget(ctx.shared, session);
     session.select(0);
     session.resp3 = false;
-    session.readonly = false;
+    (session.readonly, session.max_stale_ms) = (false, 0);
     session.asking = false;
     session.reply_off = false;
     session.reply_skip = false;
@@ -218,17 +220,35 @@ fn needs_cluster(ctx: &mut Ctx<'_, '_>) -> bool {
     enabled
 }
 
+/// `READONLY [MAXSTALE milliseconds]`. With a bound it is for replicas outside of clusters, too.
 fn readonly(ctx: &mut Ctx<'_, '_>) {
+    let bound = match ctx.args.len() {
+        1 => 0,
+        3 if ctx.is_word(1, "maxstale") => match ctx.int_arg(2) {
+            None => return,
+            Some(ms @ 1..=MAXSTALE_MS) => ms as u64,
+            Some(_) => {
+                let text = format!("ERR MAXSTALE is between 1 and {MAXSTALE_MS} milliseconds");
+                return ctx.reply.error(&text);
+            }
+        },
+        _ => return ctx.reply.syntax_error(),
+    };
     // Who is redirected to the primary may choose not to be, without a cluster too.
-    if ctx.session.redirects || needs_cluster(ctx) {
-        ctx.session.readonly = true;
-        ctx.reply.ok();
+    if bound == 0 && !ctx.session.redirects && !needs_cluster(ctx) {
+        return;
     }
+    if bound != 0 {
+        ctx.shared.replication.fresh.want(bound);
+    }
+    (ctx.session.readonly, ctx.session.max_stale_ms) = (true, bound);
+    ctx.reply.ok();
 }
 
 fn readwrite(ctx: &mut Ctx<'_, '_>) {
-    if ctx.session.redirects || needs_cluster(ctx) {
-        ctx.session.readonly = false;
+    let was_bound = ctx.session.max_stale_ms != 0;
+    if was_bound || ctx.session.redirects || needs_cluster(ctx) {
+        (ctx.session.readonly, ctx.session.max_stale_ms) = (false, 0);
         ctx.reply.ok();
     }
 }

@@ -334,6 +334,8 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"version" => told.version = text(),
             b"larder-member" => told.member = text(),
             b"larder-boot" => told.boot = text(),
+            // The replica learns that we vouch for how current it is, once it follows (see `replication::fresh`).
+            b"larder-clock" => {}
             b"rdb-only" => told.rdb_only = number == Some(1),
             // Said behind the handshake only, where no reply is wanted.
             b"ack" | b"fack" | b"getack" => return,

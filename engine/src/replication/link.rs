@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::fresh::Note;
 use super::payload::Wire;
 use super::peer::Peer;
 use super::{Ids, begin_history, is_replid, load, lock, seconds_since};
@@ -223,6 +224,7 @@ pub fn begin_anew(shared: &Shared) {
     if let Some(running) = shared.persist.aof() {
         running.suspend();
     }
+    replication.fresh.forget();
     loading::empty(shared);
     shared.journal.reset(0);
     shared.journal.set_active(true);
@@ -308,7 +310,7 @@ enum Answer {
 impl Attempt<'_> {
     fn run(&self) -> io::Result<()> {
         let mut wire = self.connect()?;
-        self.introduce(&mut wire)?;
+        let vouches = self.introduce(&mut wire)?;
         let diverged = self.ask_divergence(&mut wire)?;
         let session = match self.psync(&mut wire)? {
             Answer::Continue(replid) => {
@@ -323,7 +325,7 @@ impl Attempt<'_> {
         self.link.last_io_ms.store(clock::unix_ms(), Ordering::Relaxed);
         self.shared.replication.was_primary.store(false, Ordering::Release);
         tracing::info!(host = self.link.host, port = self.link.port, "in sync with the primary");
-        self.stream(&mut wire, session)
+        self.stream(&mut wire, session, vouches)
     }
 
     fn address(&self) -> String {
@@ -350,7 +352,8 @@ impl Attempt<'_> {
         wire.line(&|| self.link.is_stopped())
     }
 
-    fn introduce(&self, wire: &mut Wire) -> io::Result<()> {
+    /// Tells who we are; gives whether the primary vouches for how current its stream is.
+    fn introduce(&self, wire: &mut Wire) -> io::Result<bool> {
         let config = &self.shared.config;
         let pong = self.ask(wire, &["PING"])?;
         let known = ["+PONG", "-NOAUTH", "-NOPERM", "-ERR operation not permitted"];
@@ -386,7 +389,8 @@ impl Attempt<'_> {
             self.ask(wire, &["REPLCONF", "larder-member", &me])?;
             self.ask(wire, &["REPLCONF", "larder-boot", self.shared.cluster.boot()])?;
         }
-        self.ask(wire, &["REPLCONF", "version", "9.1.0"]).map(|_| ())
+        self.ask(wire, &["REPLCONF", "version", "9.1.0"])?;
+        Ok(self.ask(wire, &["REPLCONF", "larder-clock", "0"])?.starts_with('+'))
     }
 
     /// Asks one of our kind up to where our history is its own too: what is behind is lost if it must be.
@@ -504,6 +508,7 @@ impl Attempt<'_> {
         if let Some(running) = shared.persist.aof() {
             running.suspend();
         }
+        replication.fresh.forget();
         loading::empty(shared);
         let loaded = loading::snapshot(shared, spooled.open()?, true, |_| beat.beat());
         let failed = loaded.as_ref().err().cloned();
@@ -576,8 +581,12 @@ impl Attempt<'_> {
     }
 
     /// The stream, for as long as the link holds.
-    fn stream(&self, wire: &mut Wire, mut session: Session) -> io::Result<()> {
+    /// `vouches`: told our clock, the primary says of when all that it sent is.
+    fn stream(&self, wire: &mut Wire, mut session: Session, vouches: bool) -> io::Result<()> {
         let shared = self.shared;
+        let fresh = &shared.replication.fresh;
+        fresh.begin();
+        let mut next_clock_ms = if vouches { 0 } else { u64::MAX };
         let mut executor = loading::executor(shared);
         let mut reply = Reply::new(Vec::new(), false);
         let mut decoder = Decoder::default();
@@ -590,6 +599,7 @@ impl Attempt<'_> {
         loop {
             executor.env.now_ms = clock::unix_ms();
             let mut wanted = false;
+            let mut note = None;
             let end_before = shared.journal.end();
             {
                 let _applying = shared.replication.applying();
@@ -606,6 +616,13 @@ impl Attempt<'_> {
                     let word = |i: usize, w: &str| {
                         args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(w.as_bytes()))
                     };
+                    if vouches && word(0, "replconf") && word(1, "larder-current") {
+                        // No part of the stream: it is cut out, and what follows takes its place.
+                        note = Note::parse(&args[2..]).or(note);
+                        drop(args);
+                        wire.buffer.drain(at..end);
+                        continue;
+                    }
                     if word(0, "replconf") {
                         wanted |= word(1, "getack");
                     } else if !args.is_empty() {
@@ -628,6 +645,9 @@ impl Attempt<'_> {
                 }
                 held = at - whole;
             }
+            if let Some(note) = note {
+                fresh.take(note, shared.journal.end(), clock::monotonic_ms());
+            }
             // Clients of the primary wait for us: told at once, and once it is on disk where that counts.
             if shared.quorum.is_configured() && shared.journal.end() > end_before {
                 wanted = true;
@@ -637,6 +657,13 @@ impl Attempt<'_> {
             if wanted || now >= next_ack_ms {
                 next_ack_ms = now + 1000;
                 self.acknowledge(wire)?;
+            }
+            if now >= next_clock_ms {
+                let period = fresh.period_ms(shared.config.max_staleness_ms());
+                next_clock_ms = now + period;
+                wire.request(&["REPLCONF", "larder-clock", &now.to_string()])?;
+                // Looked at again by then, whatever comes.
+                wire.stream.set_read_timeout(Some(Duration::from_millis(period)))?;
             }
             if wire.buffer.len() > 2 * REQUEST_BYTES_MAX {
                 return Err(io::Error::other("the primary sent a request that is too long"));

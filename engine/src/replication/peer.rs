@@ -1,10 +1,11 @@
 //! One replica of ours: its sync, the stream, its acknowledgements.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::fresh::{Note, vouch};
 use super::{PeerInfo, PeerState, load, lock, random_id, seconds_since};
 use crate::clock;
 use crate::journal::Pin;
@@ -44,6 +45,9 @@ pub struct Peer {
     heard_ms: AtomicU64,
     sent: AtomicU64,
     closed: AtomicBool,
+    /// What is to be told next about how current the stream is, if the replica has asked.
+    note: Mutex<Option<Note>>,
+    is_noted: AtomicBool,
 }
 
 impl Peer {
@@ -108,6 +112,22 @@ impl Peer {
         }
     }
 
+    fn set_note(&self, note: Note) {
+        *lock(&self.note) = Some(note);
+        self.is_noted.store(true, Ordering::Release);
+    }
+
+    /// The note, once all of the journal that it speaks of has been sent.
+    fn take_note(&self, sent: u64) -> Option<Note> {
+        if !self.is_noted.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut note = lock(&self.note);
+        let due = note.take_if(|note| note.end <= sent);
+        self.is_noted.store(note.is_some(), Ordering::Release);
+        due
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.client.kill.load(Ordering::Acquire)
     }
@@ -162,6 +182,8 @@ fn run(
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
         sent: AtomicU64::new(0),
         closed: AtomicBool::new(false),
+        note: Mutex::default(),
+        is_noted: AtomicBool::new(false),
     });
     lock(&shared.replication.peers).push(peer.clone());
     let reads = {
@@ -211,6 +233,14 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: Stream) -> io::Result<()>
                 peer.acked.store(true, Ordering::Release);
                 shared.note_acks();
                 shared.wake_loops();
+            }
+            if arg(0).eq_ignore_ascii_case(b"replconf")
+                && arg(1).eq_ignore_ascii_case(b"larder-clock")
+                && let Some(clock) = crate::number::parse_i64(arg(2))
+                && let Some(note) = vouch(shared, clock.max(0) as u64)
+            {
+                peer.set_note(note);
+                shared.journal.wake();
             }
             at = end;
         }
@@ -382,14 +412,20 @@ impl<'s> Sync<'s> {
             if !self.shared.journal.read(at, STREAM_BYTES, &mut bytes) {
                 return Err(io::Error::other("it was too far behind: cut off"));
             }
-            if bytes.is_empty() {
-                self.shared.journal.wait(at, Duration::from_secs(1));
-                continue;
+            if !bytes.is_empty() {
+                self.stream.write_all(&bytes)?;
+                at += bytes.len() as u64;
+                pin.advance(at);
+                peer.sent.store(at, Ordering::Release);
             }
-            self.stream.write_all(&bytes)?;
-            at += bytes.len() as u64;
-            pin.advance(at);
-            peer.sent.store(at, Ordering::Release);
+            // Where the journal ended a request has ended, too: here is room for what is no part of it.
+            let is_whole = bytes.len() < STREAM_BYTES;
+            if is_whole && let Some(note) = peer.take_note(at) {
+                self.stream.write_all(&note.request())?;
+            } else if bytes.is_empty() {
+                let is_noted = || peer.is_noted.load(Ordering::Acquire);
+                self.shared.journal.wait_unless(at, Duration::from_secs(1), is_noted);
+            }
         }
         Ok(())
     }

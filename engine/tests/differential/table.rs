@@ -46,6 +46,7 @@ const TOLERATED: &[(&str, &str)] = &[
     ("xinfo", "its flags and its key are those of its subcommands there"),
     ("debug", "its subcommands with a key say so here"),
     ("dbsize", "not fast here: the counts of all slots are summed up"),
+    ("readonly", "takes a bound of how stale a replica may be here"),
     ("zrank", "later versions take WITHSCORE"),
     ("zrevrank", "later versions take WITHSCORE"),
 ];

@@ -94,6 +94,11 @@ impl Executor<'_> {
         if self.shared.is_stale() && !command.is(flag::STALE) {
             return Err(STALE.into());
         }
+        if let Some(error) = self.shared.too_stale(session)
+            && (has_keys || command.is(flag::READONLY))
+        {
+            return Err(error);
+        }
         Ok(())
     }
 

@@ -75,6 +75,8 @@ pub(super) fn replication(shared: &Shared) -> String {
         line("master_sync_in_progress", &u8::from(link.syncing));
         line("slave_read_repl_offset", &link.offset);
         line("slave_repl_offset", &link.offset);
+        let staleness = shared.replication.fresh.staleness_ms(crate::clock::monotonic_ms());
+        line("larder_staleness_ms", &staleness.map_or(-1, |ms| ms as i64));
         if !link.up {
             line("master_link_down_since_seconds", &link.down_s);
         }

@@ -1,0 +1,233 @@
+//! How old a replica's data may be: a bound that holds whatever the network does, by the replica's own clock.
+//!
+//! ```text
+//! replica, at C of its clock: REPLCONF larder-clock C  -->  primary: does it act? then its journal's end E, now
+//! has the stream up to E, and with it all that was     <--  REPLCONF larder-current C E age, between two requests of the
+//! acknowledged before C                                     stream, but no part of it: offsets do not count it
+//! ```
+//!
+//! E is read after C, while the primary's lease holds: whatever anybody acknowledged before C stands in front of E. So
+//! a replica that has applied everything up to E was current at C. No two clocks are compared; `age` is what a replica
+//! with replicas of its own lacks itself (0 of a primary), a duration. A primary whose lease has ended, one that is
+//! stopped, or a link that hangs vouches for nothing, and the bound grows with the time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock;
+use crate::config::Config;
+use crate::server::Shared;
+use crate::session::Session;
+
+/// Nobody wants a bound: the replica asks so often, milliseconds.
+const PERIOD_MS: u64 = 100;
+/// A bound is asked for so many times in its length, and never more often than this, milliseconds.
+const ASKS_PER_BOUND: u64 = 4;
+const PERIOD_MS_MIN: u64 = 5;
+
+/// What a replica knows of how old its data may be.
+#[derive(Default)]
+pub struct Fresh {
+    /// Milliseconds of our monotonic clock at which we had everything; 0: not known.
+    as_of_ms: AtomicU64,
+    /// The shortest bound that a client of this link has asked for; 0: none.
+    wanted_ms: AtomicU64,
+}
+
+/// What a primary vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    /// The replica's clock, as it was told.
+    pub(super) clock_ms: u64,
+    /// End of the journal after that.
+    pub(super) end: u64,
+    /// What it was itself behind then, milliseconds.
+    pub(super) age_ms: u64,
+}
+
+impl Note {
+    pub(super) fn parse(args: &[&[u8]]) -> Option<Note> {
+        let number = |i: usize| std::str::from_utf8(args.get(i)?).ok()?.parse().ok();
+        Some(Note { clock_ms: number(0)?, end: number(1)?, age_ms: number(2)? })
+    }
+
+    pub(super) fn request(self) -> Vec<u8> {
+        let numbers = [self.clock_ms, self.end, self.age_ms].map(|n| n.to_string());
+        let mut out = Vec::new();
+        let [clock, end, age] = &numbers;
+        crate::resp::encode_request(&mut out, &["REPLCONF", "larder-current", clock, end, age]);
+        out
+    }
+}
+
+impl Fresh {
+    /// Takes in what the primary vouches for; `have`: up to where everything is applied here.
+    pub(super) fn take(&self, note: Note, have: u64, now_ms: u64) {
+        // A time that has not come was not told by us.
+        if note.end <= have && note.clock_ms <= now_ms {
+            let as_of = note.clock_ms.saturating_sub(note.age_ms);
+            self.as_of_ms.fetch_max(as_of, Ordering::AcqRel);
+        }
+    }
+
+    /// The data set is another one from now on.
+    pub(super) fn forget(&self) {
+        self.as_of_ms.store(0, Ordering::Release);
+    }
+
+    /// The most that the data may be behind the primary, milliseconds; `None`: that is not known.
+    pub fn staleness_ms(&self, now_ms: u64) -> Option<u64> {
+        let as_of = self.as_of_ms.load(Ordering::Acquire);
+        // Both are rounded down: the difference may be one too few.
+        (as_of != 0).then(|| now_ms.saturating_sub(as_of) + 1)
+    }
+
+    /// The data is behind by no more than a bound.
+    pub fn is_within(&self, bound_ms: u64, now_ms: u64) -> bool {
+        self.staleness_ms(now_ms).is_some_and(|ms| ms <= bound_ms)
+    }
+
+    /// A client wants a bound.
+    pub fn want(&self, bound_ms: u64) {
+        let shorter = |now: u64| (now == 0 || bound_ms < now).then_some(bound_ms);
+        // Who lost the race has set a shorter one.
+        let _ = self.wanted_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, shorter);
+    }
+
+    /// A link begins: clients of the one before may have gone.
+    pub(super) fn begin(&self) {
+        self.wanted_ms.store(0, Ordering::Release);
+    }
+
+    /// How often the primary is asked, milliseconds, where the settings have a bound (0: none).
+    pub(super) fn period_ms(&self, default_ms: u64) -> u64 {
+        let wanted = [self.wanted_ms.load(Ordering::Acquire), default_ms];
+        let bound = wanted.into_iter().filter(|ms| *ms != 0).min();
+        bound.map_or(PERIOD_MS, |ms| (ms / ASKS_PER_BOUND).clamp(PERIOD_MS_MIN, PERIOD_MS))
+    }
+}
+
+/// What this member vouches for to a replica that told its clock: nothing, unless it acts as primary or knows itself how
+/// far it is behind.
+pub(super) fn vouch(shared: &Shared, clock_ms: u64) -> Option<Note> {
+    let state = &shared.state;
+    let now_ms = clock::monotonic_ms();
+    let age_ms = if state.is_replica.load(Ordering::Acquire) {
+        shared.replication.fresh.staleness_ms(now_ms)?
+    } else if now_ms < state.lease_until_ms.load(Ordering::Acquire) {
+        0
+    } else {
+        return None;
+    };
+    // The end comes last: a replica's is no less than what it had as of then.
+    Some(Note { clock_ms, end: shared.journal.end(), age_ms })
+}
+
+/// The bound of a client's reads on a replica, milliseconds; 0: none.
+fn bound(session: &Session, config: &Config) -> u64 {
+    match session.max_stale_ms {
+        0 => config.max_staleness_ms(),
+        wanted => wanted,
+    }
+}
+
+impl Shared {
+    /// This replica is within what the client of a READONLY connection allows.
+    #[inline]
+    pub fn is_fresh(&self, session: &Session) -> bool {
+        let bound = bound(session, &self.config);
+        bound == 0 || self.replication.fresh.is_within(bound, clock::monotonic_ms())
+    }
+
+    /// The error for a client whose read of this replica cannot be sent on: outside of a cluster, and where there is no key.
+    #[inline]
+    pub fn too_stale(&self, session: &Session) -> Option<String> {
+        let bound = bound(session, &self.config);
+        let asks = session.readonly || !self.cluster.is_enabled();
+        if bound == 0 || !asks || !self.state.is_replica.load(Ordering::Acquire) {
+            return None;
+        }
+        let staleness = self.replication.fresh.staleness_ms(clock::monotonic_ms());
+        match staleness {
+            Some(ms) if ms <= bound => None,
+            Some(ms) => {
+                Some(format!("STALE The replica may be {ms} ms behind, and {bound} ms are allowed"))
+            }
+            None => Some(format!(
+                "STALE How far the replica is behind is not known, and {bound} ms are allowed"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(clock_ms: u64, end: u64, age_ms: u64) -> Note {
+        Note { clock_ms, end, age_ms }
+    }
+
+    #[test]
+    fn staleness_counts_from_when_the_replica_told_its_clock() {
+        let fresh = Fresh::default();
+        assert_eq!(fresh.staleness_ms(5_000), None);
+        assert!(!fresh.is_within(u64::MAX, 5_000));
+        // Told at 1000, answered at some time, heard at 1040: current as of 1000.
+        fresh.take(note(1_000, 70, 0), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), Some(41));
+        assert!(fresh.is_within(41, 1_040) && !fresh.is_within(40, 1_040));
+        assert_eq!(fresh.staleness_ms(9_000), Some(8_001));
+    }
+
+    #[test]
+    fn what_is_not_applied_yet_says_nothing() {
+        let fresh = Fresh::default();
+        fresh.take(note(1_000, 71, 0), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), None);
+    }
+
+    #[test]
+    fn an_older_note_or_one_from_the_future_takes_nothing_away() {
+        let fresh = Fresh::default();
+        fresh.take(note(1_000, 70, 0), 70, 1_040);
+        fresh.take(note(900, 60, 0), 70, 1_041);
+        fresh.take(note(2_000, 60, 0), 70, 1_041);
+        assert_eq!(fresh.staleness_ms(1_041), Some(42));
+        fresh.forget();
+        assert_eq!(fresh.staleness_ms(1_041), None);
+    }
+
+    #[test]
+    fn what_a_replica_vouches_for_is_as_old_as_itself() {
+        let fresh = Fresh::default();
+        fresh.take(note(1_000, 70, 300), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), Some(341));
+    }
+
+    #[test]
+    fn a_short_bound_is_asked_for_more_often() {
+        let fresh = Fresh::default();
+        assert_eq!(fresh.period_ms(0), 100);
+        assert_eq!(fresh.period_ms(200), 50);
+        fresh.want(80);
+        fresh.want(4_000);
+        assert_eq!(fresh.period_ms(200), 20);
+        fresh.want(1);
+        assert_eq!(fresh.period_ms(0), 5);
+        fresh.begin();
+        assert_eq!(fresh.period_ms(60_000), 100);
+    }
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let written = note(12, 34, 56);
+        let request = written.request();
+        let mut decoder = crate::resp::Decoder::default();
+        let limits = crate::resp::Limits { authenticated: true, bulk_bytes_max: 1024 };
+        assert_eq!(decoder.next(&request, 0, limits), Ok(Some(request.len())));
+        let args: Vec<&[u8]> = decoder.args.iter().map(|(a, b)| &request[*a..*b]).collect();
+        assert_eq!(Note::parse(&args[2..]), Some(written));
+        assert_eq!(Note::parse(&[b"1", b"x", b"2"]), None);
+        assert_eq!(Note::parse(&[b"1"]), None);
+    }
+}

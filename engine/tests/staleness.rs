@@ -1,0 +1,173 @@
+//! Reads of replicas with a bound: served while the replica is known to be no further behind, sent to the primary or
+//! refused when it is not, whatever the link looks like.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "managed/cluster.rs"]
+mod cluster;
+mod managed;
+mod processes;
+
+use cluster::Cluster;
+use processes::{Client, Server};
+
+/// Longer than anything in a test takes.
+const LONG: &str = "3600000";
+
+fn signal(server: &Server, name: &str) {
+    let pid = server.pid().to_string();
+    assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Calls until the reply begins so.
+fn until_begins(client: &mut Client, args: &[&str], with: &str) {
+    for _ in 0..3000 {
+        if client.call(args).starts_with(with) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{args:?} is never answered {with}");
+}
+
+#[test]
+fn a_replica_whose_primary_hangs_refuses_reads_once_it_is_older_than_the_client_allows() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let primary = Server::start(dirs[0].path(), &[]);
+    let port = primary.port.to_string();
+    let replica = Server::start(dirs[1].path(), &["--replicaof", "127.0.0.1", &port]);
+    // A replica of the replica: its link is up all the time.
+    let port = replica.port.to_string();
+    let last = Server::start(dirs[2].path(), &["--replicaof", "127.0.0.1", &port]);
+    let mut p = primary.client();
+    p.ok(&["SET", "k", "v"]);
+    let mut clients = [replica.client(), last.client()];
+    for r in &mut clients {
+        r.until_info("master_link_status", "up");
+        r.until(&["GET", "k"], "v");
+        r.ok(&["READONLY", "MAXSTALE", "200"]);
+        until_begins(r, &["GET", "k"], "v");
+        assert!(r.info("larder_staleness_ms").parse::<i64>().unwrap() > 0);
+    }
+    signal(&primary, "-STOP");
+    for r in &mut clients {
+        until_begins(r, &["GET", "k"], "-STALE The replica may be ");
+        assert_eq!(r.info("master_link_status"), "up");
+        assert!(r.call(&["SCAN", "0"]).starts_with("-STALE "));
+        assert_eq!(r.call(&["PING"]), "PONG");
+        r.ok(&["READONLY", "MAXSTALE", LONG]);
+        assert_eq!(r.call(&["GET", "k"]), "v");
+        r.ok(&["READONLY", "MAXSTALE", "200"]);
+    }
+    signal(&primary, "-CONT");
+    for r in &mut clients {
+        until_begins(r, &["GET", "k"], "v");
+        // Who says no bound gets the one of the settings, which changes while the server runs.
+        r.ok(&["READWRITE"]);
+        r.ok(&["CONFIG", "SET", "larder-max-staleness-ms", "1"]);
+        until_begins(r, &["GET", "k"], "-STALE ");
+        r.ok(&["CONFIG", "SET", "larder-max-staleness-ms", "0"]);
+        assert_eq!(r.call(&["GET", "k"]), "v");
+    }
+    assert_eq!(p.call(&["GET", "k"]), "v");
+}
+
+#[test]
+fn what_the_replica_is_told_is_no_part_of_the_stream() {
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let primary = Server::start(dirs[0].path(), &[]);
+    let port = primary.port.to_string();
+    let args = ["--replicaof", "127.0.0.1", &port, "--larder-max-staleness-ms", "20"];
+    let replica = Server::start(dirs[1].path(), &args);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    r.until_info("master_link_status", "up");
+    // Transactions, large values and many small ones, while the replica asks every few milliseconds.
+    let large = "x".repeat(300_000);
+    for i in 0..200 {
+        let i = i.to_string();
+        p.ok(&["MULTI"]);
+        p.call(&["INCR", "n"]);
+        p.call(&["RPUSH", "l", &i]);
+        p.call(&["EXEC"]);
+        p.ok(&["SET", &format!("large:{}", i.len()), &large]);
+    }
+    assert_eq!(p.call(&["WAIT", "1", "20000"]), "1");
+    let offset = p.info("master_repl_offset");
+    r.until_info("master_repl_offset", &offset);
+    until_begins(&mut r, &["GET", "n"], "200");
+    until_begins(&mut r, &["LLEN", "l"], "200");
+    assert_eq!(p.info("sync_full"), "1");
+}
+
+#[test]
+fn a_redis_primary_vouches_for_nothing_and_is_followed_all_the_same() {
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let Some(primary) = Server::redis(dirs[0].path(), &[]) else { return };
+    let port = primary.port.to_string();
+    let replica = Server::start(dirs[1].path(), &["--replicaof", "127.0.0.1", &port]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    p.ok(&["SET", "k", "v"]);
+    r.until(&["GET", "k"], "v");
+    assert_eq!(r.info("larder_staleness_ms"), "-1");
+    r.ok(&["READONLY", "MAXSTALE", LONG]);
+    assert!(r.call(&["GET", "k"]).starts_with("-STALE How far the replica is behind is not known"));
+}
+
+#[test]
+fn in_a_cluster_a_replica_that_is_too_old_sends_the_client_to_the_primary() {
+    let cluster = Cluster::form(&[0, 0], 1, &[]);
+    let primary = cluster.primary_of(0).unwrap();
+    let [p, r] = [primary, 1 - primary].map(|n| cluster.nodes[n].member.port);
+    let (mut to_primary, mut client) =
+        (Client::try_connect(p).unwrap(), Client::try_connect(r).unwrap());
+    to_primary.ok(&["SET", "k", "v"]);
+    let moved = format!("-MOVED 7629 127.0.0.1:{p}");
+    assert_eq!(client.call(&["GET", "k"]), moved);
+    client.ok(&["READONLY"]);
+    client.until(&["GET", "k"], "v");
+    client.ok(&["READONLY", "MAXSTALE", LONG]);
+    until_begins(&mut client, &["GET", "k"], "v");
+    for wrong in
+        [&["READONLY", "MAXSTALE", "0"][..], &["READONLY", "MAXSTALE"], &["READONLY", "1", "2"]]
+    {
+        assert!(client.call(wrong).starts_with("-ERR "), "{wrong:?}");
+    }
+    // Nobody is that close all the time.
+    client.ok(&["READONLY", "MAXSTALE", "1"]);
+    until_begins(&mut client, &["GET", "k"], &moved);
+    assert_eq!(client.call(&["RESET"]), "RESET");
+    assert_eq!(client.call(&["GET", "k"]), moved);
+    client.ok(&["READONLY"]);
+    assert_eq!(client.call(&["GET", "k"]), "v");
+    client.ok(&["CONFIG", "SET", "larder-max-staleness-ms", "1"]);
+    until_begins(&mut client, &["GET", "k"], &moved);
+    // Of the primary nothing is asked.
+    to_primary.ok(&["READONLY", "MAXSTALE", "1"]);
+    assert_eq!(to_primary.call(&["GET", "k"]), "v");
+}
+
+#[test]
+fn a_primary_whose_lease_has_ended_vouches_for_nothing() {
+    let mut cluster = Cluster::form(&[0, 1, 2, 3, 3], 4, &[]);
+    let primary = cluster.primary_of(3).unwrap();
+    let replica = 3 + 4 - primary;
+    let [p, r] = [primary, replica].map(|n| cluster.nodes[n].member.port);
+    let (mut to_primary, mut client) =
+        (Client::try_connect(p).unwrap(), Client::try_connect(r).unwrap());
+    let key =
+        (0..).map(|i| i.to_string()).find(|k| engine::topology::slot_of(k.as_bytes()) >= 3 * 4096);
+    let key = key.unwrap();
+    to_primary.ok(&["SET", &key, "v"]);
+    client.ok(&["READONLY", "MAXSTALE", "500"]);
+    until_begins(&mut client, &["GET", &key], "v");
+    // Two of five are left: they reach each other, and nobody prolongs a lease.
+    for n in 0..3 {
+        cluster.nodes[n].server.kill();
+    }
+    until_begins(&mut to_primary, &["GET", &key], "-CLUSTERDOWN");
+    until_begins(&mut client, &["GET", &key], "-MOVED");
+    let before: i64 = client.info("larder_staleness_ms").parse().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let after: i64 = client.info("larder_staleness_ms").parse().unwrap();
+    assert!(after >= before + 300, "{before} {after}");
+    assert_eq!(client.info("master_link_status"), "up");
+}
