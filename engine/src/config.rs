@@ -59,6 +59,8 @@ pub struct Hot {
     pub replica_serves_stale: bool,
     /// Nothing expires and nothing is evicted: somebody imports data who says when keys go.
     pub import_mode: bool,
+    /// A turn of a loop that is longer slows the sending of slots, microseconds; 0: none does.
+    pub move_turn_us: u64,
     pub max_staleness_ms: u64,
     /// Classes of keyspace events that are told, as bits of `notify::class`.
     pub events: u32,
@@ -525,6 +527,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         item_size_max: size("memcached-item-size-max")?,
         replica_serves_stale: text("replica-serve-stale-data") == "yes",
         import_mode: text("import-mode") == "yes",
+        move_turn_us: int("larder-move-p99-ms")?.max(0) as u64 * 1000,
         max_staleness_ms: int("larder-max-staleness-ms")?.max(0) as u64,
         events: crate::notify::told(text("notify-keyspace-events")),
         tracking_keys_max: size("tracking-table-max-keys")?,

@@ -188,6 +188,7 @@ impl EventLoop {
                 Err(e) => return Err(e),
             }
             self.refresh(&mut executor);
+            let watched = self.watch_turn(&executor);
             self.read_mail(&mut executor);
             if self.pause == Pause::Nobody && self.held_slots.slots.is_none() {
                 for token in std::mem::take(&mut self.paused) {
@@ -199,11 +200,30 @@ impl EventLoop {
             self.run_missed(&mut executor);
             self.run_pending(&mut executor);
             self.flush_all(&mut executor);
+            self.end_turn(watched, &executor);
             self.tick(&mut executor);
         }
         // Replies to what was executed go out before the end.
         self.flush_all(&mut executor);
         Ok(())
+    }
+
+    /// While slots are sent: when the turn began, and the requests before it.
+    #[inline]
+    fn watch_turn(&self, executor: &Executor<'_>) -> Option<(u64, u64)> {
+        let is_on = self.shared.moves.watch.is_on() && self.hot.move_turn_us > 0;
+        is_on.then(|| (clock::monotonic_us(), executor.stats.commands.load(Ordering::Relaxed)))
+    }
+
+    /// Tells who sends slots how many requests were served, and whether that took long.
+    #[inline]
+    fn end_turn(&self, watched: Option<(u64, u64)>, executor: &Executor<'_>) {
+        let Some((from_us, before)) = watched else { return };
+        let requests = executor.stats.commands.load(Ordering::Relaxed) - before;
+        if requests > 0 {
+            let is_slow = clock::monotonic_us() - from_us > self.hot.move_turn_us;
+            self.shared.moves.watch.count(requests, is_slow);
+        }
     }
 
     fn env(&self) -> Env {

@@ -233,6 +233,7 @@ impl Local for Engine {
             quorum: shared.quorum.is_configured(),
             min_in_sync: shared.quorum.min_in_sync() as u16,
             leaving: now.leaving,
+            moves: shared.moves_given(),
             ..Report::default()
         }
     }

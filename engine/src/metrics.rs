@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock;
 use crate::server::Shared;
+use crate::topology::MoveProgress;
 
 /// One series: name, type, help.
 type Series = (&'static str, &'static str, &'static str);
@@ -48,6 +49,25 @@ pub fn text(shared: &Shared) -> String {
     for ((name, kind, help), value) in rows {
         // Writing to a String cannot fail.
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
+    let given = shared.moves_given();
+    let sum = |of: fn(&MoveProgress) -> u64| given.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        ("larder_moves_out", "Moves of slots away from here.", given.len() as u64),
+        ("larder_moves_out_bytes", "Bytes that these have sent.", sum(|m| m.bytes)),
+        ("larder_moves_out_keys", "Keys that these have sent.", sum(|m| m.keys)),
+        (
+            "larder_moves_out_keys_left",
+            "Keys that these have yet to send.",
+            sum(|m| m.keys_total.saturating_sub(m.keys)),
+        ),
+        (
+            "larder_moves_out_limited",
+            "Those that send slower for the sake of clients.",
+            sum(|m| u64::from(m.limit.is_some())),
+        ),
+    ] {
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
     }
     let fresh = &shared.replication.fresh;
     if let Some(ms) = fresh.staleness_ms(clock::monotonic_ms()).filter(|_| is_replica) {

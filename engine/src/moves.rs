@@ -13,7 +13,7 @@
 //! from then on the target does. Whatever breaks off before is begun anew by whoever is primary then. Keys in
 //! slots that another shard owns are left-overs of either side, and swept.
 //!
-//! Modules in reading order: `held` (which clients wait), `source`, `target`, `sweep`, and here the thread that
+//! Modules in reading order: `held` (which clients wait), `pace` (how fast), `progress` (how far), `source`, `target`, `sweep`, and here the thread that
 //! looks after all of them.
 
 use std::sync::Arc;
@@ -25,11 +25,15 @@ use crate::server::Shared;
 use crate::topology::{Epoch, Move, SLOTS, ShardId, SlotRange};
 
 pub mod held;
+pub mod pace;
+pub mod progress;
 pub mod source;
 mod sweep;
 mod target;
 
 use held::HeldSlots;
+use pace::Watch;
+use progress::Progress;
 
 /// How often the thread looks by itself.
 const LOOK: Duration = Duration::from_millis(200);
@@ -69,6 +73,10 @@ impl SlotSet {
 #[derive(Default)]
 pub struct Moves {
     pub held: HeldSlots,
+    /// How clients fare while slots are sent.
+    pub watch: Watch,
+    /// Moves that this member gives away at the moment.
+    giving: Mutex<Vec<Arc<Progress>>>,
     /// Held while a batch of another shard's requests is executed: a handover waits for it.
     importing: Mutex<()>,
     /// Moves that this member takes in at the moment.

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Policy;
 use crate::keyspace::db::lru_clock;
 use crate::keyspace::{Entry, ValueRef};
-use crate::moves::SlotSet;
+use crate::moves::progress::Progress;
 use crate::rdb::{self, Access, WriteOptions, Writer, encode_entry};
 use crate::script::library::Libraries;
 use crate::server::Shared;
@@ -38,15 +38,16 @@ struct Codec {
     options: WriteOptions,
     policy: Policy,
     now_ms: i64,
-    /// RESTORE requests of the keys in these slots, in place of a snapshot file's entries of all keys.
-    requests: Option<Arc<SlotSet>>,
+    /// RESTORE requests of the keys in its slots, in place of a snapshot file's entries of all keys.
+    requests: Option<Arc<Progress>>,
 }
 
 impl Codec {
     fn encode(&self, slot: u16, entry: &Entry, out: &mut Vec<u8>) {
-        if let Some(slots) = &self.requests {
-            if slots.contains(slot) {
+        if let Some(progress) = &self.requests {
+            if progress.slots.contains(slot) {
                 encode_restore(entry, out);
+                progress.count_key();
             }
             return;
         }
@@ -226,17 +227,17 @@ pub fn begin<'s>(
 pub fn begin_slots<'s>(
     shared: &'s Shared,
     turn: Turn<'s>,
-    slots: Arc<SlotSet>,
+    progress: Arc<Progress>,
     at_moment: impl FnOnce(&Moment),
 ) -> Begun<'s> {
-    begin_as(shared, turn, Form::default(), Some(slots), at_moment)
+    begin_as(shared, turn, Form::default(), Some(progress), at_moment)
 }
 
 fn begin_as<'s>(
     shared: &'s Shared,
     turn: Turn<'s>,
     form: Form,
-    requests: Option<Arc<SlotSet>>,
+    requests: Option<Arc<Progress>>,
     at_moment: impl FnOnce(&Moment),
 ) -> Begun<'s> {
     let hot = shared.config.hot();
@@ -315,22 +316,28 @@ impl Begun<'_> {
         writer.end()
     }
 
-    /// Walks all slots and writes the requests that make the keys of the chosen ones anew.
-    pub fn write_requests<W: Write>(mut self, sink: &mut W) -> io::Result<()> {
+    /// Walks all slots, the chosen ones first, and gives the requests that make their keys anew to `send`: its second
+    /// argument says that old values pile up, so that there is no time to lose.
+    pub fn write_requests(
+        mut self,
+        send: &mut dyn FnMut(&[u8], bool) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = Vec::with_capacity(SLICE_BYTES * 2);
-        for slot in 0..SLOTS {
+        let chosen = self.preimages.codec.requests.clone();
+        let is_chosen = |slot: &u16| chosen.as_ref().is_some_and(|c| c.slots.contains(*slot));
+        for slot in (0..SLOTS).filter(is_chosen).chain((0..SLOTS).filter(|s| !is_chosen(s))) {
             for db in 0..self.shared.keyspace.databases() {
                 let mut cursor = 0;
                 while let Some(next) = self.slice(db, slot, cursor, &mut out)? {
                     cursor = next;
-                    self.send(sink, &mut out, SLICE_BYTES)?;
+                    self.send(send, &mut out, SLICE_BYTES)?;
                     if cursor == 0 {
                         break;
                     }
                 }
             }
         }
-        self.send(sink, &mut out, 0)?;
+        self.send(send, &mut out, 0)?;
         if self.preimages.has_failed() {
             return Err(too_many());
         }
@@ -339,12 +346,18 @@ impl Begun<'_> {
     }
 
     /// Sends what was encoded, and old values, once there is more than `keep`.
-    fn send<W: Write>(&self, sink: &mut W, out: &mut Vec<u8>, keep: usize) -> io::Result<()> {
-        if self.preimages.pending() > 0 {
+    fn send(
+        &self,
+        send: &mut dyn FnMut(&[u8], bool) -> io::Result<()>,
+        out: &mut Vec<u8>,
+        keep: usize,
+    ) -> io::Result<()> {
+        let pending = self.preimages.pending();
+        if pending > 0 {
             self.preimages.take().into_iter().for_each(|(_, bytes)| out.extend_from_slice(&bytes));
         }
         if out.len() > keep {
-            sink.write_all(out)?;
+            send(out, pending > self.preimages.limit / 4)?;
             out.clear();
         }
         Ok(())

@@ -182,6 +182,22 @@ pub struct Lineage {
     pub offset: u64,
 }
 
+/// How far the source of a move has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveProgress {
+    /// The move, as in `Topology::moves`.
+    pub id: Epoch,
+    pub keys: u64,
+    pub keys_total: u64,
+    pub bytes: u64,
+    /// With those that are left, of which the size is guessed; `None`: nothing was sent yet.
+    pub bytes_total: Option<u64>,
+    /// Milliseconds until the rest is sent, at the rate so far.
+    pub eta_ms: Option<u64>,
+    /// Bytes per second that it is held to for the sake of clients.
+    pub limit: Option<u64>,
+}
+
 /// What a member says of itself, to the council's leader (each heartbeat) and to the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -222,6 +238,9 @@ pub struct Report {
     /// It is about to end, and is appointed only where nobody else can be.
     #[serde(default)]
     pub leaving: bool,
+    /// The moves of slots that it gives away, and how far they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<MoveProgress>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -409,3 +409,65 @@ fn whoever_is_killed_on_the_way_the_slots_have_one_owner_with_every_key() {
     assert!(ahead <= 4 * 4 * 2, "{ahead} made and not acknowledged: more than were under way");
     check_fill(&mut client);
 }
+
+#[test]
+fn a_move_that_clients_would_feel_is_slowed_tells_how_far_it_is_and_comes_to_its_end() {
+    let cluster = Cluster::form(&[0, 1, 1], 2, &["--larder-move-p99-ms", "5"]);
+    let mut client = Follower::new(cluster.ports());
+    let moving = (0..).map(|i| format!("large:{i}"));
+    let moving = moving.filter(|k| MOVING.contains(slot_of(k.as_bytes())));
+    // At the slowest rate that takes several seconds; random, so that it is not packed.
+    let mut dice = 1u64;
+    let mut letter = || {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (dice >> 33) as u8 % 90)
+    };
+    let value: String = (0..100_000).map(|_| letter()).collect();
+    let keys: Vec<String> = moving.take(300).collect();
+    for key in &keys {
+        assert_eq!(client.call(key, &["SET", key, &value]).unwrap(), "OK");
+    }
+    let port = cluster.ports()[cluster.primary_of(0).unwrap()];
+    let stop = Arc::new(AtomicBool::new(false));
+    let slow = {
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let mut client = Client::try_connect(port).unwrap();
+            // Longer than the bound: none of these is served in time.
+            let code = "for i = 1, 2000000 do end return 1";
+            while !stop.load(Ordering::Acquire) {
+                assert_eq!(client.call(&["EVAL", code, "0"]), "1");
+            }
+        })
+    };
+    begin_move(&cluster, 0, 1);
+    let mut watcher = Client::try_connect(port).unwrap();
+    let mut limited = None;
+    for _ in 0..3000 {
+        let shown = watcher.call(&["CLUSTER", "GETSLOTMIGRATIONS"]);
+        let words: Vec<&str> = shown.split(' ').collect();
+        let number = |name: &str| {
+            let at = words.iter().position(|w| *w == name)?;
+            words.get(at + 1)?.parse::<i64>().ok().filter(|n| *n > 0)
+        };
+        if let (Some(limit), Some(keys)) = (number("limit_bytes_per_second"), number("keys")) {
+            let all = ["keys_total", "bytes", "bytes_total", "eta_ms"].map(number);
+            limited = Some((limit, keys, all));
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (limit, sent, all) = limited.unwrap();
+    let [total, bytes, bytes_total, eta_ms] = all.map(Option::unwrap);
+    assert!(limit >= 4 << 20, "{limit}");
+    assert!(total == 300 && sent < 300, "{sent} of {total}");
+    assert!(bytes < bytes_total && bytes_total > 20_000_000, "{bytes} of {bytes_total}");
+    assert!(eta_ms < 600_000, "{eta_ms}");
+    until_owned_by(&cluster, 1);
+    stop.store(true, Ordering::Release);
+    slow.join().unwrap();
+    for key in &keys {
+        assert_eq!(client.call(key, &["STRLEN", key]).unwrap(), "100000");
+    }
+    assert_eq!(watcher.call(&["CLUSTER", "GETSLOTMIGRATIONS"]), "");
+}

@@ -113,6 +113,8 @@ pub(super) fn slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
     let mine = view.me().and_then(|m| m.shard);
     let concerns = |m: &&Move| Some(m.from) == mine || Some(m.to) == mine;
     let moves: Vec<&Move> = view.topology.moves.iter().filter(concerns).collect();
+    // What is sent is known where it is sent.
+    let given = ctx.shared.moves_given();
     ctx.reply.array(moves.len());
     for under_way in moves {
         let operation = if Some(under_way.from) == mine { "EXPORT" } else { "IMPORT" };
@@ -121,15 +123,27 @@ pub(super) fn slot_migrations(ctx: &mut Ctx<'_, '_>, view: &View) {
         };
         let ranges: Vec<String> =
             under_way.slots.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
-        ctx.reply.map(6);
-        for (name, value) in [
+        let mut fields = vec![
             ("name", under_way.id.to_string()),
             ("operation", operation.to_string()),
             ("slot_ranges", ranges.join(" ")),
             ("source_node", id(under_way.from)),
             ("target_node", id(under_way.to)),
             ("state", "in-progress".to_string()),
-        ] {
+        ];
+        if let Some(progress) = given.iter().find(|p| p.id == under_way.id) {
+            let shown = |n: Option<u64>| n.map_or_else(|| "-1".to_string(), |n| n.to_string());
+            fields.extend([
+                ("keys", progress.keys.to_string()),
+                ("keys_total", progress.keys_total.to_string()),
+                ("bytes", progress.bytes.to_string()),
+                ("bytes_total", shown(progress.bytes_total)),
+                ("eta_ms", shown(progress.eta_ms)),
+                ("limit_bytes_per_second", shown(progress.limit)),
+            ]);
+        }
+        ctx.reply.map(fields.len());
+        for (name, value) in fields {
             ctx.reply.bulk(name.as_bytes());
             ctx.reply.bulk(value.as_bytes());
         }

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pace::Pace;
+use super::progress::{Listed, Progress};
 use super::{SlotSet, acting, goes_on};
 use crate::clock;
 use crate::command::{Keys, find};
@@ -68,12 +70,26 @@ fn run(shared: &Arc<Shared>, stream: Connection, wanted: Wanted, rest: &[u8]) ->
     stream.set_read_timeout(Some(PATIENCE))?;
     (&stream).write_all(rest)?;
     let (under_way, epoch) = may_give(shared, wanted).map_err(io::Error::other)?;
-    let slots = Arc::new(SlotSet::of(&under_way.slots));
+    let slots = SlotSet::of(&under_way.slots);
+    let keys = keys_in(shared, &slots);
+    let progress = Progress::new(wanted.id, slots.clone(), keys, clock::monotonic_ms());
+    let listed = Listed::new(shared, Arc::new(progress));
+    let progress = listed.progress.clone();
     let answers = BufReader::new(stream.clone());
-    let mut source = Source { shared, stream, answers, under_way, epoch, wanted, slots, syncs: 0 };
+    let mut source =
+        Source { shared, stream, answers, under_way, epoch, wanted, slots, progress, syncs: 0 };
     let mut tail = source.snapshot()?;
     while source.forward(&mut tail)? > NEAR_BYTES {}
     source.give_away(&mut tail)
+}
+
+/// Keys in these slots, of all databases.
+fn keys_in(shared: &Shared, slots: &SlotSet) -> u64 {
+    let keyspace = &shared.keyspace;
+    let of = |(db, slot): (u16, u16)| {
+        keyspace.lock_table(db, slot).map_or(0, |mut locked| locked.table(db, slot).len() as u64)
+    };
+    slots.iter().flat_map(|slot| (0..keyspace.databases()).map(move |db| (db, slot))).map(of).sum()
 }
 
 /// Where in the journal the move stands.
@@ -93,7 +109,8 @@ struct Source<'s> {
     /// Our shard epoch.
     epoch: Epoch,
     wanted: Wanted,
-    slots: Arc<SlotSet>,
+    slots: SlotSet,
+    progress: Arc<Progress>,
     syncs: u64,
 }
 
@@ -110,16 +127,38 @@ impl Source<'_> {
         let mut pin = None;
         let turn = shared.snapshots.turn();
         self.check()?;
-        let begun = snapshot::begin_slots(shared, turn, self.slots.clone(), |moment| {
+        let begun = snapshot::begin_slots(shared, turn, self.progress.clone(), |moment| {
             // From this moment on every write is in the journal.
             shared.journal.set_active(true);
             pin = shared.journal.pin(moment.offset, LAG_MAX);
         });
         let Some(pin) = pin else { return Err(io::Error::other("no place in the journal")) };
-        begun.write_requests(&mut &self.stream)?;
+        shared.moves.watch.begin();
+        let sent = self.send_snapshot(begun, &pin);
+        shared.moves.watch.end();
+        sent?;
+        self.progress.copied();
         self.sync(PATIENCE)?;
         let at = pin.offset();
         Ok(Tail { pin, at, decoder: Decoder::default(), buffer: Vec::new() })
+    }
+
+    /// Sends the keys, no faster than clients bear; at once where the journal or old values pile up meanwhile.
+    fn send_snapshot(&self, begun: snapshot::Begun<'_>, pin: &Pin) -> io::Result<()> {
+        let (shared, watch) = (self.shared, &self.shared.moves.watch);
+        let mut pace = Pace::new(clock::monotonic_ms(), watch.served());
+        let piles_up = || shared.journal.end().saturating_sub(pin.offset()) > LAG_MAX / 4;
+        begun.write_requests(&mut |bytes, presses| {
+            (&self.stream).write_all(bytes)?;
+            pace.sent(bytes.len());
+            self.progress.sent(bytes.len(), pace.limit());
+            let wait_ms = pace.wait_ms(clock::monotonic_ms(), watch.served());
+            if wait_ms > 0 && !presses && !piles_up() {
+                self.check()?;
+                std::thread::sleep(Duration::from_millis(wait_ms));
+            }
+            Ok(())
+        })
     }
 
     /// Sends the next piece of the journal and waits until the target has it; gives the piece's length.
