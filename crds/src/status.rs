@@ -46,6 +46,9 @@ pub struct CacheClusterStatus {
     /// What comes next, what blocks it, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,
+    /// Slots on their way from one shard to another, the oldest first; absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<MoveStatus>,
     /// The last failovers and what each cost, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<FailoverStatus>,
@@ -146,6 +149,33 @@ pub struct Blocked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub since: Option<String>,
+}
+
+/// Slots on their way. How far they are is told by the source, and rounded, so that it does not churn the status.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveStatus {
+    /// The slots, for example 5000-5460.
+    pub slots: String,
+    /// Index of the shard that gives them.
+    pub from: i32,
+    /// Index of the shard that takes them.
+    pub to: i32,
+    /// Keys that are copied, of a hundred; at 100 only what is written meanwhile is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<i32>,
+    /// Bytes that are sent, rounded down to 1 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// The same of all keys, estimated from those that are sent, rounded up to 1 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<i64>,
+    /// Seconds until all are sent at the rate so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<i64>,
+    /// Bytes per second to which the source holds itself because its clients would feel more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
 }
 
 /// One failover.

@@ -37,6 +37,7 @@ pub struct Cluster {
     pub members_wanted: u64,
     pub members_ready: u64,
     pub epoch: u64,
+    pub moves: u64,
     pub failovers: u64,
     pub dropped_writes: u64,
 }
@@ -152,7 +153,7 @@ impl Inner {
 
     fn clusters_text(&self, out: &mut String) {
         type Read = fn(&Cluster) -> u64;
-        let families: [(&str, &str, &str, Read); 8] = [
+        let families: [(&str, &str, &str, Read); 9] = [
             ("larder_cluster_ready", "gauge", "Whether every shard serves.", |c| {
                 u64::from(c.ready)
             }),
@@ -163,6 +164,7 @@ impl Inner {
             ("larder_cluster_members_wanted", "gauge", "Members wanted.", |c| c.members_wanted),
             ("larder_cluster_members_ready", "gauge", "Members ready.", |c| c.members_ready),
             ("larder_cluster_epoch", "gauge", "Version of the topology.", |c| c.epoch),
+            ("larder_cluster_moves", "gauge", "Moves of slots under way.", |c| c.moves),
             ("larder_cluster_failovers", "gauge", "Failovers that the status remembers.", |c| {
                 c.failovers
             }),

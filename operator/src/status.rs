@@ -13,6 +13,8 @@ use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
 use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View};
 
+mod moves;
+
 /// Offsets are told in steps of so many bytes.
 const OFFSET_STEP: u64 = 1 << 20;
 /// A list of steps in the account is cut there.
@@ -48,6 +50,7 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         endpoints: observed.access.endpoints.clone(),
         auth_secret: observed.access.auth_secret.clone(),
         plan: Some(account_of(plan, observed)),
+        moves: moves::moves(&view),
         failovers: topology
             .map(failovers)
             .or_else(|| past.map(|p| p.failovers.clone()))

@@ -293,6 +293,7 @@ fn numbers(desired: &Desired, status: &Status) -> Cluster {
         members_wanted: part(members.map(|m| m.1)),
         members_ready: part(members.map(|m| m.0)),
         epoch: count(status.epoch),
+        moves: u64::try_from(status.moves.len()).unwrap_or_default(),
         failovers: u64::try_from(status.failovers.len()).unwrap_or_default(),
         dropped_writes: status.failovers.iter().map(|f| count(f.dropped_writes)).sum(),
     }
