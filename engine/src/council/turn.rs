@@ -1,5 +1,6 @@
 //! One turn: what arrived is taken in, and what the Raft library has to say is passed on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::consensus::{Applied, Consensus, Drained};
@@ -290,9 +291,14 @@ fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) ->
         Change::Own(_) => vec![],
         _ => return vec![],
     };
+    // Those first for whom somebody waits: the primaries, then the others of these shards.
+    let primaries = shards.iter().filter_map(|s| known.shards.get(s)?.primary.clone());
+    let members = shards.iter().flat_map(|shard| known.members_of(*shard));
+    let mut told: Vec<MemberId> = primaries.chain(members.map(|m| m.id.clone())).collect();
     if known.members.len() <= TOLD_AT_ONCE_MAX {
-        return known.members.keys().cloned().collect();
+        told.extend(known.members.keys().cloned());
     }
-    let members = shards.into_iter().flat_map(|shard| known.members_of(shard));
-    members.map(|m| m.id.clone()).collect()
+    let mut seen = BTreeSet::new();
+    told.retain(|id| seen.insert(id.clone()));
+    told
 }

@@ -26,6 +26,8 @@ const LAG_MAX: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for what is sent while clients wait.
 const HELD_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked at whether what clients wait for has come.
+const LOOK: Duration = Duration::from_micros(100);
 /// How long clients wait for the target to know that it owns the slots.
 const TARGET_PATIENCE: Duration = Duration::from_millis(700);
 /// Longest request of the journal, bytes: what a client could have sent.
@@ -224,9 +226,9 @@ impl Source<'_> {
     fn give_away(&mut self, tail: &mut Tail) -> io::Result<()> {
         let shared = self.shared;
         let id = self.wanted.id;
-        let begun_ms = clock::monotonic_ms();
+        let mut watch = Stopwatch::new();
         let number = shared.hold_slots(id, &self.slots);
-        let result = self.hand_on(tail, number);
+        let result = self.hand_on(tail, number, &mut watch);
         if result.is_ok() {
             // Its word is only to spare clients a detour: without it they are sent on all the same.
             let epoch = shared.cluster.view().topology.epoch.to_string();
@@ -234,36 +236,42 @@ impl Source<'_> {
                 tracing::info!(id, %error, "the target has not said that it serves");
             }
         }
+        watch.lap("told");
         shared.release_slots(id);
         shared.redirect_blocked(None);
         tracing::info!(
             id,
-            held_ms = clock::monotonic_ms() - begun_ms,
+            held_us = watch.total_us(),
+            laps_us = watch.laps,
             "the slots' clients were held"
         );
         result
     }
 
     /// Nothing in the slots is executed any more: the target gets the last of it, and then the slots.
-    fn hand_on(&mut self, tail: &mut Tail, number: u64) -> io::Result<()> {
+    fn hand_on(&mut self, tail: &mut Tail, number: u64, watch: &mut Stopwatch) -> io::Result<()> {
         let shared = self.shared;
         let until = clock::monotonic_ms() + HELD_PATIENCE.as_millis() as u64;
         while !shared.are_slots_held_by_all(number) {
             if clock::monotonic_ms() >= until {
                 return Err(io::Error::other("a long command holds the move up"));
             }
-            std::thread::sleep(Duration::from_micros(100));
+            std::thread::sleep(LOOK);
         }
+        watch.lap("held");
         let end = shared.journal.end();
         while tail.at < end {
             let (_, out) = self.read(tail)?;
             (&self.stream).write_all(&out)?;
         }
         self.sync(HELD_PATIENCE)?;
+        watch.lap("sent");
         self.check()?;
         let Wanted { id, to_epoch } = self.wanted;
         let moved = Change::Moved { id, from_epoch: self.epoch, to_epoch };
-        self.resolve(moved)
+        let resolved = self.resolve(moved);
+        watch.lap("decided");
+        resolved
     }
 
     /// Has the council decide, and waits until it has: as long as a `Moved` may still be committed, nobody may
@@ -285,8 +293,32 @@ impl Source<'_> {
                 tracing::info!(id = self.wanted.id, error, "the council did not move the slots");
                 outcome = engine.propose(Change::CancelMove { id: self.wanted.id });
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// Where the time went for which clients were held.
+struct Stopwatch {
+    began_us: u64,
+    last_us: u64,
+    laps: String,
+}
+
+impl Stopwatch {
+    fn new() -> Stopwatch {
+        let now = clock::monotonic_us();
+        Stopwatch { began_us: now, last_us: now, laps: String::new() }
+    }
+
+    fn lap(&mut self, name: &str) {
+        let now = clock::monotonic_us();
+        self.laps.push_str(&format!("{name}={} ", now - self.last_us));
+        self.last_us = now;
+    }
+
+    fn total_us(&self) -> u64 {
+        clock::monotonic_us() - self.began_us
     }
 }
 
