@@ -18,6 +18,9 @@ pub const QUANTITY_PATTERN: &str =
 /// A duration such as 900s, 1m30s or 500ms, as a pattern.
 pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
 
+/// A time of day such as 02:30, as a pattern.
+pub const TIME_OF_DAY_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
+
 /// A sharded, replicated, persistent cache that keeps itself alive.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -251,6 +254,11 @@ pub struct CacheClusterSpec {
     )]
     pub annotations: BTreeMap<String, String>,
 
+    /// When primaries are handed back, one after the other, so that no node and no zone has more of them than it need
+    /// have: after a failover or a restart they are where they were not before. Absent: once the cluster is whole again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+
     /// How members are restarted when something about them changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
@@ -425,6 +433,55 @@ pub struct Memcached {
     /// Whether flush_all is obeyed.
     #[serde(default = "defaults::yes")]
     pub flush: bool,
+}
+
+/// When primaries are handed back to where they are spread best.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.window) || !has(self.primaries) || self.primaries == 'Automatic'")
+        .message("balance.window needs balance.primaries: Automatic: with Manual, primaries are handed over on request only")
+)]
+pub struct Balance {
+    /// Whether that is done by itself.
+    #[serde(default)]
+    pub primaries: HandBack,
+    /// The time of the day at which it is. Absent: at any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<BalanceWindow>,
+    /// Any text. When it changes, primaries are handed back once, at once, whatever else is said here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub request: Option<String>,
+}
+
+/// Whether primaries are handed back by themselves.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum HandBack {
+    /// When the cluster has been whole for a while, within the window if there is one.
+    #[default]
+    Automatic,
+    /// Only on request.
+    Manual,
+}
+
+/// Part of each day.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalanceWindow {
+    /// When it opens, in UTC: HH:MM.
+    #[schemars(length(max = 5), regex(pattern = TIME_OF_DAY_PATTERN))]
+    pub start: String,
+    /// For how long, from 1m to 24h; it may go over midnight.
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1m') && duration(self) <= duration('24h'))"
+        ).message("balance.window.duration must be between 1m and 24h")
+    )]
+    pub duration: String,
 }
 
 /// How members are restarted when something about them changes.

@@ -11,6 +11,8 @@ pub mod condition {
     pub const PROGRESSING: &str = "Progressing";
     /// Something is missing or broken: a shard without a primary, a replica that is gone.
     pub const DEGRADED: &str = "Degraded";
+    /// Primaries are spread over nodes and zones as well as can be. Only there where nodes are known.
+    pub const BALANCED: &str = "Balanced";
     /// It gets no further until the manifest changes. Only there while it is so: kstatus calls the
     /// object failed by it.
     pub const STALLED: &str = "Stalled";
@@ -58,6 +60,16 @@ pub mod reason {
     pub const CHANGING: &str = "Changing";
     /// The council has fewer voters than it is to have; the loss of one disk could stop it.
     pub const SEATING_VOTERS: &str = "SeatingVoters";
+    /// Primaries are spread over nodes and zones as well as can be.
+    pub const PRIMARIES_SPREAD: &str = "PrimariesSpread";
+    /// A primary is being handed over to where primaries are spread better.
+    pub const HANDING_OVER: &str = "HandingOver";
+    /// Primaries are to be handed over, and `spec.balance.window` is not open; the message says when it is.
+    pub const OUT_OF_WINDOW: &str = "OutOfWindow";
+    /// Primaries are to be handed over, and that is done on request only.
+    pub const ON_REQUEST: &str = "OnRequest";
+    /// Primaries are to be handed over when the cluster has been whole for a while.
+    pub const QUIETING: &str = "Quieting";
     /// Nothing is left to do.
     pub const SETTLED: &str = "Settled";
     /// Nothing is missing.

@@ -10,7 +10,7 @@ pub struct CacheClusterStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing and Degraded, and Stalled while only a new manifest can help.
+    /// Ready, Progressing and Degraded, Balanced where nodes are known, and Stalled while only a new manifest can help.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -49,16 +49,28 @@ pub struct CacheClusterStatus {
     /// Slots on their way from one shard to another, the oldest first; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveStatus>,
+    /// How far the requests of spec.balance are met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceStatus>,
     /// The last failovers and what each cost, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<FailoverStatus>,
+}
+
+/// How far the requests of spec.balance are met.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalanceStatus {
+    /// The last spec.balance.request after which primaries were where they are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// One condition, as Kubernetes' own kinds have them.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Ready, Progressing, Degraded or Stalled.
+    /// Ready, Progressing, Degraded, Balanced or Stalled.
     #[serde(rename = "type")]
     pub type_: String,
     /// True, False or Unknown.

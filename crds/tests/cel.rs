@@ -330,7 +330,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 29, "a new rule needs a test here");
+    assert_eq!(count, 31, "a new rule needs a test here");
 }
 
 #[test]
@@ -346,4 +346,19 @@ fn the_least_in_sync_needs_quorum_and_as_many_members_and_stays() {
         let found = messages(&cluster(spec(new)), Some(&cluster(spec(old))));
         assert!(found.len() == 1 && found[0].contains("minInSync cannot be changed"), "{found:?}");
     }
+}
+
+#[test]
+fn primaries_are_handed_back_at_a_time_of_the_day_that_there_is() {
+    let window = |start: &str, duration: &str| json!({"balance": {"window": {"start": start, "duration": duration}}});
+    accepted(window("02:30", "2h"));
+    accepted(window("23:59", "24h"));
+    accepted(json!({"balance": {"primaries": "Manual", "request": "after the repair"}}));
+    refused(window("02:30", "59s"), "between 1m and 24h");
+    refused(window("02:30", "25h"), "between 1m and 24h");
+    let window = json!({"start": "02:30", "duration": "2h"});
+    refused(
+        json!({"balance": {"primaries": "Manual", "window": window}}),
+        "needs balance.primaries: Automatic",
+    );
 }

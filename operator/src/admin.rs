@@ -79,6 +79,11 @@ pub(crate) fn said(step: &Step) -> Option<Said> {
             let change = Change::Move { slots: slots.clone(), from: *from, to: *to };
             wish(change, Some(*epoch))
         }
+        Step::HandOver { shard, to, epoch, .. } => {
+            let (boot, lineage) = (String::new(), None);
+            let (shard, to, expected) = (*shard, to.clone(), *epoch);
+            wish(Change::Promote { shard, to, expected, window_ms: 0, boot, lineage }, None)
+        }
         Step::CancelMove { id } => wish(Change::CancelMove { id: *id }, None),
         Step::Configure { seat, hash, directives, reset } => {
             let (hash, directives) = (hash.clone(), directives.clone());

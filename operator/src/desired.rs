@@ -12,6 +12,7 @@ use engine::config::file::quote;
 use engine::topology::ShardId;
 
 use crate::Error;
+use crate::when::Window;
 
 /// Port of clients by TLS, unless a driver has another one.
 pub const TLS_PORT: u16 = 6379;
@@ -34,9 +35,27 @@ pub struct Desired {
     pub recovery: Option<u64>,
     /// Shards in which a member may be restarted at the same time.
     pub shards_at_once: u16,
+    pub balance: Balance,
     /// Directives that every member has, those of `spec.config` included; neither ports, nor
     /// passwords, nor names, which the driver adds.
     pub directives: BTreeMap<String, String>,
+}
+
+/// When primaries are handed back to where they are spread best.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// By themselves, and not only on request.
+    pub automatic: bool,
+    /// And then only at this time of the day.
+    pub window: Option<Window>,
+    /// Whatever the time, once for each value.
+    pub request: Option<String>,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self { automatic: true, window: None, request: None }
+    }
 }
 
 /// A place in a cluster, from which the name of a member is made. The member that sits in it has an
@@ -139,6 +158,7 @@ impl Desired {
             paused: spec.pause,
             recovery: recovery(spec)?,
             shards_at_once: count("spec.rollout.shardsAtOnce", shards_at_once, 1, 500)?,
+            balance: balance(spec)?,
             directives: directives(spec)?,
         })
     }
@@ -225,7 +245,26 @@ impl Desired {
     }
 }
 
-/// Members without which a shard acknowledges nothing.
+fn balance(spec: &CacheClusterSpec) -> Result<Balance, Error> {
+    let Some(given) = &spec.balance else { return Ok(Balance::default()) };
+    let automatic = given.primaries == crds::HandBack::Automatic;
+    if given.window.is_some() && !automatic {
+        let message =
+            "needs primaries: Automatic: with Manual, primaries are handed over on request only";
+        return Err(invalid("spec.balance.window", message));
+    }
+    let window = |w: &crds::BalanceWindow| {
+        let duration =
+            quantity::duration_ms(&w.duration).filter(|ms| (60_000..=86_400_000).contains(ms));
+        let field = "spec.balance.window.duration";
+        let duration = duration.ok_or_else(|| invalid(field, "must be between 1m and 24h"))?;
+        let message = "must be a time of day in UTC, such as 02:30";
+        Window::new(&w.start, duration).ok_or_else(|| invalid("spec.balance.window.start", message))
+    };
+    let window = given.window.as_ref().map(window).transpose()?;
+    Ok(Balance { automatic, window, request: given.request.clone() })
+}
+
 fn recovery(spec: &CacheClusterSpec) -> Result<Option<u64>, Error> {
     let Some(recovery) = &spec.recovery else { return Ok(None) };
     match u64::try_from(recovery.incarnation) {
@@ -568,6 +607,35 @@ mod tests {
         assert!(without.live().all(|(n, _)| n != name));
         let refused = of(json!({"shards": 1, "maxStaleness": "1ms"})).unwrap_err();
         assert!(refused.contains("spec.maxStaleness"), "{refused}");
+    }
+
+    #[test]
+    fn balance_names_a_time_of_the_day_or_waits_to_be_asked() {
+        let of = |balance: serde_json::Value| {
+            let cluster = json!({
+                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+                "metadata": {"name": "demo"}, "spec": {"shards": 1, "balance": balance},
+            });
+            let desired = Desired::of(&serde_json::from_value(cluster).unwrap());
+            desired.map(|d| d.balance).map_err(|e| e.to_string())
+        };
+        assert_eq!(of(json!({})), Ok(Balance::default()));
+        let window = |start: &str, duration: &str| json!({"start": start, "duration": duration});
+        let night = of(json!({"window": window("02:30", "1h"), "request": "now"})).unwrap();
+        assert_eq!(night.window, Window::new("02:30", 3_600_000));
+        assert_eq!((night.automatic, night.request.as_deref()), (true, Some("now")));
+        assert!(!of(json!({"primaries": "Manual"})).unwrap().automatic);
+        for (balance, why) in [
+            (json!({"window": window("25:00", "1h")}), "spec.balance.window.start: must be a time"),
+            (json!({"window": window("02:30", "1s")}), "spec.balance.window.duration: must be"),
+            (
+                json!({"primaries": "Manual", "window": window("02:30", "1h")}),
+                "spec.balance.window: needs primaries: Automatic",
+            ),
+        ] {
+            let refused = of(balance).unwrap_err();
+            assert!(refused.starts_with(why), "{refused}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod observed;
 pub mod plan;
 pub mod round;
 pub mod status;
+pub mod when;
 
 mod admin;
 pub mod cli;

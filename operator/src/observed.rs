@@ -25,7 +25,8 @@ pub struct Observed {
     pub access: Access,
     /// What went wrong before this look, one sentence each: it holds nothing up that can be done.
     pub troubles: Vec<String>,
-    /// The time of this look, RFC 3339: for the account that is given of it, never for a decision.
+    /// The time of this look, RFC 3339: for the account that is given of it, and for what the user gave a time for;
+    /// never for a decision on who is there.
     pub now: String,
 }
 
@@ -67,6 +68,8 @@ pub struct Body {
     pub stuck: Option<String>,
     pub node: Option<String>,
     pub zone: Option<String>,
+    /// Its node takes nothing new (it is cordoned): who is there is about to go elsewhere.
+    pub draining: bool,
 }
 
 /// How far a body is.

@@ -18,12 +18,14 @@
 //! 6. **A shard goes when it is empty.** Its slots move to those that stay first, never to one that is to
 //!    go; then its replicas leave, and its primary last.
 
+mod balance;
 mod form;
 mod members;
 mod recover;
 mod rollout;
 mod shards;
 mod slots;
+mod spread;
 mod view;
 
 use std::fmt;
@@ -33,6 +35,8 @@ use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
+pub use balance::Outlook;
+pub(crate) use balance::done as request_done;
 pub use slots::SLOTS_PER_MOVE;
 pub(crate) use view::View;
 
@@ -42,6 +46,8 @@ pub struct Plan {
     /// In order.
     pub steps: Vec<Planned>,
     pub blocked: Vec<Blocked>,
+    /// How primaries are spread; `None`: no node is known. It holds nothing up.
+    pub primaries: Option<Outlook>,
 }
 
 /// One step, and why.
@@ -91,6 +97,8 @@ pub enum Step {
     Move { slots: Vec<SlotRange>, from: ShardId, to: ShardId, epoch: Epoch },
     /// Wishes that a move under way is given up: its slots stay where they are.
     CancelMove { id: Epoch },
+    /// Wishes that a shard's primary hands over to this member, if it is still the one of that epoch.
+    HandOver { shard: ShardId, to: MemberId, name: String, epoch: Epoch },
     /// Sets directives in a running member, and those of `reset` to their defaults.
     Configure { seat: Seat, hash: String, directives: Vec<(String, String)>, reset: Vec<String> },
 }
@@ -143,6 +151,9 @@ impl fmt::Display for Step {
                 write!(f, "move from={from} to={to} epoch={epoch} slots={}", text_of(slots))
             }
             Self::CancelMove { id } => write!(f, "cancel move={id}"),
+            Self::HandOver { shard, name, epoch, .. } => {
+                write!(f, "hand over shard={shard} epoch={epoch} to={name}")
+            }
             Self::Configure { seat, hash, .. } => write!(f, "configure member={seat} hash={hash}"),
         }
     }
@@ -230,21 +241,30 @@ pub const RULES: &[Rule] = &[
               one disk could stop it, and nothing is called settled.",
         act: members::seat_voters,
     },
+    Rule {
+        name: "SpreadPrimaries",
+        doc: "When every member is in its role and nothing else is under way, primaries are handed over, one at \
+              a time, until no node and then no zone has more of them than it need have; at the time that \
+              spec.balance says.",
+        act: balance::spread_primaries,
+    },
 ];
 
-/// What a rule speaks about: one shard, the witnesses, or the slots as they are dealt among all shards.
+/// What a rule speaks about: one shard, the witnesses, or the slots as they are dealt among all shards; and
+/// the primaries as they are spread over nodes, with whether all the others have nothing to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Shard(ShardId),
     Witnesses,
     Slots,
+    Primaries { idle: bool },
 }
 
 impl Scope {
     fn shard(self) -> Option<ShardId> {
         match self {
             Self::Shard(shard) => Some(shard),
-            Self::Witnesses | Self::Slots => None,
+            Self::Witnesses | Self::Slots | Self::Primaries { .. } => None,
         }
     }
 }
@@ -254,6 +274,7 @@ impl Scope {
 pub(crate) struct Draft {
     steps: Vec<(String, Step)>,
     blocked: Vec<Blocked>,
+    primaries: Option<Outlook>,
 }
 
 impl Draft {
@@ -273,6 +294,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let mut spare = usize::from(desired.shards_at_once).saturating_sub(view.disrupted());
     for scope in view.scopes() {
         let mut draft = Draft::default();
+        let scope = match scope {
+            Scope::Primaries { .. } => Scope::Primaries { idle: plan.is_settled() },
+            other => other,
+        };
         for rule in RULES {
             (rule.act)(&view, scope, &mut draft);
             if plan.steps.iter().any(|p| p.step.alters_topology()) {
@@ -293,6 +318,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
             }
         }
         plan.blocked.append(&mut draft.blocked);
+        plan.primaries = draft.primaries.or(plan.primaries);
         if plan.steps.iter().any(|p| matches!(p.step, Step::Recover { .. })) {
             // All else is for the council that begins with it.
             break;
@@ -347,6 +373,12 @@ fn assert_post_conditions(desired: &Desired, observed: &Observed, plan: &Plan) {
                     let others = topology.members_of(id).iter().any(|m| m.name != name);
                     assert!(others, "a shard that owns slots keeps a member");
                 }
+            }
+            Step::HandOver { .. } => {
+                assert!(
+                    plan.steps.len() == 1,
+                    "a primary is handed over when nothing else is done"
+                );
             }
             Step::Move { slots, from, to, .. } => {
                 assert!(from != to, "slots move between two shards");

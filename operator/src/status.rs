@@ -4,14 +4,16 @@
 //! rounded, and a time is when something began to be so, taken over from the account before.
 
 use crds::reasons::{condition, reason};
-use crds::{Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, ShardStatus};
+use crds::{
+    BalanceStatus, Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, ShardStatus,
+};
 use engine::topology::{Role, Topology, slots_text};
 
 pub use crds::CacheClusterStatus as Status;
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
-use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View};
+use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View, request_done};
 
 mod moves;
 
@@ -51,11 +53,20 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         auth_secret: observed.access.auth_secret.clone(),
         plan: Some(account_of(plan, observed)),
         moves: moves::moves(&view),
+        balance: balance(&view, plan),
         failovers: topology
             .map(failovers)
             .or_else(|| past.map(|p| p.failovers.clone()))
             .unwrap_or_default(),
     }
+}
+
+/// A request is met once primaries are where they are to be.
+fn balance(view: &View<'_>, plan: &Plan) -> Option<BalanceStatus> {
+    let met = plan.primaries.as_ref().is_some_and(|p| p.spread == Some(true));
+    let now = view.desired.balance.request.clone().filter(|_| met);
+    let request = now.or_else(|| request_done(view).map(String::from))?;
+    Some(BalanceStatus { request: Some(request) })
 }
 
 fn shards(view: &View<'_>) -> Vec<ShardStatus> {
@@ -134,22 +145,25 @@ fn account_of(plan: &Plan, observed: &Observed) -> PlanStatus {
     PlanStatus { next, blocked: blocked.collect() }
 }
 
-/// `Ready`, `Progressing` and `Degraded`, each with one reason and one sentence, and `Stalled` while
+/// `Ready`, `Progressing` and `Degraded`, each with one reason and one sentence, `Balanced`, and `Stalled` while
 /// only a new manifest can help: kstatus calls the object failed by it, and else goes by `Ready`.
 fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
+    let known = |(is, reason, message)| (Some(is), reason, message);
     let said = [
-        (condition::READY, ready(view, plan, wanted)),
-        (condition::PROGRESSING, progressing(plan)),
-        (condition::DEGRADED, degraded(view, plan, wanted)),
+        (condition::READY, known(ready(view, plan, wanted))),
+        (condition::PROGRESSING, known(progressing(plan))),
+        (condition::DEGRADED, known(degraded(view, plan, wanted))),
     ];
+    let balanced = plan.primaries.clone();
+    let balanced = balanced.map(|p| (condition::BALANCED, (p.spread, p.reason, p.message)));
     let hopeless = |b: &&crate::plan::Blocked| {
         matches!(b.reason, reason::INVALID_SPEC | reason::CONFIG_REFUSED | reason::COUNCIL_LOST)
     };
     let stalled = plan.blocked.iter().find(hopeless);
-    let stalled = stalled.map(|b| (condition::STALLED, (true, b.reason, b.message.clone())));
+    let stalled = stalled.map(|b| (condition::STALLED, (Some(true), b.reason, b.message.clone())));
     let past = view.observed.past.as_ref();
-    let make = |(type_, (is, reason, message)): (&str, (bool, &str, String))| {
-        let status = if is { "True" } else { "False" };
+    let make = |(type_, (is, reason, message)): (&str, (Option<bool>, &str, String))| {
+        let status = is.map_or("Unknown", |is| if is { "True" } else { "False" });
         let before = past.and_then(|p| p.condition(type_)).filter(|c| c.status == status);
         Condition {
             type_: type_.into(),
@@ -161,7 +175,7 @@ fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
                 .map_or_else(|| view.observed.now.clone(), |c| c.last_transition_time.clone()),
         }
     };
-    said.into_iter().chain(stalled).map(make).collect()
+    said.into_iter().chain(balanced).chain(stalled).map(make).collect()
 }
 
 type Said = (bool, &'static str, String);

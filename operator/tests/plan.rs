@@ -4,12 +4,15 @@
 //! what is planned. `UPDATE=1 cargo test -p operator --test plan` writes what the plan says now.
 //!
 //! ```text
-//! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N, recovery=N
+//! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N, recovery=N; manual, window=HH:MM (for
+//!                                      an hour), request=WORD: when primaries are handed back
+//! now 2026-01-01T00:00:00Z             unless it is that
+//! whole since=2025-12-31T00:00:00Z     the account remembers that nothing was missing since; met=WORD: that request
 //! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
 //! slots shard=0 of=0-99                what a shard owns, where it is not dealt evenly; of=none: nothing
 //! move id=4 from=0 to=1 of=0-9         a move under way
 //! formed incarnation=1                 the account remembers a cluster
-//! member demo-0-0 primary              the council's primary of its shard, in its role
+//! member demo-0-0 primary node=a zone=x the council's primary of its shard, in its role
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
 //!                                      voteless, former (it knows incarnation 1) ..
 //! ```
@@ -51,6 +54,10 @@ fn run(path: &str) {
             of("Progressing"),
             of("Degraded")
         );
+        let balanced = status.condition("Balanced");
+        let balanced =
+            balanced.map(|c| format!(" balanced={}({})\n{}", c.status, c.reason, c.message));
+        let account = account + &balanced.unwrap_or_default();
         if !fresh.is_empty() {
             fresh.push('\n');
         }
@@ -86,6 +93,11 @@ fn scaling() {
 #[test]
 fn scaling_shards() {
     run("tests/plan/shards.txt");
+}
+
+#[test]
+fn balancing() {
+    run("tests/plan/balance.txt");
 }
 
 #[test]

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use crds::reasons::condition;
 use engine::topology::Shard;
 use futures::executor::block_on;
-use operator::desired::{Desired, Seat};
+use operator::desired::{Balance, Desired, Seat};
 use operator::driver::sim::{Faults, Rng, Sim};
 use operator::round::{Round, round};
 use operator::status::Status;
+use operator::when::Window;
 use scenario::Line;
 
 const SEEDS: u64 = 300;
@@ -30,6 +31,8 @@ const QUIET: usize = 30;
 const RESTART: usize = 5;
 /// Rounds in which all slots move one chunk after the other, and the members of shards leave one by one.
 const SCALE: usize = 200;
+/// Rounds until a cluster has been whole for long enough that a primary is handed over, and is whole again.
+const SPREAD: usize = 40;
 /// Rounds for which it then stays settled.
 const SETTLED: usize = 5;
 
@@ -42,6 +45,7 @@ fn desired(rng: &mut Rng) -> Desired {
         paused: false,
         recovery: None,
         shards_at_once: 1,
+        balance: Balance::default(),
         directives: BTreeMap::from([("maxmemory".to_string(), "1".to_string())]),
     }
 }
@@ -72,11 +76,18 @@ fn tell(round: usize, done: &Round) {
     println!("{round:>4} {steps:?} {blocked:?}");
 }
 
+/// The account says that primaries are to be handed over.
+fn is_uneven(status: &Status) -> bool {
+    status.condition(condition::BALANCED).is_some_and(|c| c.status != "True")
+}
+
 fn run(seed: u64, scales: bool, tells: bool) -> Sim {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut desired = desired(&mut rng);
     let volumes = rng.percent(50);
     let mut sim = Sim::new(seed, volumes);
+    // Every second world has nodes, and primaries that are spread over them.
+    sim.world.nodes = if rng.percent(50) { 1 + rng.below(6) } else { 0 };
     let faults = Faults {
         unseen_percent: 5,
         lost_percent: 10,
@@ -98,7 +109,8 @@ fn run(seed: u64, scales: bool, tells: bool) -> Sim {
         sim.tick(&desired);
         let done = block_on(round(&mut sim, &desired)).unwrap();
         let ready = done.status.condition(condition::READY).unwrap();
-        settled = if done.plan.is_settled() && ready.status == "True" { settled + 1 } else { 0 };
+        let whole = done.plan.is_settled() && ready.status == "True";
+        settled = if whole && !is_uneven(&done.status) { settled + 1 } else { 0 };
         if tells {
             tell(tick, &done);
         }
@@ -106,6 +118,8 @@ fn run(seed: u64, scales: bool, tells: bool) -> Sim {
             break;
         }
         let more = if scales { SCALE } else { 0 };
+        // Until each of four shards has handed over its primary.
+        let more = more + if sim.world.nodes > 0 { 4 * SPREAD } else { 0 };
         assert!(
             tick < FAULTY + quiet(&desired) + more,
             "seed {seed}: not settled: {desired:?}\n{:#?}\n{:#?}",
@@ -198,6 +212,39 @@ fn three_shards_become_six_and_three_again() {
         }
         settle(&mut sim, &desired, usize::from(desired.shards) * size);
         assert_eq!(sim.world.formed, 1);
+    }
+}
+
+/// A primary that was lost is replaced, and the shard's new one hands back when all is whole again; then nothing
+/// moves any more. With the window shut, that waits; a request is met once.
+#[test]
+fn primaries_are_handed_back_when_the_manifest_says_and_then_stay() {
+    for seed in 0..20 {
+        let mut desired = desired(&mut Rng::new(seed));
+        (desired.shards, desired.replicas) = (4, 1 + u16::try_from(seed % 2).unwrap());
+        let mut sim = Sim::new(seed, true);
+        sim.world.nodes = 3;
+        let rounds = |sim: &mut Sim, desired: &Desired, rounds: usize| {
+            let before = sim.world.handed_over;
+            let mut last = None;
+            for _ in 0..rounds {
+                sim.tick(desired);
+                last = Some(block_on(round(sim, desired)).unwrap().status);
+            }
+            (sim.world.handed_over - before, is_uneven(&last.unwrap()))
+        };
+        let (done, uneven) = rounds(&mut sim, &desired, 200);
+        assert!(done <= 4 && !uneven, "seed {seed}: {done}");
+        desired.balance.window = Window::new("12:00", 60_000);
+        let primary = sim.world.topology.as_ref().unwrap().shards[&0].primary.clone().unwrap();
+        let name = sim.world.topology.as_ref().unwrap().members[&primary].name.clone();
+        sim.world.wipe(Seat::parse("demo", &name).unwrap());
+        let (done, uneven) = rounds(&mut sim, &desired, 200);
+        assert_eq!(done, 0, "seed {seed}: the window is shut");
+        desired.balance.request = Some("now".into());
+        let (done, still) = rounds(&mut sim, &desired, 200);
+        assert!((done > 0) == uneven && done <= 4 && !still, "seed {seed}: {done} {uneven}");
+        assert_eq!(rounds(&mut sim, &desired, 200), (0, false), "seed {seed}: nothing to and fro");
     }
 }
 

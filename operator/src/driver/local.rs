@@ -267,6 +267,7 @@ impl Driver for Local {
                 stuck,
                 node: None,
                 zone: None,
+                draining: false,
             });
         }
         hear_all(&mut observed, &self.dir, desired, &self.tls).await;

@@ -28,7 +28,7 @@ pub(super) fn scale(view: &View<'_>, scope: Scope, draft: &mut Draft) {
             }
         }
         Scope::Slots if view.is_dealt() => balance(view, topology, draft),
-        Scope::Shard(_) | Scope::Witnesses | Scope::Slots => {}
+        Scope::Shard(_) | Scope::Witnesses | Scope::Slots | Scope::Primaries { .. } => {}
     }
 }
 

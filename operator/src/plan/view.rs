@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::reasons::condition;
 use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
 
 use super::{Scope, slots};
 use crate::desired::{Desired, Seat};
 use crate::observed::{Body, Member, Observed};
+use crate::when;
 
 /// Desired and observed side by side, with what several rules derive from both.
 pub(crate) struct View<'a> {
@@ -36,9 +38,10 @@ impl<'a> View<'a> {
         view
     }
 
-    /// The slots come last: they wait for who comes and goes.
+    /// The slots come late: they wait for who comes and goes; and the primaries wait for everything.
     pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> {
-        self.shards().map(Scope::Shard).chain([Scope::Witnesses, Scope::Slots])
+        let late = [Scope::Witnesses, Scope::Slots, Scope::Primaries { idle: false }];
+        self.shards().map(Scope::Shard).chain(late)
     }
 
     /// Every shard that is wanted, known, or not cleared away yet.
@@ -185,6 +188,12 @@ impl<'a> View<'a> {
         in_role && !report.loading && report.disk_error.is_none()
     }
 
+    /// Since when nothing has been missing, by the account of the rounds before; `None`: something is, or was.
+    pub(crate) fn whole_since(&self) -> Option<i64> {
+        let degraded = self.observed.past.as_ref()?.condition(condition::DEGRADED)?;
+        when::seconds(&degraded.last_transition_time).filter(|_| degraded.status == "False")
+    }
+
     /// It serves nobody: not seen, and stuck.
     pub(crate) fn is_down(&self, seat: Seat) -> bool {
         self.report(seat).is_none() && self.body(seat).is_some_and(|b| b.stuck.is_some())
@@ -197,7 +206,7 @@ impl<'a> View<'a> {
             Scope::Witnesses => {
                 (0..self.witnesses()).map(|index| Seat::Witness { index }).collect()
             }
-            Scope::Slots => Vec::new(),
+            Scope::Slots | Scope::Primaries { .. } => Vec::new(),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use engine::topology::{self, Report, Role, SlotRange, Topology, even_slots};
-use operator::desired::{Desired, Seat};
+use operator::desired::{Balance, Desired, Seat};
 use operator::observed::{Address, Belongs, Body, Disk, Member, Observed, Phase};
 use operator::status::Status;
+use operator::when::Window;
 
 const NAME: &str = "demo";
 
@@ -36,6 +37,7 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
         paused: false,
         recovery: None,
         shards_at_once: 1,
+        balance: Balance::default(),
         directives: BTreeMap::from([("maxmemory".to_string(), "1048576".to_string())]),
     };
     let mut observed = Observed { now: "2026-01-01T00:00:00Z".into(), ..Observed::default() };
@@ -51,6 +53,19 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
                     incarnation: Some(words.number("incarnation", 1)),
                     ..Status::default()
                 }));
+            }
+            "now" => observed.now = words.0[1].0.into(),
+            "whole" => {
+                let since = words.get("since").unwrap().into();
+                let past = observed.past.get_or_insert_default();
+                past.conditions.push(crds::Condition {
+                    type_: "Degraded".into(),
+                    status: "False".into(),
+                    last_transition_time: since,
+                    ..crds::Condition::default()
+                });
+                let request = words.get("met").map(String::from);
+                past.balance = Some(crds::BalanceStatus { request });
             }
             "topology" => told = Some(read_topology(&words, &desired)),
             "slots" => {
@@ -89,6 +104,11 @@ fn read_desired(words: &Words<'_>, desired: &mut Desired) {
     desired.shards_at_once = words.number("at-once", 1);
     desired.paused = words.has("paused");
     desired.recovery = words.get("recovery").map(|r| r.parse().unwrap());
+    desired.balance = Balance {
+        automatic: !words.has("manual"),
+        window: words.get("window").and_then(|start| Window::new(start, 3_600_000)),
+        request: words.get("request").map(String::from),
+    };
     for (_, set) in words.0.iter().filter(|(k, _)| *k == "set") {
         let (name, value) = set.split_once(':').unwrap();
         desired.directives.insert(name.into(), value.into());
@@ -152,8 +172,8 @@ fn read_member(
             tls_port: 0,
             bus_port: port + 10_000,
             shard: seat.shard(),
-            node: None,
-            zone: None,
+            node: words.get("node").map(String::from),
+            zone: words.get("zone").map(String::from),
         };
         topology.members.insert(old_id.clone(), entry);
         if topology.voters.len() < 5 && !is("voteless") {
@@ -183,8 +203,9 @@ fn read_member(
             started: phase != Phase::Pending,
             outdated: is("outdated"),
             stuck: words.get("stuck").map(|s| s.replace('_', " ")),
-            node: None,
-            zone: None,
+            node: words.get("node").map(String::from),
+            zone: words.get("zone").map(String::from),
+            draining: is("draining"),
         });
         let silent = ["unseen", "pending", "disk-lost", "stopping", "ended", "node-lost", "stuck"];
         if !silent.iter().any(|w| is(w)) {

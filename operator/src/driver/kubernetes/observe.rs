@@ -168,6 +168,7 @@ impl Kubernetes<'_> {
             stuck: stuck(pod),
             node: node_name,
             zone,
+            draining: matches!(&node, NodeView::There(n) if n.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true))),
         }
     }
 

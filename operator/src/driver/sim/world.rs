@@ -10,6 +10,7 @@ use crate::desired::{Desired, Seat};
 use crate::observed::{Address, Body, Disk, Member, Observed, Phase};
 use crate::plan::Step;
 use crate::status::Status;
+use crate::when;
 
 /// Ticks from a body to a process that answers.
 const START_TICKS: u64 = 2;
@@ -17,6 +18,9 @@ const START_TICKS: u64 = 2;
 const SYNC_TICKS: u64 = 2;
 /// Ticks after which a silent primary is replaced.
 const FAILOVER_TICKS: u64 = 2;
+
+/// The moment of the first tick; each is a second.
+const BEGIN: i64 = 1_767_225_600;
 
 /// How often what goes wrong, of a hundred.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,11 +59,14 @@ struct Pod {
     /// Tick at which its process answers.
     up_at: u64,
     in_sync_at: u64,
+    node: Option<u64>,
 }
 
 /// All there is.
 pub struct World {
     volumes: bool,
+    /// Nodes that pods are put on, by chance; every second one is in the same zone. 0: nobody knows of nodes.
+    pub nodes: u64,
     pub(super) now: u64,
     serial: u64,
     pods: BTreeMap<Seat, Pod>,
@@ -70,6 +77,8 @@ pub struct World {
     pub formed: u64,
     /// Moves of slots that were done.
     pub moved: u64,
+    /// Primaries that were handed over as planned.
+    pub handed_over: u64,
     down_since: BTreeMap<ShardId, u64>,
     pub(super) copying: Copying,
 }
@@ -78,6 +87,7 @@ impl World {
     pub(super) fn new(volumes: bool) -> Self {
         Self {
             volumes,
+            nodes: 0,
             now: 0,
             serial: 0,
             pods: BTreeMap::new(),
@@ -85,6 +95,7 @@ impl World {
             topology: None,
             formed: 0,
             moved: 0,
+            handed_over: 0,
             down_since: BTreeMap::new(),
             copying: Copying::default(),
         }
@@ -241,7 +252,7 @@ impl World {
         past: Option<Box<Status>>,
         mut is_unseen: impl FnMut(Seat) -> bool,
     ) -> Observed {
-        let now = format!("{}", self.now);
+        let now = when::text(BEGIN + i64::try_from(self.now).unwrap_or_default());
         let mut observed = Observed { past, now, ..Observed::default() };
         let template = desired.at_start_hash();
         for (seat, memory) in &self.memories {
@@ -254,6 +265,8 @@ impl World {
                 phase: Phase::Running,
                 started: true,
                 outdated: p.template != template,
+                node: p.node.map(|n| format!("node-{n}")),
+                zone: p.node.map(|n| format!("zone-{}", n % 2)),
                 ..Body::default()
             });
             observed.members.insert(*seat, Member { body, disk, address, ..Member::default() });
@@ -357,6 +370,15 @@ impl World {
                 let (slots, from, to) = (slots.clone(), *from, *to);
                 return self.commit(&Change::Move { slots, from, to });
             }
+            Step::HandOver { shard, to, epoch, .. } => {
+                let known = self.topology.as_ref().map(|t| t.members.keys()).into_iter().flatten();
+                let all_up = known.into_iter().all(|id| self.seat_of(id).is_some());
+                assert!(all_up, "a primary is handed back while a member is missing");
+                let (shard, to, expected) = (*shard, to.clone(), *epoch);
+                let (boot, lineage) = (String::new(), None);
+                self.commit(&Change::Promote { shard, to, expected, window_ms: 0, boot, lineage })?;
+                self.handed_over += 1;
+            }
             Step::CancelMove { id } => return self.commit(&Change::CancelMove { id: *id }),
             Step::Configure { seat, hash, .. } => {
                 let up = self.is_up(*seat);
@@ -383,7 +405,10 @@ impl World {
         }
         let up_at = self.now + START_TICKS;
         let (template, in_sync_at) = (desired.at_start_hash(), up_at + SYNC_TICKS);
-        self.pods.insert(seat, Pod { uid, template, up_at, in_sync_at });
+        // The last digits of a number that grows are no chance; those of its hash are.
+        let hash = u64::from_str_radix(&crate::desired::hash([("uid", &*uid)].into_iter()), 16);
+        let node = hash.ok().and_then(|hash| hash.checked_rem(self.nodes));
+        self.pods.insert(seat, Pod { uid, template, up_at, in_sync_at, node });
     }
 
     /// Nobody in the world may remember a cluster when one is formed.
