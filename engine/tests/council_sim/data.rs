@@ -29,7 +29,9 @@ struct Pulled {
 /// Replicas that have pulled lately.
 fn followers(replicas: &[Pulled], now_ms: u64) -> Vec<Follower<'_>> {
     let lately = replicas.iter().filter(|p| now_ms < p.at_ms + LINK_MS);
-    lately.map(|p| Follower { id: &p.id, boot: &p.boot, offset: p.have as u64 }).collect()
+    lately
+        .map(|p| Follower { id: &p.id, boot: &p.boot, offset: p.have as u64, is_heard: true })
+        .collect()
 }
 
 #[derive(Default)]
