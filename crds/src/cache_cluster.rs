@@ -492,11 +492,34 @@ pub struct Rollout {
     #[serde(default = "defaults::shards_at_once")]
     #[schemars(range(min = 1, max = 500))]
     pub shards_at_once: i32,
+    /// So long the first member that was made anew has to be in sync before a second one is restarted. Absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))"
+        ).message("rollout.canaryPause must be between 1s and 24h")
+    )]
+    pub canary_pause: Option<String>,
+    /// When a member that was made anew is not in sync within this time, or is started again three times, nothing more
+    /// is restarted until the manifest changes (RolloutStopped).
+    #[serde(default = "defaults::ready_within")]
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))"
+        ).message("rollout.readyWithin must be between 10s and 24h")
+    )]
+    pub ready_within: String,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { shards_at_once: defaults::shards_at_once() }
+        Self {
+            shards_at_once: defaults::shards_at_once(),
+            canary_pause: None,
+            ready_within: defaults::ready_within(),
+        }
     }
 }
 
@@ -547,5 +570,8 @@ mod defaults {
     }
     pub(super) fn shards_at_once() -> i32 {
         1
+    }
+    pub(super) fn ready_within() -> String {
+        "10m".into()
     }
 }

@@ -60,6 +60,10 @@ pub mod reason {
     pub const CHANGING: &str = "Changing";
     /// The council has fewer voters than it is to have; the loss of one disk could stop it.
     pub const SEATING_VOTERS: &str = "SeatingVoters";
+    /// A member that was made anew does not come up in time, or does not stay up; nothing more is restarted.
+    pub const ROLLOUT_STOPPED: &str = "RolloutStopped";
+    /// The first member was made anew, and the others wait as long as `spec.rollout.canaryPause` says.
+    pub const CANARY_PAUSE: &str = "CanaryPause";
     /// Primaries are spread over nodes and zones as well as can be.
     pub const PRIMARIES_SPREAD: &str = "PrimariesSpread";
     /// A primary is being handed over to where primaries are spread better.

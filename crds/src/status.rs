@@ -49,12 +49,48 @@ pub struct CacheClusterStatus {
     /// Slots on their way from one shard to another, the oldest first; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveStatus>,
+    /// How far a change is that takes restarts; absent: no member has to be restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// How far the requests of spec.balance are met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<BalanceStatus>,
     /// The last failovers and what each cost, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<FailoverStatus>,
+}
+
+/// How far a change is that takes restarts.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Fingerprint of what members are made from now.
+    #[serde(default)]
+    pub template: String,
+    /// The member that is made anew first, where there is to be a pause after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// Since when that one is made from it, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+    /// Since when it has been in sync, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub ready_since: Option<String>,
+    /// The pause is over.
+    #[serde(default)]
+    pub passed: bool,
+    /// Since when a member that was made anew has not been in sync, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub waiting_since: Option<String>,
+    /// How often those that need no restart had been started again when it began.
+    #[serde(default)]
+    pub restarts_before: i64,
+    /// Why nothing more is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
 }
 
 /// How far the requests of spec.balance are met.

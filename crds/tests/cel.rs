@@ -330,7 +330,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 31, "a new rule needs a test here");
+    assert_eq!(count, 33, "a new rule needs a test here");
 }
 
 #[test]
@@ -361,4 +361,11 @@ fn primaries_are_handed_back_at_a_time_of_the_day_that_there_is() {
         json!({"balance": {"primaries": "Manual", "window": window}}),
         "needs balance.primaries: Automatic",
     );
+}
+
+#[test]
+fn a_rollout_is_given_time_in_bounds() {
+    accepted(json!({"rollout": {"canaryPause": "5m", "readyWithin": "1h"}}));
+    refused(json!({"rollout": {"canaryPause": "500ms"}}), "between 1s and 24h");
+    refused(json!({"rollout": {"readyWithin": "9s"}}), "between 10s and 24h");
 }

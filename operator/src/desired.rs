@@ -35,10 +35,26 @@ pub struct Desired {
     pub recovery: Option<u64>,
     /// Shards in which a member may be restarted at the same time.
     pub shards_at_once: u16,
+    pub rollout: Rollout,
     pub balance: Balance,
     /// Directives that every member has, those of `spec.config` included; neither ports, nor
     /// passwords, nor names, which the driver adds.
     pub directives: BTreeMap<String, String>,
+}
+
+/// What members are given time for that are made anew, seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// The first one has to be in sync for so long before another one is restarted.
+    pub canary_pause: i64,
+    /// One that is not in sync within this time stops the change.
+    pub ready_within: i64,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { canary_pause: 0, ready_within: 600 }
+    }
 }
 
 /// When primaries are handed back to where they are spread best.
@@ -158,6 +174,7 @@ impl Desired {
             paused: spec.pause,
             recovery: recovery(spec)?,
             shards_at_once: count("spec.rollout.shardsAtOnce", shards_at_once, 1, 500)?,
+            rollout: rollout(spec)?,
             balance: balance(spec)?,
             directives: directives(spec)?,
         })
@@ -243,6 +260,19 @@ impl Desired {
     pub fn at_start_hash(&self) -> String {
         hash(self.at_start())
     }
+}
+
+fn rollout(spec: &CacheClusterSpec) -> Result<Rollout, Error> {
+    let Some(given) = &spec.rollout else { return Ok(Rollout::default()) };
+    let seconds = |field: &str, text: &str, least: u64| {
+        let ms = quantity::duration_ms(text).filter(|ms| (least * 1000..=86_400_000).contains(ms));
+        let seconds = ms.and_then(|ms| i64::try_from(ms / 1000).ok());
+        seconds.ok_or_else(|| invalid(field, format!("must be between {least}s and 24h")))
+    };
+    let pause = given.canary_pause.as_deref();
+    let pause = pause.map(|p| seconds("spec.rollout.canaryPause", p, 1)).transpose()?;
+    let ready_within = seconds("spec.rollout.readyWithin", &given.ready_within, 10)?;
+    Ok(Rollout { canary_pause: pause.unwrap_or_default(), ready_within })
 }
 
 fn balance(spec: &CacheClusterSpec) -> Result<Balance, Error> {
@@ -607,6 +637,25 @@ mod tests {
         assert!(without.live().all(|(n, _)| n != name));
         let refused = of(json!({"shards": 1, "maxStaleness": "1ms"})).unwrap_err();
         assert!(refused.contains("spec.maxStaleness"), "{refused}");
+    }
+
+    #[test]
+    fn a_rollout_is_given_time_in_bounds() {
+        let of = |rollout: serde_json::Value| {
+            let cluster = json!({
+                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+                "metadata": {"name": "demo"}, "spec": {"shards": 1, "rollout": rollout},
+            });
+            let desired = Desired::of(&serde_json::from_value(cluster).unwrap());
+            desired.map(|d| d.rollout).map_err(|e| e.to_string())
+        };
+        assert_eq!(of(json!({})), Ok(Rollout::default()));
+        let given = of(json!({"canaryPause": "5m", "readyWithin": "1h"}));
+        assert_eq!(given, Ok(Rollout { canary_pause: 300, ready_within: 3600 }));
+        let refused = of(json!({"canaryPause": "25h"})).unwrap_err();
+        assert!(refused.starts_with("spec.rollout.canaryPause: must be between"), "{refused}");
+        let refused = of(json!({"readyWithin": "1s"})).unwrap_err();
+        assert!(refused.starts_with("spec.rollout.readyWithin: must be between"), "{refused}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Observed {
     pub past: Option<Box<Status>>,
     /// Where clients connect: what the driver made, for the account.
     pub access: Access,
+    /// Fingerprint of what members are made from now.
+    pub template: String,
     /// What went wrong before this look, one sentence each: it holds nothing up that can be done.
     pub troubles: Vec<String>,
     /// The time of this look, RFC 3339: for the account that is given of it, and for what the user gave a time for;
@@ -68,6 +70,8 @@ pub struct Body {
     pub stuck: Option<String>,
     pub node: Option<String>,
     pub zone: Option<String>,
+    /// So often its process was started again after it ended by itself.
+    pub restarts: u32,
     /// Its node takes nothing new (it is cordoned): who is there is about to go elsewhere.
     pub draining: bool,
 }

@@ -19,6 +19,7 @@
 //!    go; then its replicas leave, and its primary last.
 
 mod balance;
+mod canary;
 mod form;
 mod members;
 mod recover;
@@ -232,7 +233,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "RestartMember",
         doc: "Members made from an older template are made anew, one of a shard at a time, the \
-              replicas first and the primary last.",
+              replicas first and the primary last; after the first one not before spec.rollout.canaryPause is \
+              over. When one does not come up in time or does not stay up, that is the end of it until the \
+              manifest changes.",
         act: rollout::restart,
     },
     Rule {
@@ -304,11 +307,17 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 // It names an epoch that is over by then; the next round knows the one after.
                 draft.steps.retain(|(_, step)| !matches!(step, Step::Move { .. }));
             }
-            if draft.steps.iter().any(|(_, step)| step.is_disruptive()) {
+            let disruptive: Vec<_> =
+                draft.steps.iter().filter(|(_, s)| s.is_disruptive()).collect();
+            if disruptive.iter().any(|(_, step)| view.is_disrupted_by(step)) {
                 match spare.checked_sub(1) {
                     Some(left) => spare = left,
                     None => draft.steps.clear(),
                 }
+            } else if !disruptive.is_empty()
+                && view.disrupted() > usize::from(desired.shards_at_once)
+            {
+                draft.steps.clear();
             }
             if !draft.steps.is_empty() {
                 let said = draft.steps.drain(..);

@@ -53,6 +53,7 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         auth_secret: observed.access.auth_secret.clone(),
         plan: Some(account_of(plan, observed)),
         moves: moves::moves(&view),
+        rollout: view.rollout().cloned(),
         balance: balance(&view, plan),
         failovers: topology
             .map(failovers)
@@ -157,7 +158,13 @@ fn conditions(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Vec<Condition> {
     let balanced = plan.primaries.clone();
     let balanced = balanced.map(|p| (condition::BALANCED, (p.spread, p.reason, p.message)));
     let hopeless = |b: &&crate::plan::Blocked| {
-        matches!(b.reason, reason::INVALID_SPEC | reason::CONFIG_REFUSED | reason::COUNCIL_LOST)
+        let words = [
+            reason::INVALID_SPEC,
+            reason::CONFIG_REFUSED,
+            reason::COUNCIL_LOST,
+            reason::ROLLOUT_STOPPED,
+        ];
+        words.contains(&b.reason)
     };
     let stalled = plan.blocked.iter().find(hopeless);
     let stalled = stalled.map(|b| (condition::STALLED, (Some(true), b.reason, b.message.clone())));
@@ -219,6 +226,9 @@ fn ready(view: &View<'_>, plan: &Plan, wanted: &[Seat]) -> Said {
     if let Some(refused) = find(reason::CONFIG_REFUSED) {
         return (false, reason::CONFIG_REFUSED, refused.message.clone());
     }
+    if let Some(stopped) = find(reason::ROLLOUT_STOPPED) {
+        return (false, reason::ROLLOUT_STOPPED, stopped.message.clone());
+    }
     let old: Vec<String> = wanted
         .iter()
         .filter(|s| view.body(**s).is_some_and(|b| b.outdated))
@@ -256,6 +266,9 @@ fn progressing(plan: &Plan) -> Said {
         let scales = plan.steps.iter().any(|p| p.rule == RULE_OF_SHARDS);
         let reason = if scales { reason::SCALING } else { reason::CHANGING };
         return (true, reason, format!("{}: {}{more}", first.rule, first.step));
+    }
+    if let Some(stopped) = plan.blocked.iter().find(|b| b.reason == reason::ROLLOUT_STOPPED) {
+        return (false, reason::ROLLOUT_STOPPED, stopped.message.clone());
     }
     let waits = |b: &&crate::plan::Blocked| b.reason != reason::INVALID_SPEC;
     match plan.blocked.iter().find(waits) {

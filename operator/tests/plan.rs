@@ -6,6 +6,8 @@
 //! ```text
 //! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N, recovery=N; manual, window=HH:MM (for
 //!                                      an hour), request=WORD: when primaries are handed back
+//!                                      pause=SECONDS within=SECONDS: what who is made anew is given
+//! rollout canary=demo-0-1 since=.. ..  what the account remembers of a change that takes restarts
 //! now 2026-01-01T00:00:00Z             unless it is that
 //! whole since=2025-12-31T00:00:00Z     the account remembers that nothing was missing since; met=WORD: that request
 //! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
@@ -54,6 +56,17 @@ fn run(path: &str) {
             of("Progressing"),
             of("Degraded")
         );
+        let rollout = status.rollout.as_ref().filter(|_| desired.rollout.canary_pause > 0);
+        let rollout = rollout.map(|r| {
+            let text = |key: &str, value: &Option<String>| {
+                value.as_ref().map(|v| format!(" {key}={v}")).unwrap_or_default()
+            };
+            let since = text("since", &r.since) + &text("ready-since", &r.ready_since);
+            let passed = if r.passed { " passed" } else { "" };
+            let waiting = text("waiting-since", &r.waiting_since);
+            format!("\nrollout{}{since}{passed}{waiting}", text("canary", &r.canary))
+        });
+        let account = account + &rollout.unwrap_or_default();
         let balanced = status.condition("Balanced");
         let balanced =
             balanced.map(|c| format!(" balanced={}({})\n{}", c.status, c.reason, c.message));

@@ -8,10 +8,10 @@ mod scenario;
 
 use std::collections::BTreeMap;
 
-use crds::reasons::condition;
+use crds::reasons::{condition, reason};
 use engine::topology::Shard;
 use futures::executor::block_on;
-use operator::desired::{Balance, Desired, Seat};
+use operator::desired::{Balance, Desired, Rollout, Seat};
 use operator::driver::sim::{Faults, Rng, Sim};
 use operator::round::{Round, round};
 use operator::status::Status;
@@ -27,7 +27,7 @@ const FAULTY: usize = 150;
 /// Rounds after which all has to be settled: so many, and for each member those of one restart (to
 /// delete it, to make it anew, until it answers, two until it is in sync), for a change of directives
 /// that came last has all of them restarted, one after the other. Seed 79 is such a one, of 16 members.
-const QUIET: usize = 30;
+const QUIET: usize = 50;
 const RESTART: usize = 5;
 /// Rounds in which all slots move one chunk after the other, and the members of shards leave one by one.
 const SCALE: usize = 200;
@@ -45,6 +45,7 @@ fn desired(rng: &mut Rng) -> Desired {
         paused: false,
         recovery: None,
         shards_at_once: 1,
+        rollout: Rollout::default(),
         balance: Balance::default(),
         directives: BTreeMap::from([("maxmemory".to_string(), "1".to_string())]),
     }
@@ -86,6 +87,8 @@ fn run(seed: u64, scales: bool, tells: bool) -> Sim {
     let mut desired = desired(&mut rng);
     let volumes = rng.percent(50);
     let mut sim = Sim::new(seed, volumes);
+    // In every third one the first member that is made anew is waited for.
+    desired.rollout.canary_pause = if rng.percent(30) { 5 } else { 0 };
     // Every second world has nodes, and primaries that are spread over them.
     sim.world.nodes = if rng.percent(50) { 1 + rng.below(6) } else { 0 };
     let faults = Faults {
@@ -215,6 +218,78 @@ fn three_shards_become_six_and_three_again() {
     }
 }
 
+/// Rounds, with the account of the last one.
+fn rounds(sim: &mut Sim, desired: &Desired, rounds: usize) -> Status {
+    let mut last = Status::default();
+    for _ in 0..rounds {
+        sim.tick(desired);
+        last = block_on(round(sim, desired)).unwrap().status;
+    }
+    last
+}
+
+#[test]
+fn a_change_that_does_not_work_stops_at_one_member_and_is_taken_back() {
+    for seed in 0..20 {
+        let mut desired = desired(&mut Rng::new(seed));
+        (desired.shards, desired.replicas) = (2, 2);
+        desired.shards_at_once = 1 + u16::try_from(seed % 2).unwrap();
+        desired.rollout.canary_pause = if seed < 10 { 20 } else { 0 };
+        let mut sim = Sim::new(seed, true);
+        settle(&mut sim, &desired, 6);
+        let before = desired.directives.clone();
+        desired.directives.insert("databases".into(), "13".into());
+        let template = desired.at_start_hash();
+        sim.world.bad = Some(template.clone());
+        let most = usize::from(desired.shards_at_once);
+        let most = if desired.rollout.canary_pause > 0 { 1 } else { most };
+        let status = rounds(&mut sim, &desired, 700);
+        let stalled = status.condition(condition::STALLED).unwrap();
+        assert_eq!(stalled.reason, reason::ROLLOUT_STOPPED, "seed {seed}: {}", stalled.message);
+        assert!((1..=most).contains(&sim.world.made_from(&template)), "seed {seed}");
+        if seed % 3 == 0 {
+            desired.directives = before;
+            settle(&mut sim, &desired, 6);
+            assert_eq!(sim.world.made_from(&template), 0, "seed {seed}");
+            continue;
+        }
+        // It gets well too late: the stop stands.
+        sim.world.bad = None;
+        (0..6).for_each(|n| sim.world.kill(Seat::Data { shard: n / 3, index: n % 3 }));
+        rounds(&mut sim, &desired, 100);
+        assert!((1..=most).contains(&sim.world.made_from(&template)), "seed {seed}");
+        desired.directives = before;
+        settle(&mut sim, &desired, 6);
+        assert_eq!(sim.world.made_from(&template), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn nobody_else_is_restarted_while_the_first_is_tried() {
+    for seed in 0..20 {
+        let mut desired = desired(&mut Rng::new(seed));
+        (desired.shards, desired.replicas, desired.shards_at_once) = (3, 1, 3);
+        desired.rollout.canary_pause = 60;
+        let mut sim = Sim::new(seed, true);
+        settle(&mut sim, &desired, 6);
+        sim.faults =
+            Faults { crash_percent: 20, lost_percent: 10, unseen_percent: 1, ..Faults::default() };
+        desired.directives.insert("databases".into(), "13".into());
+        let template = desired.at_start_hash();
+        while sim.world.made_from(&template) == 0 {
+            rounds(&mut sim, &desired, 1);
+        }
+        for _ in 0..60 {
+            rounds(&mut sim, &desired, 1);
+            assert_eq!(sim.world.made_from(&template), 1, "seed {seed}");
+        }
+        sim.faults = Faults::default();
+        settle(&mut sim, &desired, 6);
+        rounds(&mut sim, &desired, 200);
+        assert_eq!(sim.world.made_from(&template), 6, "seed {seed}");
+    }
+}
+
 /// A primary that was lost is replaced, and the shard's new one hands back when all is whole again; then nothing
 /// moves any more. With the window shut, that waits; a request is met once.
 #[test]
@@ -224,14 +299,10 @@ fn primaries_are_handed_back_when_the_manifest_says_and_then_stay() {
         (desired.shards, desired.replicas) = (4, 1 + u16::try_from(seed % 2).unwrap());
         let mut sim = Sim::new(seed, true);
         sim.world.nodes = 3;
-        let rounds = |sim: &mut Sim, desired: &Desired, rounds: usize| {
+        let rounds = |sim: &mut Sim, desired: &Desired, number: usize| {
             let before = sim.world.handed_over;
-            let mut last = None;
-            for _ in 0..rounds {
-                sim.tick(desired);
-                last = Some(block_on(round(sim, desired)).unwrap().status);
-            }
-            (sim.world.handed_over - before, is_uneven(&last.unwrap()))
+            let last = rounds(sim, desired, number);
+            (sim.world.handed_over - before, is_uneven(&last))
         };
         let (done, uneven) = rounds(&mut sim, &desired, 200);
         assert!(done <= 4 && !uneven, "seed {seed}: {done}");

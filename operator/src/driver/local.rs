@@ -168,7 +168,8 @@ impl Local {
 /// # Errors
 /// When the folder cannot be read.
 pub async fn look(path: &Path, desired: &Desired) -> Result<Observed, Error> {
-    let mut observed = Observed { now: dir::now(), ..Observed::default() };
+    let template = desired.at_start_hash();
+    let mut observed = Observed { now: dir::now(), template, ..Observed::default() };
     if !path.exists() {
         return Ok(observed);
     }
@@ -240,6 +241,7 @@ impl Driver for Local {
         let mut observed =
             Observed { past: self.dir.status().map(Box::new), ..Observed::default() };
         observed.now = dir::now();
+        observed.template = desired.at_start_hash();
         // What was stopped and is gone by now makes room for what comes next.
         let ended: Vec<Seat> = self
             .processes
@@ -267,6 +269,7 @@ impl Driver for Local {
                 stuck,
                 node: None,
                 zone: None,
+                restarts: process.restarts,
                 draining: false,
             });
         }

@@ -3,6 +3,7 @@
 
 use crds::reasons::reason;
 
+use super::canary;
 use super::view::View;
 use super::{Draft, Scope, Step};
 use crate::desired::Seat;
@@ -49,14 +50,23 @@ pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
 /// Makes members anew that were made from an older template: one of a shard at a time, replicas
 /// first, the primary last. A primary that is asked to end hands over to a replica before it does.
 pub(super) fn restart(view: &View<'_>, scope: Scope, draft: &mut Draft) {
-    let mut outdated: Vec<_> = view
+    let outdated: Vec<_> = view
         .wanted(scope)
         .into_iter()
         .filter_map(|seat| Some((seat, view.body(seat).filter(|b| b.outdated)?)))
         .collect();
-    // One that is down already is the first: it has nothing to lose and blocks the others.
-    outdated.sort_by_key(|(s, _)| (!view.is_down(*s), view.is_primary(*s), *s));
-    let Some((seat, body)) = outdated.first() else { return };
+    let first = outdated.iter().min_by_key(|(s, _)| canary::rank(view, *s));
+    let Some((seat, body)) = first else { return };
+    if let Some(state) = view.rollout() {
+        if let Some(why) = &state.stopped {
+            draft.blocked(reason::ROLLOUT_STOPPED, format!("nothing more is restarted: {why}"));
+            return;
+        }
+        if let Err(why) = canary::may_go(view, state, *seat) {
+            draft.blocked(reason::CANARY_PAUSE, why);
+            return;
+        }
+    }
     let name = view.name(*seat);
     let down = view.is_down(*seat);
     for predicate in PREDICATES.iter().filter(|_| !down) {
@@ -89,10 +99,7 @@ const PREDICATES: &[Predicate] = &[
 
 /// Nothing wrong is rolled out further than one member.
 fn new_ones_work(view: &View<'_>, seat: Seat) -> Result<(), String> {
-    let broken = |other: &Seat| {
-        *other != seat && view.body(*other).is_none_or(|b| !b.outdated) && !view.is_in_sync(*other)
-    };
-    match view.all_wanted().find(broken) {
+    match canary::first_late(view).filter(|other| *other != seat) {
         Some(other) => Err(format!("{} was made anew and is not in sync", view.name(other))),
         None => Ok(()),
     }

@@ -1,11 +1,13 @@
 //! What the rules ask of the world: which seats are wanted, who sits there, who is in sync.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::RolloutStatus;
 use crds::reasons::condition;
 use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
 
-use super::{Scope, slots};
+use super::{Scope, Step, canary, slots};
 use crate::desired::{Desired, Seat};
 use crate::observed::{Body, Member, Observed};
 use crate::when;
@@ -19,6 +21,7 @@ pub(crate) struct View<'a> {
     wanted: BTreeMap<ShardId, Vec<Seat>>,
     /// Members of the topology by their seat. Two sit in one while a replacement is under way.
     known: BTreeMap<Seat, Vec<&'a topology::Member>>,
+    rollout: OnceCell<Option<RolloutStatus>>,
 }
 
 impl<'a> View<'a> {
@@ -33,7 +36,8 @@ impl<'a> View<'a> {
         shards.extend(observed.topology.iter().flat_map(|t| t.shards.keys()));
         let seats = known.keys().chain(observed.members.keys());
         shards.extend(seats.filter_map(|seat| seat.shard()));
-        let mut view = Self { desired, observed, wanted: BTreeMap::new(), known };
+        let (wanted, rollout) = (BTreeMap::new(), OnceCell::new());
+        let mut view = Self { desired, observed, wanted, known, rollout };
         view.wanted = shards.into_iter().map(|shard| (shard, view.wanted_seats(shard))).collect();
         view
     }
@@ -192,6 +196,17 @@ impl<'a> View<'a> {
     pub(crate) fn whole_since(&self) -> Option<i64> {
         let degraded = self.observed.past.as_ref()?.condition(condition::DEGRADED)?;
         when::seconds(&degraded.last_transition_time).filter(|_| degraded.status == "False")
+    }
+
+    /// Somebody who serves stops serving because of this step. The shard of one that is not in sync is among the `disrupted`
+    /// already: what was made anew and does not work can be taken back.
+    pub(super) fn is_disrupted_by(&self, step: &Step) -> bool {
+        matches!(step, Step::RestartMember { seat, .. } if self.is_in_sync(*seat))
+    }
+
+    /// How far a change is that takes restarts; `None`: there is none.
+    pub(crate) fn rollout(&self) -> Option<&RolloutStatus> {
+        self.rollout.get_or_init(|| canary::progress(self)).as_ref()
     }
 
     /// It serves nobody: not seen, and stuck.

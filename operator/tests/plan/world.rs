@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use engine::topology::{self, Report, Role, SlotRange, Topology, even_slots};
-use operator::desired::{Balance, Desired, Seat};
+use operator::desired::{Balance, Desired, Rollout, Seat};
 use operator::observed::{Address, Belongs, Body, Disk, Member, Observed, Phase};
 use operator::status::Status;
 use operator::when::Window;
@@ -37,10 +37,15 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
         paused: false,
         recovery: None,
         shards_at_once: 1,
+        rollout: Rollout::default(),
         balance: Balance::default(),
         directives: BTreeMap::from([("maxmemory".to_string(), "1048576".to_string())]),
     };
-    let mut observed = Observed { now: "2026-01-01T00:00:00Z".into(), ..Observed::default() };
+    let mut observed = Observed {
+        now: "2026-01-01T00:00:00Z".into(),
+        template: "t1".into(),
+        ..Observed::default()
+    };
     let mut told = None;
     let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     for line in lines.iter().filter(|l| !l.starts_with('#')) {
@@ -66,6 +71,21 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
                 });
                 let request = words.get("met").map(String::from);
                 past.balance = Some(crds::BalanceStatus { request });
+            }
+            "rollout" => {
+                let text = |key: &str| words.get(key).map(String::from);
+                let past = observed.past.get_or_insert_default();
+                past.observed_generation = Some(words.number("generation", 1));
+                past.rollout = Some(crds::RolloutStatus {
+                    template: text("template").unwrap_or_else(|| "t1".into()),
+                    canary: text("canary"),
+                    since: text("since"),
+                    ready_since: text("ready-since"),
+                    passed: words.has("passed"),
+                    waiting_since: text("waiting-since"),
+                    restarts_before: words.number("restarts-before", 0),
+                    stopped: text("stopped"),
+                });
             }
             "topology" => told = Some(read_topology(&words, &desired)),
             "slots" => {
@@ -104,6 +124,10 @@ fn read_desired(words: &Words<'_>, desired: &mut Desired) {
     desired.shards_at_once = words.number("at-once", 1);
     desired.paused = words.has("paused");
     desired.recovery = words.get("recovery").map(|r| r.parse().unwrap());
+    desired.rollout = Rollout {
+        canary_pause: words.number("pause", 0),
+        ready_within: words.number("within", 600),
+    };
     desired.balance = Balance {
         automatic: !words.has("manual"),
         window: words.get("window").and_then(|start| Window::new(start, 3_600_000)),
@@ -205,6 +229,7 @@ fn read_member(
             stuck: words.get("stuck").map(|s| s.replace('_', " ")),
             node: words.get("node").map(String::from),
             zone: words.get("zone").map(String::from),
+            restarts: words.number("restarts", 0),
             draining: is("draining"),
         });
         let silent = ["unseen", "pending", "disk-lost", "stopping", "ended", "node-lost", "stuck"];

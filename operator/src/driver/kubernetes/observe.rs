@@ -27,6 +27,7 @@ impl Kubernetes<'_> {
             access: self.access(desired),
             troubles: self.troubles.clone(),
             now: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            template: self.template(desired),
             ..Observed::default()
         };
         let stores = &self.context.stores;
@@ -151,6 +152,12 @@ impl Kubernetes<'_> {
         }
     }
 
+    /// Of a member with data; others differ only where they always do.
+    fn template(&self, desired: &Desired) -> String {
+        let pod = self.build(desired).pod(Seat::Data { shard: 0, index: 0 }).json;
+        pod["metadata"]["annotations"][TEMPLATE].as_str().unwrap_or_default().to_owned()
+    }
+
     fn body(&self, desired: &Desired, seat: Seat, pod: &Pod) -> Body {
         let node_name = pod.spec.as_ref().and_then(|s| s.node_name.clone());
         let node = self.node(node_name.as_deref());
@@ -168,6 +175,7 @@ impl Kubernetes<'_> {
             stuck: stuck(pod),
             node: node_name,
             zone,
+            restarts: restarts(pod),
             draining: matches!(&node, NodeView::There(n) if n.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true))),
         }
     }
@@ -218,6 +226,13 @@ pub(super) fn phase(pod: &Pod, node: &NodeView, owner: &str) -> Phase {
 fn is_silent(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "Unknown")
+}
+
+/// How often its containers were started again.
+fn restarts(pod: &Pod) -> u32 {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+    let counts = statuses.into_iter().flatten().filter_map(|c| u32::try_from(c.restart_count).ok());
+    counts.sum()
 }
 
 /// Whether a process has ever run in it.

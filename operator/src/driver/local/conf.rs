@@ -86,6 +86,7 @@ mod tests {
             paused: false,
             recovery: None,
             shards_at_once: 1,
+            rollout: crate::desired::Rollout::default(),
             balance: crate::desired::Balance::default(),
             directives: BTreeMap::from([
                 ("port".to_string(), "1".to_string()),

@@ -45,6 +45,8 @@ pub(super) struct Process {
     child: Child,
     /// Fingerprint of what takes a restart, as it was when it started.
     pub(super) template: String,
+    /// So often it was started again with that.
+    pub(super) restarts: u32,
     started: Instant,
     /// When and how it ended, unless it runs.
     ended: Option<(Instant, ExitStatus)>,
@@ -77,6 +79,7 @@ impl Process {
             conf,
             child,
             template,
+            restarts: 0,
             started: now(),
             ended: None,
             wait: FIRST_WAIT,
@@ -137,6 +140,7 @@ impl Process {
         match spawn(program, &self.folder, &self.conf) {
             Ok(child) => {
                 self.child = child;
+                self.restarts = if self.template == template { self.restarts + 1 } else { 0 };
                 self.template = template;
                 self.started = now();
                 self.ended = None;

@@ -79,6 +79,8 @@ pub struct World {
     pub moved: u64,
     /// Primaries that were handed over as planned.
     pub handed_over: u64,
+    /// What members are made from that never come into sync.
+    pub bad: Option<String>,
     down_since: BTreeMap<ShardId, u64>,
     pub(super) copying: Copying,
 }
@@ -96,6 +98,7 @@ impl World {
             formed: 0,
             moved: 0,
             handed_over: 0,
+            bad: None,
             down_since: BTreeMap::new(),
             copying: Copying::default(),
         }
@@ -104,6 +107,11 @@ impl World {
     fn fresh(&mut self, what: &str) -> String {
         self.serial += 1;
         format!("{what}{:06}", self.serial)
+    }
+
+    /// Members that are made from this.
+    pub fn made_from(&self, template: &str) -> usize {
+        self.pods.values().filter(|p| p.template == template).count()
     }
 
     fn is_up(&self, seat: Seat) -> bool {
@@ -253,8 +261,9 @@ impl World {
         mut is_unseen: impl FnMut(Seat) -> bool,
     ) -> Observed {
         let now = when::text(BEGIN + i64::try_from(self.now).unwrap_or_default());
-        let mut observed = Observed { past, now, ..Observed::default() };
         let template = desired.at_start_hash();
+        let mut observed =
+            Observed { past, now, template: template.clone(), ..Observed::default() };
         for (seat, memory) in &self.memories {
             let name = seat.name(&desired.name);
             let address = Address { host: name.clone(), port: 6379, tls_port: 0, bus_port: 16379 };
@@ -404,7 +413,9 @@ impl World {
             memory.config = desired.live_hash();
         }
         let up_at = self.now + START_TICKS;
-        let (template, in_sync_at) = (desired.at_start_hash(), up_at + SYNC_TICKS);
+        let template = desired.at_start_hash();
+        let is_bad = self.bad.as_ref() == Some(&template);
+        let in_sync_at = if is_bad { u64::MAX } else { up_at + SYNC_TICKS };
         // The last digits of a number that grows are no chance; those of its hash are.
         let hash = u64::from_str_radix(&crate::desired::hash([("uid", &*uid)].into_iter()), 16);
         let node = hash.ok().and_then(|hash| hash.checked_rem(self.nodes));
