@@ -8,6 +8,7 @@ use crds::RolloutStatus;
 
 use super::view::View;
 use crate::desired::Seat;
+use crate::status::Status;
 use crate::when;
 
 /// So often members that were made anew may be started again before the change is stopped.
@@ -25,7 +26,7 @@ pub(super) fn is_outdated(view: &View<'_>, seat: Seat) -> bool {
 
 /// How far the change is; `None`: no member is made from an older template.
 pub(super) fn progress(view: &View<'_>) -> Option<RolloutStatus> {
-    let past = view.observed.past.as_ref().and_then(|p| Some((p.rollout.as_ref()?, p)));
+    let past = view.observed.past.as_deref().and_then(|p| Some((p.rollout.as_ref()?, p)));
     let Some(now) = when::seconds(&view.observed.now).filter(|_| view.topology().is_some()) else {
         // Nothing is forgotten while nobody is seen.
         return past.map(|(rollout, _)| rollout.clone());
@@ -33,7 +34,7 @@ pub(super) fn progress(view: &View<'_>) -> Option<RolloutStatus> {
     let first =
         view.all_wanted().filter(|s| is_outdated(view, *s)).min_by_key(|s| rank(view, *s))?;
     // After a stop, any change of the manifest is the word to begin anew.
-    let goes_on = |(rollout, status): &(&RolloutStatus, &Box<crate::status::Status>)| {
+    let goes_on = |(rollout, status): &(&RolloutStatus, &Status)| {
         let same = status.observed_generation == view.desired.generation;
         rollout.template == view.observed.template && (same || rollout.stopped.is_none())
     };
