@@ -330,7 +330,15 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 33, "a new rule needs a test here");
+    assert_eq!(count, 34, "a new rule needs a test here");
+}
+
+#[test]
+fn a_bound_of_staleness_is_a_time_that_a_replica_can_know() {
+    ["10ms", "1s500ms", "24h"].into_iter().for_each(|t| accepted(json!({"maxStaleness": t})));
+    for time in ["9ms", "25h"] {
+        refused(json!({"maxStaleness": time}), "maxStaleness must be between 10ms and 24h");
+    }
 }
 
 #[test]

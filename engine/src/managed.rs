@@ -148,6 +148,12 @@ impl Engine {
         Some((shard, now.epoch))
     }
 
+    /// This member is primary under that shard epoch, as far as it knows; its lease may have ended.
+    pub fn is_primary_of(&self, epoch: Epoch) -> bool {
+        let now = lock(&self.now);
+        now.role == Role::Primary && now.epoch == epoch
+    }
+
     /// Puts a change to the council and waits for what becomes of it.
     ///
     /// # Errors

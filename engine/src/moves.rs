@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! target primary                               source primary
-//!   empties the slots, connects, asks     ->     snapshot of the slots, as RESTORE requests
+//!   connects, asks                        ->     lets it begin: see `giving`
+//!   empties the slots, says so            ->     snapshot of the slots, as RESTORE requests
 //!   executes, journals (its replicas follow) <-  then the journal's requests for those slots
 //!   says how far it is                    ->     nearly there: holds the slots' clients, sends the rest
 //!                                                council: Moved (both epochs unchanged)
@@ -24,6 +25,7 @@ use std::time::Duration;
 use crate::server::Shared;
 use crate::topology::{Epoch, Move, SLOTS, ShardId, SlotRange};
 
+pub mod giving;
 pub mod held;
 pub mod pace;
 pub mod progress;
@@ -31,6 +33,7 @@ pub mod source;
 mod sweep;
 mod target;
 
+use giving::Giving;
 use held::HeldSlots;
 use pace::Watch;
 use progress::Progress;
@@ -76,7 +79,9 @@ pub struct Moves {
     /// How clients fare while slots are sent.
     pub watch: Watch,
     /// Moves that this member gives away at the moment.
-    giving: Mutex<Vec<Arc<Progress>>>,
+    given: Mutex<Vec<Arc<Progress>>>,
+    /// Who gives them.
+    pub giving: Giving,
     /// Held while a batch of another shard's requests is executed: a handover waits for it.
     importing: Mutex<()>,
     /// Moves that this member takes in at the moment.

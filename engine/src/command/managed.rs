@@ -33,9 +33,8 @@ pub const COMMANDS: &[Command] = &[
 /// `LARDER.MOVE id epoch`: the connection becomes the move's stream.
 fn give(ctx: &mut Ctx<'_, '_>) {
     let (Some(id), Some(to_epoch)) = (ctx.int_arg(1), ctx.int_arg(2)) else { return };
-    let wanted = source::Wanted { id: id.max(0) as u64, to_epoch: to_epoch.max(0) as u64 };
-    match source::may_give(ctx.shared, wanted) {
-        Ok(_) => {
+    match source::begin(ctx.shared, id.max(0) as u64, to_epoch.max(0) as u64) {
+        Ok(wanted) => {
             ctx.session.move_wanted = Some(wanted);
             ctx.session.after = After::Replica;
             ctx.reply.ok();

@@ -3,22 +3,22 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::giving::Attempt;
 use super::{SlotSet, lock};
 use crate::clock;
 use crate::server::Shared;
-use crate::topology::Epoch;
 
 /// Longest time for which clients of slots that change their owner wait, milliseconds; after that they are
 /// refused until it is clear who owns the slots.
 const HOLD_MS: u64 = 1_000;
 
 struct Held {
-    id: Epoch,
+    id: Attempt,
     slots: SlotSet,
     until_ms: u64,
 }
 
-/// The slots that are held, by move.
+/// The slots that are held, by the attempt to give them away.
 #[derive(Default)]
 pub struct HeldSlots {
     all: Mutex<Vec<Held>>,
@@ -70,8 +70,8 @@ impl HeldSlots {
 }
 
 impl Shared {
-    /// Holds the clients of a move's slots back; gives the number that loops show once they know of it.
-    pub fn hold_slots(self: &Arc<Shared>, id: Epoch, slots: &SlotSet) -> u64 {
+    /// Holds the slots' clients back until `release_slots` has the same ID; gives the number that loops show once they know of it.
+    pub fn hold_slots(self: &Arc<Shared>, id: Attempt, slots: &SlotSet) -> u64 {
         let held = &self.moves.held;
         let number = {
             let mut all = lock(&held.all);
@@ -85,7 +85,7 @@ impl Shared {
         number
     }
 
-    pub fn release_slots(&self, id: Epoch) {
+    pub fn release_slots(&self, id: Attempt) {
         let held = &self.moves.held;
         {
             let mut all = lock(&held.all);

@@ -89,14 +89,14 @@ pub(super) struct Listed<'s> {
 
 impl<'s> Listed<'s> {
     pub(super) fn new(shared: &'s Shared, progress: Arc<Progress>) -> Listed<'s> {
-        lock(&shared.moves.giving).push(progress.clone());
+        lock(&shared.moves.given).push(progress.clone());
         Listed { shared, progress }
     }
 }
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.moves.giving).retain(|other| !Arc::ptr_eq(other, &self.progress));
+        lock(&self.shared.moves.given).retain(|other| !Arc::ptr_eq(other, &self.progress));
     }
 }
 
@@ -104,7 +104,7 @@ impl Shared {
     /// The moves of slots away from this member, and how far they are.
     pub fn moves_given(&self) -> Vec<MoveProgress> {
         let now_ms = clock::monotonic_ms();
-        lock(&self.moves.giving).iter().map(|progress| progress.shown(now_ms)).collect()
+        lock(&self.moves.given).iter().map(|progress| progress.shown(now_ms)).collect()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::giving::Attempt;
 use super::pace::Pace;
 use super::progress::{Listed, Progress};
 use super::{SlotSet, acting, goes_on};
@@ -38,15 +40,23 @@ const REQUEST_BYTES_MAX: usize = 1 << 30;
 pub struct Wanted {
     pub id: Epoch,
     pub to_epoch: Epoch,
+    /// The attempt that has begun by it.
+    pub attempt: Attempt,
 }
 
-/// The move may be given by this member now.
+/// Begins to give a move away, if this member may now. The target empties the slots only after that.
 ///
 /// # Errors
 /// The reason why not, for the target.
-pub fn may_give(shared: &Shared, wanted: Wanted) -> Result<(Move, Epoch), String> {
+pub fn begin(shared: &Shared, id: Epoch, to_epoch: Epoch) -> Result<Wanted, String> {
+    may_give(shared, id)?;
+    let attempt = shared.moves.giving.begin(id)?;
+    Ok(Wanted { id, to_epoch, attempt })
+}
+
+fn may_give(shared: &Shared, id: Epoch) -> Result<(Move, Epoch), String> {
     let view = shared.cluster.view();
-    let under_way = view.topology.move_of(wanted.id).ok_or("ERR no such move is known here")?;
+    let under_way = view.topology.move_of(id).ok_or("ERR no such move is known here")?;
     match acting(shared) {
         Some((shard, epoch)) if shard == under_way.from => Ok((under_way.clone(), epoch)),
         _ => Err("ERR this member is not the primary of the move's source".into()),
@@ -56,7 +66,9 @@ pub fn may_give(shared: &Shared, wanted: Wanted) -> Result<(Move, Epoch), String
 /// Serves a target on a connection that sent LARDER.MOVE; `rest` is output that was not written yet.
 pub fn serve(shared: Arc<Shared>, stream: Connection, wanted: Wanted, rest: Vec<u8>) {
     let spawned = std::thread::Builder::new().name("slots-out".into()).spawn(move || {
-        match run(&shared, stream, wanted, &rest) {
+        let result = run(&shared, stream, wanted, &rest);
+        shared.moves.giving.end(wanted.attempt);
+        match result {
             Ok(()) => tracing::info!(id = wanted.id, "slots are moved"),
             Err(error) => tracing::info!(id = wanted.id, %error, "a move of slots broke off"),
         }
@@ -71,7 +83,7 @@ fn run(shared: &Arc<Shared>, stream: Connection, wanted: Wanted, rest: &[u8]) ->
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     (&stream).write_all(rest)?;
-    let (under_way, epoch) = may_give(shared, wanted).map_err(io::Error::other)?;
+    let (under_way, epoch) = may_give(shared, wanted.id).map_err(io::Error::other)?;
     let slots = SlotSet::of(&under_way.slots);
     let keys = keys_in(shared, &slots);
     let progress = Progress::new(wanted.id, slots.clone(), keys, clock::monotonic_ms());
@@ -80,6 +92,7 @@ fn run(shared: &Arc<Shared>, stream: Connection, wanted: Wanted, rest: &[u8]) ->
     let answers = BufReader::new(stream.clone());
     let mut source =
         Source { shared, stream, answers, under_way, epoch, wanted, slots, progress, syncs: 0 };
+    source.await_answer("0", PATIENCE)?;
     let mut tail = source.snapshot()?;
     while source.forward(&mut tail)? > NEAR_BYTES {}
     source.give_away(&mut tail)
@@ -118,6 +131,9 @@ struct Source<'s> {
 
 impl Source<'_> {
     fn check(&self) -> io::Result<()> {
+        if !self.shared.moves.giving.is_last(self.wanted.attempt) {
+            return Err(io::Error::other("the target has begun anew"));
+        }
         if goes_on(self.shared, &self.under_way, self.epoch) {
             return Ok(());
         }
@@ -213,6 +229,10 @@ impl Source<'_> {
         let mut bytes = Vec::new();
         encode_request(&mut bytes, &request);
         (&self.stream).write_all(&bytes)?;
+        self.await_answer(expected, patience)
+    }
+
+    fn await_answer(&mut self, expected: &str, patience: Duration) -> io::Result<()> {
         self.stream.set_read_timeout(Some(patience))?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
@@ -225,9 +245,9 @@ impl Source<'_> {
     /// Holds the slots' clients, sends the rest, and has the council change the owner.
     fn give_away(&mut self, tail: &mut Tail) -> io::Result<()> {
         let shared = self.shared;
-        let id = self.wanted.id;
+        let Wanted { id, attempt, .. } = self.wanted;
         let mut watch = Stopwatch::new();
-        let number = shared.hold_slots(id, &self.slots);
+        let number = shared.hold_slots(attempt, &self.slots);
         let result = self.hand_on(tail, number, &mut watch);
         if result.is_ok() {
             // Its word is only to spare clients a detour: without it they are sent on all the same.
@@ -237,7 +257,7 @@ impl Source<'_> {
             }
         }
         watch.lap("told");
-        shared.release_slots(id);
+        shared.release_slots(attempt);
         shared.redirect_blocked(None);
         tracing::info!(
             id,
@@ -267,7 +287,10 @@ impl Source<'_> {
         self.sync(HELD_PATIENCE)?;
         watch.lap("sent");
         self.check()?;
-        let Wanted { id, to_epoch } = self.wanted;
+        let Wanted { id, to_epoch, attempt } = self.wanted;
+        if !shared.moves.giving.put_to_council(attempt) {
+            return Err(io::Error::other("the target has begun anew"));
+        }
         let moved = Change::Moved { id, from_epoch: self.epoch, to_epoch };
         let resolved = self.resolve(moved);
         watch.lap("decided");
@@ -275,7 +298,9 @@ impl Source<'_> {
     }
 
     /// Has the council decide, and waits until it has: as long as a `Moved` may still be committed, nobody may
-    /// write to the slots here. Who is primary no longer has nothing to wait for: another one acts by the topology.
+    /// write to the slots here. Under another shard epoch there is nothing to wait for: whoever acts then knows what
+    /// was decided before, and `Moved` for this one comes to nothing. (A lease that has ended is no reason: it may be
+    /// renewed, and `Moved` be committed in between.)
     fn resolve(&self, moved: Change) -> io::Result<()> {
         let shared = self.shared;
         let Some(engine) = shared.managed.get() else { return Ok(()) };
@@ -286,7 +311,7 @@ impl Source<'_> {
                 let kept = shared.cluster.owner_of(first) == Some(self.under_way.from);
                 return if kept { Err(io::Error::other("it was cancelled")) } else { Ok(()) };
             }
-            if acting(shared).is_none_or(|(_, e)| e != self.epoch) {
+            if !engine.is_primary_of(self.epoch) || shared.state.shutdown.load(Ordering::Acquire) {
                 return Err(io::Error::other("this member is primary no longer"));
             }
             if let Err(error) = outcome {

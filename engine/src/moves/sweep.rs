@@ -30,7 +30,10 @@ pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
 /// acts as that primary no longer.
 pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
     for db in 0..shared.keyspace.databases() {
-        while shared.keyspace.lock_table(db, slot).is_some() && !shared.cluster.imports(slot) {
+        while shared.keyspace.lock_table(db, slot).is_some()
+            && !shared.cluster.imports(slot)
+            && !shared.cluster.owns(slot)
+        {
             // Roles change only while no batch is under way.
             let _importing = shared.moves.importing();
             if shared.hold.is_on() || acting(shared).is_none_or(|(_, e)| e != epoch) {
@@ -45,6 +48,10 @@ pub(super) fn clear_slot(shared: &Shared, slot: u16, epoch: Epoch) -> bool {
 fn clear_some(shared: &Shared, index: u16, slot: u16) {
     let mut env = load::env(shared);
     let mut locked = shared.keyspace.lock_slot(slot);
+    // Whatever somebody believed before: what is ours is not left over.
+    if shared.cluster.owns(slot) {
+        return;
+    }
     // What is imported key by key is there only while the slot is known to be: looked at under its lock.
     if shared.cluster.imports(slot) {
         return;

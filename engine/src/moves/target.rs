@@ -49,13 +49,15 @@ struct Target<'s> {
 impl Target<'_> {
     fn attempt(&self) -> io::Result<()> {
         let mut wire = self.connect()?;
-        // What an earlier attempt left is no part of the snapshot.
+        let (id, epoch) = (self.under_way.id.to_string(), self.epoch.to_string());
+        self.ask(&mut wire, &[CONTROL, &id, &epoch])?;
+        // What an earlier attempt left is no part of the snapshot. Not before the source has said that nothing comes of
+        // that one: the slots could be ours by it.
         let clear = |slot| sweep::clear_slot(self.shared, slot, self.epoch);
         if !SlotSet::of(&self.under_way.slots).iter().all(clear) {
             return Err(gone());
         }
-        let (id, epoch) = (self.under_way.id.to_string(), self.epoch.to_string());
-        self.ask(&mut wire, &[CONTROL, &id, &epoch])?;
+        wire.stream.write_all(b":0\r\n")?;
         self.take_in(&mut wire)
     }
 

@@ -220,7 +220,9 @@ proptest! {
         }
         if hash.encoding() == plain.encoding() {
             prop_assert!(matches!(hash.0, Repr::Pack(_) | Repr::Table(_)));
-            prop_assert!(hash.encoding() != "listpack" || hash.memory_usage() == plain.memory_usage());
+            // Copies: what was larger once has some room left.
+            let (left, plain) = (hash.clone().memory_usage(), plain.clone().memory_usage());
+            prop_assert!(hash.encoding() != "listpack" || left == plain, "{left} {plain}");
         }
     }
 }
