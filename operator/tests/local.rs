@@ -106,7 +106,7 @@ fn a_cluster_by_tls_serves_and_fails_over_and_has_no_plain_port() {
     let ask = |port: &str, words: &str| cli(&options, port, words).unwrap();
     eventually("a write", || ask(&ports[0], "SET k v") == "OK");
     assert_ne!(cli(&[], &ports[0], "PING").unwrap(), "PONG");
-    let memcached: u16 = ports[0].parse::<u16>().unwrap() + 30_000;
+    let memcached: u16 = ports[0].parse::<u16>().unwrap() + 4_000;
     assert!(std::net::TcpStream::connect(("127.0.0.1", memcached)).is_ok());
     // Replicas follow by TLS: the value is there after each of them was primary.
     assert_eq!(ask(&ports[0], "WAIT 2 20000"), "2");

@@ -19,6 +19,8 @@ const KEYS_PER_REQUEST: usize = 256;
 const REPLICA: &str = "ERR You can change slots only on masters.";
 /// How long the loops may take to hold slots that are given up, milliseconds.
 const HOLD_MS: u64 = 500;
+/// How long a slot that nobody owns is looked at, whether somebody takes it, milliseconds.
+const RETAKEN_MS: u64 = 200;
 
 /// The slot that an argument names; `None`: it names none, and that is replied.
 pub(super) fn slot_arg(ctx: &mut Ctx<'_, '_>, at: usize) -> Option<u16> {
@@ -70,7 +72,7 @@ fn change(ctx: &mut Ctx<'_, '_>, view: &View, slots: Vec<u16>, adds: bool) {
             return ctx.reply.error(&format!("ERR Slot {slot} is already busy"));
         }
         if !adds && owner.is_none() {
-            return ctx.reply.error(&format!("ERR Slot {slot} is already unassigned"));
+            return unassigned(ctx, *slot);
         }
         if !seen.insert(*slot) {
             return ctx.reply.error(&format!("ERR Slot {slot} specified multiple times"));
@@ -82,6 +84,26 @@ fn change(ctx: &mut Ctx<'_, '_>, view: &View, slots: Vec<u16>, adds: bool) {
     // Redis forgets, for a moment, who else owns a slot. Here there is nothing to forget: each gives up its own.
     seen.retain(|slot| ctx.shared.cluster.owner_of(*slot) == Some(shard));
     if seen.is_empty() { ctx.reply.ok() } else { release(ctx, shard, joined(&seen)) }
+}
+
+/// Nobody owns the slot, as far as is known here: an error, but for an owner who gives it up and takes it again in one
+/// transaction, as `redis-cli --cluster fix` has it done before it asks the others. Then half of that may be known yet.
+fn unassigned(ctx: &mut Ctx<'_, '_>, slot: u16) {
+    let error = format!("ERR Slot {slot} is already unassigned");
+    if ctx.in_exec {
+        return ctx.reply.error(&error);
+    }
+    ctx.answer_later("unassigned", move |shared, client| {
+        let until = clock::monotonic_ms() + RETAKEN_MS;
+        while shared.cluster.owner_of(slot).is_none() && clock::monotonic_ms() < until {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let Some(client) = client else { return };
+        match shared.cluster.owner_of(slot) {
+            Some(_) => client.answer(|reply| reply.ok()),
+            None => client.answer(|reply| reply.error(&error)),
+        }
+    });
 }
 
 fn joined(slots: &BTreeSet<u16>) -> Vec<SlotRange> {
