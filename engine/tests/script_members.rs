@@ -129,11 +129,11 @@ fn what_a_script_has_written_while_the_primary_changes_is_there_afterwards() {
         let key = format!("n{round}");
         let mut client = Client::try_connect(cluster.ports()[old]).unwrap();
         client.send(&["EVAL", COUNTS, "1", &key, "400"]).unwrap();
+        // It is answered before it is decided, and not granted while the council has not heard that the replica is in sync.
         cluster.until("the replica takes over", |c| {
-            let reply = Client::try_connect(c.ports()[new]).unwrap().call(&["CLUSTER", "FAILOVER"]);
-            reply == "OK" || c.primary_of(0) == Some(new)
+            Client::try_connect(c.ports()[new]).unwrap().call(&["CLUSTER", "FAILOVER"]);
+            c.primary_of(0) == Some(new) && c.ready(new)
         });
-        cluster.until("it is primary", |c| c.primary_of(0) == Some(new) && c.ready(new));
         let kept = follower.call(&key, &["GET", &key]).unwrap();
         // It has either answered, and all of it is there, or it was not run.
         match client.reply() {

@@ -13,7 +13,7 @@ use crate::world::Room;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,11 +56,7 @@ pub(super) async fn deaf_and_mute_primaries_are_replaced(room: Arc<Room>) -> Res
 /// One primary's node after the other is deaf, mute, and loses a tenth of its packets: what clients saw is a history of one
 /// register for each key all the same.
 pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Result {
-    let mut spec = spec();
-    spec["shards"] = json!(2);
-    spec["replicasPerShard"] = json!(2);
-    spec["durability"] = json!("Quorum");
-    let cluster = Cluster::create(&room, "demo", spec).await?;
+    let cluster = Cluster::create(&room, "demo", by_majority()).await?;
     let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
     for wire in [Wire::Deaf, Wire::Mute, Wire::Lossy(10)] {
         let node = cluster.member(&cluster.primaries().await?[0]).await?.node;
@@ -78,6 +74,11 @@ pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Resu
     probes.check(Vec::new()).await
 }
 
+/// Two shards of three, where a write is acknowledged by a majority.
+fn by_majority() -> Value {
+    json!({"shards": 2, "replicasPerShard": 2, "memory": "64Mi", "durability": "Quorum"})
+}
+
 async fn a_thousand_operations(probes: &Probes) -> Result {
     let goal: Vec<_> = probes.tags().iter().map(|tag| (tag, probes.ended(tag) + 1000)).collect();
     eventually("both shards serve", Duration::from_secs(30), || async {
@@ -92,11 +93,7 @@ async fn a_thousand_operations(probes: &Probes) -> Result {
 /// Clients on both sides of the cut write and read the same keys. With `durability: Quorum` what all of them saw is a history
 /// of one register for each key, and the majority's side goes on.
 pub(super) async fn quorum_is_linearizable_across_a_cut(room: Arc<Room>) -> Result {
-    let mut spec = spec();
-    spec["shards"] = json!(2);
-    spec["replicasPerShard"] = json!(2);
-    spec["durability"] = json!("Quorum");
-    let cluster = Cluster::create(&room, "demo", spec).await?;
+    let cluster = Cluster::create(&room, "demo", by_majority()).await?;
     let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
     let primary = cluster.member(&cluster.primaries().await?[0]).await?;
     let address = primary.address.context("address of a primary")?.to_string();

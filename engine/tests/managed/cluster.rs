@@ -42,6 +42,9 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
 }
 
+/// How much is told of each log when a test fails.
+const LAST_LINES: usize = 30;
+
 impl Cluster {
     /// Members of these shards, in order; the first `owning` shards own the slots. `extra`: further settings, `{dir}` in
     /// them for each member's own folder.
@@ -159,7 +162,28 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        self.tell();
         panic!("never came about: {what}");
+    }
+
+    /// What each member knows, and the last that it has logged: for whoever looks why a test failed.
+    fn tell(&self) {
+        for (n, node) in self.nodes.iter().enumerate() {
+            let (name, id) = (&node.member.name, &node.member.id);
+            match self.try_ask(n, Ask::Report) {
+                Some(Answer::Report { report, topology: Some(t), .. }) => println!(
+                    "{name} {id} {:?} in_sync={} held={}: epoch {} voters {:?} {:?}",
+                    report.role, report.in_sync, report.held_epoch, t.epoch, t.voters, t.shards
+                ),
+                other => println!("{name} {id}: {other:?}"),
+            }
+            let log = node.dir.join(format!("{}.log", node.member.port));
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+                println!("    {line}");
+            }
+        }
     }
 
     pub(crate) fn ports(&self) -> Vec<u16> {
