@@ -4,7 +4,7 @@
 //! Each write has a key of its own and is repeated until it is acknowledged; what is in the ledger was promised.
 
 use crate::client::{AddressBook, Client};
-use crate::clock;
+use crate::clock::{self, eventually};
 use crate::failure::{Context, Result};
 use crate::slot::slot_of;
 use crate::wire::Reply;
@@ -220,11 +220,17 @@ pub async fn nothing_felt(book: &AddressBook, password: Option<&str>, writers: W
     Ok(())
 }
 
+/// Longest wait until everything can be read.
+const READ_MAX: Duration = Duration::from_secs(30);
+
 /// Reads every acknowledged write back.
 pub async fn check(book: &AddressBook, password: Option<&str>, ledgers: &[Ledger]) -> Result<Loss> {
     let acks: Vec<&Ack> = ledgers.iter().flat_map(|ledger| &ledger.acks).collect();
     let keys: Vec<String> = acks.iter().map(|ack| ack.key.clone()).collect();
-    let values = Client::new(book, password).get_all(&keys).await?;
+    // A member that was cut off may be asked first, and know for a moment neither its successor nor that it is none any more:
+    // it refuses to answer, as it should, and a client asks again.
+    let read = || async { Client::new(book, password).get_all(&keys).await };
+    let values = eventually("all keys are read", READ_MAX, read).await?;
     let lost = acks
         .iter()
         .zip(&values)

@@ -41,24 +41,20 @@ pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result
     cut_and_heal(&cluster, &node).await
 }
 
-/// A node that sends but hears nothing, and one that hears but is not heard: each half of a cut.
-pub(super) async fn deaf_and_mute_primaries_are_replaced(room: Arc<Room>) -> Result {
+/// A node that sends but hears nothing: half of a cut.
+pub(super) async fn deaf_primary_is_replaced(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", spec()).await?;
-    for wire in [Wire::Deaf, Wire::Mute] {
-        println!("      {wire:?}");
-        let primary = cluster.primaries().await?[0].clone();
-        let node = cluster.member(&primary).await?.node;
-        isolate_and_heal(&cluster, &node, Some(wire)).await?;
-    }
-    Ok(())
+    let primary = cluster.primaries().await?[0].clone();
+    let node = cluster.member(&primary).await?.node;
+    isolate_and_heal(&cluster, &node, Some(Wire::Deaf)).await
 }
 
-/// One primary's node after the other is deaf, mute, and loses a tenth of its packets: what clients saw is a history of one
-/// register for each key all the same.
+/// One primary's node after the other is deaf and loses a tenth of its packets: what clients saw is a history of one register
+/// for each key all the same.
 pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", by_majority()).await?;
     let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
-    for wire in [Wire::Deaf, Wire::Mute, Wire::Lossy(10)] {
+    for wire in [Wire::Deaf, Wire::Lossy(10)] {
         let node = cluster.member(&cluster.primaries().await?[0]).await?.node;
         cluster.world.fault(|provider| provider.node_impair(&node, wire))?;
         let begun = clock::now();
@@ -81,7 +77,7 @@ fn by_majority() -> Value {
 
 async fn a_thousand_operations(probes: &Probes) -> Result {
     let goal: Vec<_> = probes.tags().iter().map(|tag| (tag, probes.ended(tag) + 1000)).collect();
-    eventually("both shards serve", Duration::from_secs(30), || async {
+    eventually("both shards serve", Duration::from_secs(90), || async {
         for (tag, goal) in &goal {
             crate::ensure!(probes.ended(tag) >= *goal, "{tag}: {} of {goal}", probes.ended(tag));
         }

@@ -109,6 +109,7 @@ pub(super) async fn shard_of_two_waits_for_the_other(room: Arc<Room>) -> Result 
     let primary = cluster.primaries().await?[0].clone();
     let mut client = cluster.connect(&primary).await?;
     client.call(&["SET", "a", "1"]).await?.ok()?;
+    client.call(&["SET", "b", "1"]).await?.ok()?;
     let members = cluster.members().await?;
     let replica =
         members.iter().find(|m| m.shard == 0 && m.name != primary).context("a replica")?;
@@ -118,7 +119,8 @@ pub(super) async fn shard_of_two_waits_for_the_other(room: Arc<Room>) -> Result 
         let refused = client.call(&["SET", "a", "2"]).await?;
         let is_clear = matches!(&refused, Reply::Error(e) if e.starts_with("NOREPLICAS"));
         crate::ensure!(is_clear, "SET answered {refused:?}");
-        let read = client.call(&["GET", "a"]).await?.ok()?;
+        // Not of the key whose write may still come about: that read has to wait.
+        let read = client.call(&["GET", "b"]).await?.ok()?;
         crate::ensure!(read.text().is_some(), "GET answered {read:?}");
         Ok(())
     })
