@@ -68,7 +68,6 @@ pub const TESTS: &[Test] = &[
     test!(cut::node_with_two_primaries_is_cut_off, Need::Pods, CUT, KILL),
     test!(cut::node_with_the_operator_is_cut_off, Need::Pods, CUT),
     test!(cut::quorum_is_linearizable_across_a_cut, Need::Pods, CUT),
-    test!(cut::deaf_primary_is_replaced, Need::Pods, WIRE),
     test!(cut::quorum_is_linearizable_on_bad_wires, Need::Pods, WIRE),
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),

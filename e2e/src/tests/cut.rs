@@ -41,14 +41,6 @@ pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result
     cut_and_heal(&cluster, &node).await
 }
 
-/// A node that sends but hears nothing: half of a cut.
-pub(super) async fn deaf_primary_is_replaced(room: Arc<Room>) -> Result {
-    let cluster = Cluster::create(&room, "demo", spec()).await?;
-    let primary = cluster.primaries().await?[0].clone();
-    let node = cluster.member(&primary).await?.node;
-    isolate_and_heal(&cluster, &node, Some(Wire::Deaf)).await
-}
-
 /// One primary's node after the other is deaf and loses a tenth of its packets: what clients saw is a history of one register
 /// for each key all the same.
 pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Result {
@@ -130,11 +122,6 @@ async fn node_of_the_operator(room: &Room) -> Result<String> {
 }
 
 async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
-    isolate_and_heal(cluster, node, None).await
-}
-
-/// `wire`: what is wrong with it, where it is not cut.
-async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> Result {
     let primaries = cluster.primaries().await?;
     let members = cluster.members().await?;
     let inside: Vec<_> = members.iter().filter(|member| member.node == node).collect();
@@ -171,10 +158,7 @@ async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> 
 
     writers.reset_gaps();
     let cut_at = clock::wall_micros();
-    cluster.world.fault(|provider| match wire {
-        Some(wire) => provider.node_impair(node, wire),
-        None => provider.node_cut(node),
-    })?;
+    cluster.world.fault(|provider| provider.node_cut(node))?;
     let resumed = writers.all_resume(Duration::from_secs(60)).await;
     let gap = writers.gaps().into_iter().max().unwrap_or_default();
     let first_acks = first_acks_after_silence(&writers.ledgers(), cut_at);
