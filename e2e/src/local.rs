@@ -1,6 +1,6 @@
 //! The same scenarios on local processes: `larder run -f FILE`, no Kubernetes anywhere.
 
-use crate::client::AddressBook;
+use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually, seconds};
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
@@ -204,6 +204,10 @@ impl Local {
         Ok(pid.trim().to_owned())
     }
 
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.book, self.password.as_deref())
+    }
+
     async fn writers(&self) -> Result<Writers> {
         Writers::start(&self.book, self.password.as_deref(), Duration::from_millis(1)).await
     }
@@ -246,7 +250,7 @@ async fn local_primary_killed_writes_resume(scene: Scene) -> Result {
     let spec = &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"});
     let local = scene.run(spec).await?;
     let writers = local.writers().await?;
-    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    let mut client = local.client();
     let mut gaps = Vec::new();
     for round in 0..10 {
         client.refresh().await?;
@@ -273,7 +277,7 @@ async fn local_primary_ended_hands_over(scene: Scene) -> Result {
     let spec = &json!({"shards": 3, "replicasPerShard": 1, "memory": "64Mi"});
     let local = scene.run(spec).await?;
     let writers = local.writers().await?;
-    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    let mut client = local.client();
     let mut gaps = Vec::new();
     for round in 0..9 {
         whole(&local).await?;
@@ -284,7 +288,7 @@ async fn local_primary_ended_hands_over(scene: Scene) -> Result {
         writers.reset_gaps();
         crate::sh!("kill", "-TERM", pid)?;
         eventually("another primary", Duration::from_secs(30), || async {
-            let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+            let mut client = local.client();
             client.refresh().await?;
             let same = client.ranges().iter().any(|r| r.members.first() == Some(&primary));
             crate::ensure!(!same, "{primary} is primary still");
@@ -313,7 +317,7 @@ async fn local_shards_added_and_taken_away(scene: Scene) -> Result {
             &format!("{shards} shards share the slots"),
             Duration::from_secs(120),
             || async {
-                let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+                let mut client = local.client();
                 client.ensure_even(shards).await
             },
         )
@@ -371,7 +375,7 @@ async fn linearizable(scene: &Scene, spec: serde_json::Value, signals: &[&str]) 
     let goes_on_alone = spec["minInSync"] == 1;
     let local = scene.run(&spec).await?;
     let probes = Probes::start(&local.book, local.password.as_deref()).await?;
-    let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+    let mut client = local.client();
     for (round, signal) in signals.iter().enumerate() {
         whole(&local).await?;
         client.refresh().await?;
@@ -429,7 +433,7 @@ async fn thousand(writers: &Writers) -> Result {
 /// Waits until every primary sees its replica in sync.
 pub(crate) async fn whole(local: &Local) -> Result {
     eventually("every primary has its replica", Duration::from_secs(60), || async {
-        let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+        let mut client = local.client();
         client.refresh().await?;
         for range in client.ranges().to_vec() {
             let primary = *range.members.first().context("a primary")?;

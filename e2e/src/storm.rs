@@ -161,8 +161,7 @@ impl Storm<'_> {
     }
 
     async fn signal(&mut self, signal: &str, whom: Whom) -> Result {
-        let mut client =
-            crate::client::Client::new(&self.local.book, self.local.password.as_deref());
+        let mut client = self.local.client();
         // Nobody may know the owners of all slots at the moment: then it hits nobody.
         if client.refresh().await.is_err() {
             return Ok(());
@@ -206,7 +205,7 @@ impl Storm<'_> {
         })
         .await?;
         eventually("slots where they belong", Duration::from_secs(60), || async {
-            let mut client = crate::client::Client::new(&local.book, local.password.as_deref());
+            let mut client = local.client();
             client.ensure_even(usize::try_from(shards)?).await
         })
         .await?;

@@ -116,9 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Ok(out)
         };
-        tokio::time::timeout(patience, work)
-            .await
-            .map_err(|_| Failure::new(format!("no reply within {patience:?}")))?
+        in_time(patience, work).await
     }
 
     /// Sends lines of another protocol than RESP, and reads lines until one is the last.
@@ -135,9 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Ok(out)
         };
-        tokio::time::timeout(patience, work)
-            .await
-            .map_err(|_| Failure::new(format!("no reply within {patience:?}")))?
+        in_time(patience, work).await
     }
 
     async fn read(&mut self) -> Result<Reply> {
@@ -172,6 +168,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ => return Err(Failure::new(format!("not a reply: {line:?}"))),
         })
     }
+}
+
+async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(patience, work)
+        .await
+        .map_err(|_| Failure::new(format!("no reply within {patience:?}")))?
 }
 
 fn encode<A: AsRef<[u8]>>(out: &mut Vec<u8>, arguments: &[A]) {

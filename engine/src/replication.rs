@@ -330,7 +330,7 @@ pub fn info(shared: &Shared) -> Info {
     let replication = &shared.replication;
     let ids = replication.ids();
     let (backlog_len, backlog_size) = shared.journal.backlog();
-    let now = crate::clock::unix_ms();
+    let now_ms = crate::clock::monotonic_ms();
     let (replid2, second_offset) = match ids.former {
         Some((id, offset)) => (id, offset as i64 + 1),
         None => ("0".repeat(40), -1),
@@ -341,7 +341,7 @@ pub fn info(shared: &Shared) -> Info {
         replid2,
         offset: shared.journal.end(),
         second_offset,
-        peers: replication.peers().iter().map(|p| p.info(now)).collect(),
+        peers: replication.peers().iter().map(|p| p.info(now_ms)).collect(),
         link: replication.link().map(|l| l.info(shared)),
         backlog_active: shared.journal.is_active(),
         backlog_size,

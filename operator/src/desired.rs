@@ -262,16 +262,29 @@ impl Desired {
     }
 }
 
+/// The longest duration of most fields.
+const DAY: &str = "24h";
+
+/// A duration in milliseconds that is within bounds, which are given as the message says them.
+fn duration_between(field: &str, text: &str, least: &str, most: &str) -> Result<u64, Error> {
+    let ms = quantity::duration_ms(text);
+    let is_within = |ms: &u64| {
+        quantity::duration_ms(least).is_some_and(|least| least <= *ms)
+            && quantity::duration_ms(most).is_some_and(|most| *ms <= most)
+    };
+    ms.filter(is_within)
+        .ok_or_else(|| invalid(field, format!("must be between {least} and {most}")))
+}
+
 fn rollout(spec: &CacheClusterSpec) -> Result<Rollout, Error> {
     let Some(given) = &spec.rollout else { return Ok(Rollout::default()) };
-    let seconds = |field: &str, text: &str, least: u64| {
-        let ms = quantity::duration_ms(text).filter(|ms| (least * 1000..=86_400_000).contains(ms));
-        let seconds = ms.and_then(|ms| i64::try_from(ms / 1000).ok());
-        seconds.ok_or_else(|| invalid(field, format!("must be between {least}s and 24h")))
+    let seconds = |field: &str, text: &str, least: &str| {
+        let ms = duration_between(field, text, least, DAY)?;
+        Ok(i64::try_from(ms / 1000).unwrap_or(i64::MAX))
     };
     let pause = given.canary_pause.as_deref();
-    let pause = pause.map(|p| seconds("spec.rollout.canaryPause", p, 1)).transpose()?;
-    let ready_within = seconds("spec.rollout.readyWithin", &given.ready_within, 10)?;
+    let pause = pause.map(|p| seconds("spec.rollout.canaryPause", p, "1s")).transpose()?;
+    let ready_within = seconds("spec.rollout.readyWithin", &given.ready_within, "10s")?;
     Ok(Rollout { canary_pause: pause.unwrap_or_default(), ready_within })
 }
 
@@ -284,10 +297,7 @@ fn balance(spec: &CacheClusterSpec) -> Result<Balance, Error> {
         return Err(invalid("spec.balance.window", message));
     }
     let window = |w: &crds::BalanceWindow| {
-        let duration =
-            quantity::duration_ms(&w.duration).filter(|ms| (60_000..=86_400_000).contains(ms));
-        let field = "spec.balance.window.duration";
-        let duration = duration.ok_or_else(|| invalid(field, "must be between 1m and 24h"))?;
+        let duration = duration_between("spec.balance.window.duration", &w.duration, "1m", DAY)?;
         let message = "must be a time of day in UTC, such as 02:30";
         Window::new(&w.start, duration).ok_or_else(|| invalid("spec.balance.window.start", message))
     };
@@ -400,10 +410,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
     let memory = quantity::bytes(&spec.memory).filter(|b| *b >= 16 << 20);
     let memory =
         memory.ok_or_else(|| invalid("spec.memory", "must be a quantity of at least 16Mi"))?;
-    let timeout = quantity::duration_ms(&spec.failure_timeout);
-    let timeout = timeout
-        .filter(|ms| (300..=60_000).contains(ms))
-        .ok_or_else(|| invalid("spec.failureTimeout", "must be between 300ms and 60s"))?;
+    let timeout = duration_between("spec.failureTimeout", &spec.failure_timeout, "300ms", "60s")?;
     let mut set = |name: &str, value: String| out.insert(name.into(), value);
     set("maxmemory", memory.to_string());
     set("maxmemory-policy", spec.eviction.directive().into());
@@ -437,9 +444,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         set("larder-min-in-sync", min_in_sync(spec, min)?.to_string());
     }
     if let Some(bound) = &spec.max_staleness {
-        let bound = quantity::duration_ms(bound).filter(|ms| (10..=86_400_000).contains(ms));
-        let bound =
-            bound.ok_or_else(|| invalid("spec.maxStaleness", "must be between 10ms and 24h"))?;
+        let bound = duration_between("spec.maxStaleness", bound, "10ms", DAY)?;
         set("larder-max-staleness-ms", bound.to_string());
     }
     let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
@@ -544,191 +549,4 @@ pub fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn desired(config: &[(&str, &str)]) -> Desired {
-        let config: BTreeMap<_, _> = config.iter().copied().collect();
-        let cluster = json!({
-            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-            "metadata": {"name": "demo"}, "spec": {"shards": 1, "config": config},
-        });
-        Desired::of(&serde_json::from_value(cluster).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn directive_taken_out_of_the_manifest_is_one_that_goes_back_to_its_default() {
-        let with = desired(&[("notify-keyspace-events", "Ex"), ("slave-read-only", "no")]);
-        let (said, unsaid): (Vec<_>, Vec<_>) =
-            (with.unsaid().collect(), desired(&[]).unsaid().collect());
-        for name in ["notify-keyspace-events", "replica-read-only"] {
-            assert!(!said.contains(&name) && unsaid.contains(&name), "{name}");
-        }
-        // Never what the operator says elsewhere, or what takes a restart.
-        for ours in ["requirepass", "masterauth", "maxmemory", "dir", "protected-mode", "databases"]
-        {
-            assert!(!unsaid.contains(&ours), "{ours}");
-        }
-        let ours = |name: &&&str| {
-            let is_ours = name.starts_with("larder-") || name.starts_with("cluster-announce");
-            is_ours && !OF_ABSENT_FIELDS.contains(name)
-        };
-        assert_eq!(unsaid.iter().find(ours), None);
-    }
-
-    #[test]
-    fn value_is_one_argument_in_a_file_unless_the_directive_takes_several() {
-        let conf = desired(&[
-            ("notify-keyspace-events", ""),
-            ("pidfile", "/a folder/pid"),
-            ("client-output-buffer-limit", "normal 0 0 0"),
-            ("no-such", "a b"),
-        ])
-        .conf();
-        for line in [
-            "notify-keyspace-events \"\"\n",
-            "pidfile \"/a folder/pid\"\n",
-            "client-output-buffer-limit normal 0 0 0\n",
-            "no-such a b\n",
-            "save \"\"\n",
-        ] {
-            assert!(conf.contains(line), "{line}{conf}");
-        }
-    }
-
-    #[test]
-    fn who_may_come_in_by_certificate_changes_without_a_restart() {
-        let of = |tls: serde_json::Value| {
-            let cluster = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-                "metadata": {"name": "demo"}, "spec": {"shards": 1, "tls": tls},
-            });
-            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
-        };
-        let given = |auth: &str| of(json!({"secretName": "mine", "clientAuth": auth})).unwrap();
-        let (open, closed) = (given("None"), given("Required"));
-        assert!(open.serves_tls() && !desired(&[]).serves_tls());
-        assert_eq!(open.at_start_hash(), closed.at_start_hash());
-        assert!(closed.live().any(|pair| pair == ("tls-auth-clients", "yes")));
-        let refused = of(json!({"clientAuth": "Required"})).unwrap_err();
-        assert!(refused.starts_with("spec.tls.clientAuth: needs secretName"), "{refused}");
-        let refused = of(json!({"secretName": "demo-tls"})).unwrap_err();
-        assert!(refused.starts_with("spec.tls.secretName: is the name"), "{refused}");
-        // What is set by Larder does not go back to its default because the manifest does not say it.
-        assert!(!closed.unsaid().any(|name| name.starts_with("tls-") && is_ours(name)));
-    }
-
-    #[test]
-    fn a_bound_of_staleness_is_live_and_goes_back_when_it_is_taken_out() {
-        let of = |spec: serde_json::Value| {
-            let cluster = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-                "metadata": {"name": "demo"}, "spec": spec,
-            });
-            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
-        };
-        let name = "larder-max-staleness-ms";
-        let with = of(json!({"shards": 1, "maxStaleness": "1s500ms"})).unwrap();
-        assert!(with.live().any(|pair| pair == (name, "1500")));
-        assert!(!with.unsaid().any(|n| n == name));
-        let without = of(json!({"shards": 1})).unwrap();
-        assert!(without.unsaid().any(|n| n == name));
-        assert!(without.live().all(|(n, _)| n != name));
-        let refused = of(json!({"shards": 1, "maxStaleness": "1ms"})).unwrap_err();
-        assert!(refused.contains("spec.maxStaleness"), "{refused}");
-    }
-
-    #[test]
-    fn a_rollout_is_given_time_in_bounds() {
-        let of = |rollout: serde_json::Value| {
-            let cluster = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-                "metadata": {"name": "demo"}, "spec": {"shards": 1, "rollout": rollout},
-            });
-            let desired = Desired::of(&serde_json::from_value(cluster).unwrap());
-            desired.map(|d| d.rollout).map_err(|e| e.to_string())
-        };
-        assert_eq!(of(json!({})), Ok(Rollout::default()));
-        let given = of(json!({"canaryPause": "5m", "readyWithin": "1h"}));
-        assert_eq!(given, Ok(Rollout { canary_pause: 300, ready_within: 3600 }));
-        let refused = of(json!({"canaryPause": "25h"})).unwrap_err();
-        assert!(refused.starts_with("spec.rollout.canaryPause: must be between"), "{refused}");
-        let refused = of(json!({"readyWithin": "1s"})).unwrap_err();
-        assert!(refused.starts_with("spec.rollout.readyWithin: must be between"), "{refused}");
-    }
-
-    #[test]
-    fn balance_names_a_time_of_the_day_or_waits_to_be_asked() {
-        let of = |balance: serde_json::Value| {
-            let cluster = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-                "metadata": {"name": "demo"}, "spec": {"shards": 1, "balance": balance},
-            });
-            let desired = Desired::of(&serde_json::from_value(cluster).unwrap());
-            desired.map(|d| d.balance).map_err(|e| e.to_string())
-        };
-        assert_eq!(of(json!({})), Ok(Balance::default()));
-        let window = |start: &str, duration: &str| json!({"start": start, "duration": duration});
-        let night = of(json!({"window": window("02:30", "1h"), "request": "now"})).unwrap();
-        assert_eq!(night.window, Window::new("02:30", 3_600_000));
-        assert_eq!((night.automatic, night.request.as_deref()), (true, Some("now")));
-        assert!(!of(json!({"primaries": "Manual"})).unwrap().automatic);
-        for (balance, why) in [
-            (json!({"window": window("25:00", "1h")}), "spec.balance.window.start: must be a time"),
-            (json!({"window": window("02:30", "1s")}), "spec.balance.window.duration: must be"),
-            (
-                json!({"primaries": "Manual", "window": window("02:30", "1h")}),
-                "spec.balance.window: needs primaries: Automatic",
-            ),
-        ] {
-            let refused = of(balance).unwrap_err();
-            assert!(refused.starts_with(why), "{refused}");
-        }
-    }
-
-    #[test]
-    fn memcached_clients_are_served_by_one_shard_only() {
-        let of = |shards: u16, memcached: serde_json::Value| {
-            let cluster = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
-                "metadata": {"name": "demo"}, "spec": {"shards": shards, "memcached": memcached},
-            });
-            Desired::of(&serde_json::from_value(cluster).unwrap()).map_err(|e| e.to_string())
-        };
-        let on = of(1, json!({"enabled": true, "flush": false})).unwrap();
-        assert!(on.serves_memcached() && on.conf().contains("memcached-flush no\n"));
-        assert!(!of(1, json!({"enabled": false})).unwrap().serves_memcached());
-        let refused = of(2, json!({"enabled": true})).unwrap_err();
-        assert!(refused.starts_with("spec.memcached: needs shards: 1"), "{refused}");
-        let refused = of(1, json!({"enabled": true, "itemSizeMax": "2Gi"})).unwrap_err();
-        assert!(refused.contains("between 1Ki and 1Gi"), "{refused}");
-    }
-
-    #[test]
-    fn config_that_the_engine_would_refuse_is_refused_by_name() {
-        let check = |name: &str, value: &str| {
-            let spec = json!({"shards": 1, "config": {name: value}});
-            check_config(&serde_json::from_value(spec).unwrap()).map_err(|e| e.to_string())
-        };
-        assert_eq!(check("maxmemory-samples", "10"), Ok(()));
-        assert_eq!(check("client-output-buffer-limit", "normal 0 0 0"), Ok(()));
-        assert_eq!(
-            check("no-such", "1"),
-            Err("spec.config.no-such: is not a directive of the engine".into())
-        );
-        assert!(check("maxmemory-samples", "many").unwrap_err().starts_with("spec.config.maxm"));
-    }
-
-    #[test]
-    fn a_seat_is_read_from_its_one_name() {
-        let data = Seat::Data { shard: 12, index: 1 };
-        assert_eq!(data.name("demo"), "demo-12-1");
-        assert_eq!(Seat::parse("demo", "demo-12-1"), Some(data));
-        assert_eq!(Seat::parse("demo", "demo-w-0"), Some(Seat::Witness { index: 0 }));
-        assert_eq!(Seat::parse("a-1", "a-1-0-2"), Some(Seat::Data { shard: 0, index: 2 }));
-        for stranger in ["demo-012-1", "demo-1", "demo", "other-1-1", "demo-1-1-1", "demo-+1-1"] {
-            assert_eq!(Seat::parse("demo", stranger), None, "{stranger}");
-        }
-    }
-}
+mod tests;

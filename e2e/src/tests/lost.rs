@@ -2,7 +2,7 @@
 
 use super::all::{durable, everything_is_there, fill};
 use crate::clock::{self, eventually};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Member};
 use crate::failure::{Context, Result};
 use crate::ledger;
 use crate::wire::Reply;
@@ -80,13 +80,17 @@ fn two(min_in_sync: usize) -> Value {
     })
 }
 
+/// The other member with data.
+async fn replica_of(cluster: &Cluster, primary: &str) -> Result<Member> {
+    let mut members = cluster.members().await?.into_iter();
+    members.find(|m| m.shard == 0 && m.name != primary).context("a replica")
+}
+
 /// With `minInSync: 1` a primary whose replica is cut off writes on after a pause, and nothing is lost.
 pub(super) async fn shard_of_two_goes_on_alone(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", two(1)).await?;
     let primary = cluster.primaries().await?[0].clone();
-    let members = cluster.members().await?;
-    let replica =
-        members.iter().find(|m| m.shard == 0 && m.name != primary).context("a replica")?;
+    let replica = replica_of(&cluster, &primary).await?;
     let writers = cluster.writers(PACE).await?;
     writers.all_resume(Duration::from_secs(10)).await?;
     writers.reset_gaps();
@@ -110,9 +114,7 @@ pub(super) async fn shard_of_two_waits_for_the_other(room: Arc<Room>) -> Result 
     let mut client = cluster.connect(&primary).await?;
     client.call(&["SET", "a", "1"]).await?.ok()?;
     client.call(&["SET", "b", "1"]).await?.ok()?;
-    let members = cluster.members().await?;
-    let replica =
-        members.iter().find(|m| m.shard == 0 && m.name != primary).context("a replica")?;
+    let replica = replica_of(&cluster, &primary).await?;
     cluster.world.fault(|provider| provider.node_cut(&replica.node))?;
     let refused = eventually("writes are refused", Duration::from_secs(20), || async {
         let mut client = cluster.connect(&primary).await?;

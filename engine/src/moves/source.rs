@@ -132,7 +132,7 @@ struct Source<'s> {
 impl Source<'_> {
     fn check(&self) -> io::Result<()> {
         if !self.shared.moves.giving.is_last(self.wanted.attempt) {
-            return Err(io::Error::other("the target has begun anew"));
+            return Err(begun_anew());
         }
         if goes_on(self.shared, &self.under_way, self.epoch) {
             return Ok(());
@@ -289,7 +289,7 @@ impl Source<'_> {
         self.check()?;
         let Wanted { id, to_epoch, attempt } = self.wanted;
         if !shared.moves.giving.put_to_council(attempt) {
-            return Err(io::Error::other("the target has begun anew"));
+            return Err(begun_anew());
         }
         let moved = Change::Moved { id, from_epoch: self.epoch, to_epoch };
         let resolved = self.resolve(moved);
@@ -321,6 +321,10 @@ impl Source<'_> {
             std::thread::sleep(LOOK);
         }
     }
+}
+
+fn begun_anew() -> io::Error {
+    io::Error::other("the target has begun anew")
 }
 
 /// Where the time went for which clients were held.

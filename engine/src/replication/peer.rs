@@ -1,12 +1,12 @@
 //! One replica of ours: its sync, the stream, its acknowledgements.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::fresh::{Note, vouch};
-use super::{PeerInfo, PeerState, load, lock, random_id, seconds_since};
+use super::{PeerInfo, PeerState, load, lock, random_id};
 use crate::clock;
 use crate::journal::Pin;
 use crate::resp::{Decoder, Limits};
@@ -40,7 +40,6 @@ pub struct Peer {
     /// What of it is on its disk, as far as it has a log.
     durable_ack: AtomicU64,
     acked: AtomicBool,
-    ack_ms: AtomicI64,
     /// When it said something last, of the monotonic clock.
     heard_ms: AtomicU64,
     sent: AtomicU64,
@@ -73,9 +72,14 @@ impl Peer {
         self.durable_ack.load(Ordering::Acquire)
     }
 
+    /// Milliseconds since it said something.
+    fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed))
+    }
+
     /// It has said something of late: what is cut off or hangs keeps its link for `repl-timeout`.
     pub fn is_heard(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed)) < SILENT_MS
+        self.silent_ms(now_ms) < SILENT_MS
     }
 
     /// The member's ID; empty for what is not of our kind.
@@ -102,13 +106,13 @@ impl Peer {
         let _ = self.stream.shutdown();
     }
 
-    pub fn info(&self, now_ms: i64) -> PeerInfo {
+    pub fn info(&self, now_ms: u64) -> PeerInfo {
         PeerInfo {
             ip: self.ip.clone(),
             port: self.port,
             state: ["wait_bgsave", "send_bulk", "online"][load(&self.state) as usize],
             offset: self.ack(),
-            lag_s: seconds_since(&self.ack_ms, now_ms),
+            lag_s: (self.silent_ms(now_ms) / 1000) as i64,
         }
     }
 
@@ -178,7 +182,6 @@ fn run(
         ack: AtomicU64::new(0),
         durable_ack: AtomicU64::new(0),
         acked: AtomicBool::new(false),
-        ack_ms: AtomicI64::new(clock::unix_ms()),
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
         sent: AtomicU64::new(0),
         closed: AtomicBool::new(false),
@@ -214,7 +217,6 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: Stream) -> io::Result<()>
         if n == 0 {
             return Ok(());
         }
-        peer.ack_ms.store(clock::unix_ms(), Ordering::Relaxed);
         peer.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
         buffer.extend_from_slice(&chunk[..n]);
         let mut at = 0;

@@ -28,6 +28,16 @@ pub(super) struct Choice {
     pub(super) others: Vec<Place>,
 }
 
+impl Choice {
+    /// Each place once, in their order.
+    fn places(&self) -> Vec<&Place> {
+        let mut places: Vec<&Place> = self.others.iter().chain([&self.now]).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+}
+
 /// The measure of a placement: the less, the better spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Measure {
@@ -103,9 +113,7 @@ impl Flow {
         let mut nodes: BTreeMap<&Place, i64> = BTreeMap::new();
         let mut zones: BTreeMap<&str, i64> = BTreeMap::new();
         for choice in choices {
-            let mut places: Vec<&Place> = choice.others.iter().chain([&choice.now]).collect();
-            places.sort_unstable();
-            places.dedup();
+            let places = choice.places();
             for place in &places {
                 *nodes.entry(place).or_default() += 1;
             }
@@ -123,10 +131,7 @@ impl Flow {
         let of_zone = number(shards) + 1;
         let of_node = of_zone * (number(shards) * number(shards) + 1);
         for (shard, choice) in choices.iter().enumerate() {
-            let mut places: Vec<&Place> = choice.others.iter().chain([&choice.now]).collect();
-            places.sort_unstable();
-            places.dedup();
-            for place in places {
+            for place in choice.places() {
                 let at = flow.nodes.binary_search(place).unwrap_or_default();
                 flow.arc(shard, shards + at, i64::from(*place != choice.now));
             }
