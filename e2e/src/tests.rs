@@ -5,6 +5,7 @@
 
 mod all;
 pub mod captive;
+mod care;
 mod change;
 mod chart;
 mod control;
@@ -67,6 +68,8 @@ pub const TESTS: &[Test] = &[
     test!(cut::node_with_one_primary_is_cut_off, Need::Pods, CUT),
     test!(cut::node_with_two_primaries_is_cut_off, Need::Pods, CUT, KILL),
     test!(cut::node_with_the_operator_is_cut_off, Need::Pods, CUT),
+    test!(cut::deaf_primary_is_replaced, Need::Pods, WIRE),
+    test!(cut::mute_primary_is_replaced, Need::Pods, WIRE),
     test!(cut::quorum_is_linearizable_across_a_cut, Need::Pods, CUT),
     test!(cut::quorum_is_linearizable_on_bad_wires, Need::Pods, WIRE),
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
@@ -79,6 +82,8 @@ pub const TESTS: &[Test] = &[
     test!(change::all_members_rolled_under_load, Need::Pods),
     test!(change::primaries_evicted_under_load, Need::Pods),
     test!(change::shards_added_and_taken_away_under_load, Need::Pods),
+    test!(care::primaries_are_handed_back_when_asked, Need::Pods, KILL),
+    test!(care::a_bad_change_stops_at_its_first_member, Need::Pods),
     test!(volumes::kept_volumes_bring_the_data_back, Need::Pods),
     test!(volumes::deleted_volumes_leave_nothing, Need::Pods),
     test!(chart::examples_become_ready),

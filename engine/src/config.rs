@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::types::Limits;
 
@@ -39,6 +40,8 @@ pub struct Hot {
     pub client_query_buffer_limit: usize,
     pub maxclients: usize,
     pub timeout_s: u64,
+    /// After which an idle client is asked whether it is there; none: never.
+    pub tcp_keepalive: Duration,
     pub slowlog_us: i64,
     pub slowlog_max_len: usize,
     pub limits: Limits,
@@ -501,6 +504,7 @@ fn parse_hot(values: &Values) -> Result<Hot, String> {
         client_query_buffer_limit: size("client-query-buffer-limit")?,
         maxclients: size("maxclients")?.max(1),
         timeout_s: int("timeout")?.max(0) as u64,
+        tcp_keepalive: Duration::from_secs(int("tcp-keepalive")?.max(0) as u64),
         slowlog_us: int("slowlog-log-slower-than")?,
         slowlog_max_len: size("slowlog-max-len")?,
         limits: Limits {

@@ -47,6 +47,7 @@ pub mod script;
 pub mod server;
 pub mod session;
 pub mod snapshot;
+pub mod sockets;
 pub mod start;
 pub mod stream;
 pub mod tls;

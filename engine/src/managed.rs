@@ -227,6 +227,8 @@ impl Local for Engine {
             role: if self.is_witness { Role::Witness } else { now.role },
             loading: shared.state.loading.load(Ordering::Acquire),
             in_sync,
+            lease_is_over: now.role == Role::Primary
+                && mono >= shared.state.lease_until_ms.load(Ordering::Acquire),
             disk_error: persist::disk_error(shared),
             used_memory: shared.used_memory(),
             maxmemory: shared.config.hot().maxmemory,

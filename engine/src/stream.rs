@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use crate::sockets;
 use crate::tls::secure::Connection;
 
 /// Bytes that are read from a socket at a time.
@@ -156,6 +157,14 @@ impl Stream {
     /// What the system said.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.0.socket.set_write_timeout(timeout)
+    }
+
+    /// Given up sooner than TCP would do by itself, when nobody hears what it says: `sockets::of_a_replica`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn as_a_replica(&self) -> io::Result<()> {
+        sockets::of_a_replica(&self.0.socket)
     }
 
     /// # Errors

@@ -225,6 +225,9 @@ pub struct Report {
     pub dropped_writes: u64,
     /// Shard epoch under which those writes were dropped.
     pub dropped_epoch: Epoch,
+    /// It is a primary that acknowledges nothing: the council has not prolonged its lease.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub lease_is_over: bool,
     /// As primary of this shard epoch it executes nothing more, for a handover: its lineage is final. 0: none.
     #[serde(default)]
     pub held_epoch: Epoch,
@@ -241,6 +244,10 @@ pub struct Report {
     /// The moves of slots that it gives away, and how far they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveProgress>,
+}
+
+fn is_no(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

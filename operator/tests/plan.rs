@@ -16,7 +16,7 @@
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary node=a zone=x the council's primary of its shard, in its role
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
-//!                                      voteless, former (it knows incarnation 1) ..
+//!                                      leaseless, rejoined (under a new ID; the vote is its former one's), voteless, former (it knows incarnation 1) ..
 //! ```
 
 #[path = "plan/world.rs"]

@@ -3,7 +3,7 @@
 use super::captive::Captive;
 use super::form::spec;
 use crate::clock::{self, eventually};
-use crate::cluster::{Cluster, shard_of};
+use crate::cluster::{Cluster, Member, shard_of};
 use crate::failure::{Context, Failure, Result};
 use crate::install;
 use crate::ledger;
@@ -23,9 +23,12 @@ const PACE: Duration = Duration::from_millis(5);
 
 pub(super) async fn node_with_one_primary_is_cut_off(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", spec()).await?;
-    let primary = cluster.primaries().await?[0].clone();
-    let node = cluster.member(&primary).await?.node;
+    let node = node_of_a_primary(&cluster).await?;
     cut_and_heal(&cluster, &node).await
+}
+
+async fn node_of_a_primary(cluster: &Cluster) -> Result<String> {
+    Ok(cluster.member(&cluster.primaries().await?[0]).await?.node)
 }
 
 pub(super) async fn node_with_two_primaries_is_cut_off(room: Arc<Room>) -> Result {
@@ -41,13 +44,27 @@ pub(super) async fn node_with_the_operator_is_cut_off(room: Arc<Room>) -> Result
     cut_and_heal(&cluster, &node).await
 }
 
-/// One primary's node after the other is deaf and loses a tenth of its packets: what clients saw is a history of one register
+/// A node that sends but hears nothing: half of a cut.
+pub(super) async fn deaf_primary_is_replaced(room: Arc<Room>) -> Result {
+    let cluster = Cluster::create(&room, "demo", spec()).await?;
+    let node = node_of_a_primary(&cluster).await?;
+    isolate_and_heal(&cluster, &node, Some(Wire::Deaf)).await
+}
+
+/// A node that hears but sends nothing: the other half.
+pub(super) async fn mute_primary_is_replaced(room: Arc<Room>) -> Result {
+    let cluster = Cluster::create(&room, "demo", spec()).await?;
+    let node = node_of_a_primary(&cluster).await?;
+    isolate_and_heal(&cluster, &node, Some(Wire::Mute)).await
+}
+
+/// One primary's node after the other is deaf, is mute and loses a tenth of its packets: what clients saw is a history of one register
 /// for each key all the same.
 pub(super) async fn quorum_is_linearizable_on_bad_wires(room: Arc<Room>) -> Result {
     let cluster = Cluster::create(&room, "demo", by_majority()).await?;
     let probes = Probes::start(&cluster.book, cluster.password.as_deref()).await?;
-    for wire in [Wire::Deaf, Wire::Lossy(10)] {
-        let node = cluster.member(&cluster.primaries().await?[0]).await?.node;
+    for wire in [Wire::Deaf, Wire::Mute, Wire::Lossy(10)] {
+        let node = node_of_a_primary(&cluster).await?;
         cluster.world.fault(|provider| provider.node_impair(&node, wire))?;
         let begun = clock::now();
         let serves = a_thousand_operations(&probes).await;
@@ -122,11 +139,16 @@ async fn node_of_the_operator(room: &Room) -> Result<String> {
 }
 
 async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
+    isolate_and_heal(cluster, node, None).await
+}
+
+/// `wire`: what is wrong with it, where it is not cut.
+async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> Result {
     let primaries = cluster.primaries().await?;
     let members = cluster.members().await?;
     let inside: Vec<_> = members.iter().filter(|member| member.node == node).collect();
     let isolated: Vec<_> =
-        inside.iter().filter(|member| primaries.contains(&member.name)).collect();
+        inside.iter().copied().filter(|member| primaries.contains(&member.name)).collect();
     println!(
         "      {node} has the primaries {:?}",
         isolated.iter().map(|member| &member.name).collect::<Vec<_>>()
@@ -158,10 +180,12 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
 
     writers.reset_gaps();
     let cut_at = clock::wall_micros();
-    cluster.world.fault(|provider| provider.node_cut(node))?;
+    cluster.world.fault(|provider| match wire {
+        Some(wire) => provider.node_impair(node, wire),
+        None => provider.node_cut(node),
+    })?;
+    let replaced = replaced(cluster, &isolated).await;
     let resumed = writers.all_resume(Duration::from_secs(60)).await;
-    let gap = writers.gaps().into_iter().max().unwrap_or_default();
-    let first_acks = first_acks_after_silence(&writers.ledgers(), cut_at);
     // A while of isolation in which every shard serves: what is written now must survive the heal.
     let during = writers.all_resume(Duration::from_secs(10)).await;
     let serving_since = clock::wall_micros();
@@ -173,11 +197,14 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
         Ok(())
     })
     .await;
+    let gap = writers.gaps().into_iter().max().unwrap_or_default();
+    let first_acks = first_acks_after_silence(&writers.ledgers(), cut_at);
     let isolated_acks: Vec<_> =
         captives.iter().map(|(shard, captive)| (*shard, captive.last_ack())).collect();
     drop(captives);
     cluster.world.fault(|provider| provider.node_heal(node))?;
-    resumed.and(during).and(thousand)?;
+    replaced.and(resumed).and(during).and(thousand)?;
+    let healed = clock::now();
 
     println!("      longest gap {}", clock::seconds(gap));
     for (shard, last) in &isolated_acks {
@@ -195,6 +222,8 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
         );
     }
     cluster.whole(Duration::from_secs(120)).await?;
+    followed_again(cluster, &isolated).await?;
+    println!("      all in sync {} after it was healed", clock::seconds(healed.elapsed()));
     let ledgers = writers.stop().await;
     let loss = ledger::check(&cluster.book, cluster.password.as_deref(), &ledgers).await?;
     let after: Vec<_> = loss.lost.iter().filter(|ack| ack.at > cut_at + micros(gap)).collect();
@@ -202,6 +231,34 @@ async fn cut_and_heal(cluster: &Cluster, node: &str) -> Result {
     crate::ensure!(after.is_empty(), "{} writes of the majority side lost on healing", after.len());
     crate::ensure!(gap <= FAILOVER_MAX, "a shard did not serve for {}", clock::seconds(gap));
     Ok(())
+}
+
+/// Waits until the rest of the cluster knows other primaries. Only then does a write tell of the failover: a reply of the old
+/// one may have been on its way.
+async fn replaced(cluster: &Cluster, isolated: &[&Member]) -> Result {
+    eventually("other primaries", Duration::from_secs(60), || async {
+        let primaries = cluster.primaries().await?;
+        let still = isolated.iter().find(|member| primaries.contains(&member.name));
+        crate::ensure!(still.is_none(), "{primaries:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until each primary has a replica.
+async fn followed_again(cluster: &Cluster, isolated: &[&Member]) -> Result {
+    eventually("each primary is followed", Duration::from_secs(60), || async {
+        for primary in cluster.primaries().await? {
+            let old = isolated.iter().any(|member| member.name == primary);
+            crate::ensure!(!old, "a member asked takes {primary} for the primary still");
+            let mut client = cluster.connect(&primary).await?;
+            let facts = client.call(&["INFO", "replication"]).await?.ok()?;
+            let facts = facts.text().unwrap_or_default().to_owned();
+            crate::ensure!(facts.contains("state=online"), "{primary}: {facts}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// For each ledger, the first acknowledgement after its longest silence since the cut.
@@ -216,7 +273,7 @@ fn first_acks_after_silence(ledgers: &[ledger::Ledger], cut_at: u64) -> Vec<Opti
 }
 
 /// Makes primaries fail over until some node has two of them; returns the node.
-async fn gather_two_primaries(cluster: &Cluster) -> Result<String> {
+pub(super) async fn gather_two_primaries(cluster: &Cluster) -> Result<String> {
     for _ in 0..4 {
         let members = cluster.members().await?;
         let primaries = cluster.primaries().await?;

@@ -11,6 +11,7 @@ use super::frame::{self, Envelope};
 use super::tls::Tls;
 use super::transport::{Stream, Transport};
 use super::{Answer, Ask, Meeting, Met, VERSION};
+use crate::sockets;
 use crate::topology::MemberId;
 
 /// A connection to a member's bus, past TLS and the exchange of versions.
@@ -30,7 +31,7 @@ impl Connection {
     /// version.
     pub async fn open(addr: &str, tls: &Tls, member: Option<MemberId>) -> io::Result<Self> {
         let tcp = TcpStream::connect(addr).await?;
-        tcp.set_nodelay(true)?;
+        sockets::of_the_bus(&tcp)?;
         let stream = tls.connector().connect(Tls::server_name()?, tcp).await?;
         Self::greet(Box::new(stream), member).await
     }

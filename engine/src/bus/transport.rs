@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::tls::{Peer, Tls, peer_of};
+use crate::sockets;
 
 /// One connection's bytes.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -60,7 +61,7 @@ impl Transport {
     /// What TCP or TLS said.
     pub async fn dial(&self, addr: &str) -> io::Result<(Stream, IpAddr)> {
         let tcp = TcpStream::connect(addr).await?;
-        tcp.set_nodelay(true)?;
+        sockets::of_the_bus(&tcp)?;
         let local = tcp.local_addr()?.ip();
         let stream: Stream = match self {
             Transport::Plain => Box::new(tcp),
@@ -81,7 +82,7 @@ impl Transport {
     /// # Errors
     /// What TLS said, and a certificate of no role.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Peer)> {
-        tcp.set_nodelay(true)?;
+        sockets::of_the_bus(&tcp)?;
         let dir = match self {
             Transport::Plain => return Ok((Box::new(tcp), Peer::Member)),
             Transport::AsClients(read) => {

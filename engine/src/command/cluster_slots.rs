@@ -1,6 +1,8 @@
 //! CLUSTER subcommands of a cluster without an operator that say who owns which slots.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::cluster_change::primary_shard;
 use super::cluster_own::{answer, decide, my_shard, node_arg, one, put, put_changes};
@@ -9,16 +11,21 @@ use super::walk::with_slot;
 use super::{Ctx, Effects};
 use crate::clock;
 use crate::cluster::View;
+use crate::council::is_transient;
 use crate::lazy;
 use crate::moves::SlotSet;
 use crate::notify::class;
-use crate::topology::{Change, OwnChange, SLOTS, ShardId, SlotRange};
+use crate::server::Shared;
+use crate::topology::{Change, Epoch, OwnChange, SLOTS, ShardId, SlotRange};
 
 /// Keys that one request of the journal deletes.
 const KEYS_PER_REQUEST: usize = 256;
 const REPLICA: &str = "ERR You can change slots only on masters.";
 /// How long the loops may take to hold slots that are given up, milliseconds.
 const HOLD_MS: u64 = 500;
+const BUSY: &str = "the slots' clients did not come to rest: try again";
+/// Between two looks at what the council has decided.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a slot that nobody owns is looked at, whether somebody takes it, milliseconds.
 const RETAKEN_MS: u64 = 200;
 
@@ -83,7 +90,7 @@ fn change(ctx: &mut Ctx<'_, '_>, view: &View, slots: Vec<u16>, adds: bool) {
     }
     // Redis forgets, for a moment, who else owns a slot. Here there is nothing to forget: each gives up its own.
     seen.retain(|slot| ctx.shared.cluster.owner_of(*slot) == Some(shard));
-    if seen.is_empty() { ctx.reply.ok() } else { release(ctx, shard, joined(&seen)) }
+    if seen.is_empty() { ctx.reply.ok() } else { release(ctx, view, shard, joined(&seen)) }
 }
 
 /// Nobody owns the slot, as far as is known here: an error, but for an owner who gives it up and takes it again in one
@@ -96,7 +103,7 @@ fn unassigned(ctx: &mut Ctx<'_, '_>, slot: u16) {
     ctx.answer_later("unassigned", move |shared, client| {
         let until = clock::monotonic_ms() + RETAKEN_MS;
         while shared.cluster.owner_of(slot).is_none() && clock::monotonic_ms() < until {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let Some(client) = client else { return };
         match shared.cluster.owner_of(slot) {
@@ -124,7 +131,7 @@ pub(super) fn flush(ctx: &mut Ctx<'_, '_>, view: &View) {
     }
     let Some(shard) = my_shard(ctx, view, REPLICA) else { return };
     let slots = view.topology.shards.get(&shard).map(|s| s.slots.clone()).unwrap_or_default();
-    release(ctx, shard, slots);
+    release(ctx, view, shard, slots);
 }
 
 /// `CLUSTER FLUSHSLOT slot [ASYNC|SYNC]`: deletes the keys of a slot; large values are always freed aside. Under every
@@ -162,27 +169,53 @@ pub(super) fn flush_slot(ctx: &mut Ctx<'_, '_>) {
 }
 
 /// The slots' clients wait meanwhile: once nobody owns them another shard may take them, before this member knows.
-fn release(ctx: &mut Ctx<'_, '_>, shard: ShardId, slots: Vec<SlotRange>) {
+fn release(ctx: &mut Ctx<'_, '_>, view: &View, shard: ShardId, slots: Vec<SlotRange>) {
     if ctx.in_exec {
         return put(ctx, vec![OwnChange::Release { shard, slots }]);
     }
+    let epoch = view.topology.shards.get(&shard).map_or(0, |s| s.epoch);
     ctx.answer_later("release", move |shared, client| {
         // No move has this number: those of moves are epochs.
         let id = u64::MAX - u64::from(slots.first().map_or(0, |r| r.first));
         let number = shared.hold_slots(id, &SlotSet::of(&slots));
         let until = clock::monotonic_ms() + HOLD_MS;
         while !shared.are_slots_held_by_all(number) && clock::monotonic_ms() < until {
-            std::thread::sleep(std::time::Duration::from_micros(200));
+            std::thread::sleep(Duration::from_micros(200));
         }
+        let first = slots.first().map(|range| range.first);
         let change = Change::Own(OwnChange::Release { shard, slots });
         let driver = shared.managed.get().map(|engine| engine.driver());
-        let decided = match driver {
-            Some(Ok(driver)) => decide(shared, change.clone(), &driver.wish(change)),
-            _ => Err("the council's driver has not begun".to_owned()),
-        };
+        match driver {
+            _ if !shared.are_slots_held_by_all(number) => answer(client, Err(BUSY.to_owned())),
+            Some(Ok(driver)) => {
+                let decided = decide(shared, change.clone(), &driver.wish(change.clone()));
+                let is_refused = decided.as_ref().is_err_and(|why| !is_transient(why));
+                answer(client, decided);
+                let is_gone = |slot| shared.cluster.owner_of(slot) != Some(shard);
+                if !is_refused {
+                    see_through(shared, epoch, &change, || first.is_none_or(is_gone));
+                }
+            }
+            _ => answer(client, Err("the council's driver has not begun".to_owned())),
+        }
         shared.release_slots(id);
-        answer(client, decided);
     });
+}
+
+/// As long as the council may still let go of the slots nobody may write to them here, whatever its client was told: it is
+/// asked until it says yes or no. Under another shard epoch there is nothing to wait for: whoever acts then knows what was
+/// decided before.
+fn see_through(shared: &Shared, epoch: Epoch, change: &Change, is_known: impl Fn() -> bool) {
+    let Some(engine) = shared.managed.get() else { return };
+    while !is_known() {
+        if !engine.is_primary_of(epoch) || shared.state.shutdown.load(Ordering::Acquire) {
+            return;
+        }
+        match engine.propose(change.clone()) {
+            Err(why) if !is_transient(&why) => return,
+            _ => std::thread::sleep(LOOK),
+        }
+    }
 }
 
 /// `CLUSTER SETSLOT slot IMPORTING id | MIGRATING id | NODE id | STABLE`

@@ -1,18 +1,21 @@
 //! The council's file: batches of records, each with a checksum, appended and synced.
 //!
 //! ```text
-//! council.log:  batch batch batch ...
+//! council.log:  batch batch batch ... zeros
 //! batch:        | length u32 LE | CRC-32 of the payload u32 LE | payload: records as JSON |
 //! ```
 //!
 //! A batch is one write, so that a crash can only spoil batches that were not synced: reading stops
-//! at the first one that is torn or fails its checksum, and the file is cut there. When the log has
+//! at the first one that is torn or fails its checksum, and the file is cut there. Zeros are no batch: they are written
+//! ahead, so that a batch lands where the file already has blocks. A sync of it is then a write of data alone, without
+//! the file system's journal, which is what whoever waits for the council waits for. When the log has
 //! grown long it is replaced: written aside, synced, renamed, and the directory synced.
 //! A failed sync leaves unknown what is on disk: the file takes nothing more until the process has
 //! started anew and read it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::record::{Batch, Record};
@@ -20,6 +23,8 @@ use super::record::{Batch, Record};
 const NAME: &str = "council.log";
 const ASIDE: &str = "council.log.new";
 const HEAD_BYTES: usize = 8;
+/// Zeros that are written at a time.
+const AHEAD_BYTES: usize = 256 * 1024;
 
 /// The bytes of one batch.
 ///
@@ -61,11 +66,49 @@ fn crc(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }
 
-/// The file, open for appending.
+/// The file, open for the next batch.
 pub struct FileDisk {
     dir: PathBuf,
-    file: File,
+    file: Room,
     is_poisoned: bool,
+}
+
+/// A file whose end is written ahead.
+struct Room {
+    file: File,
+    /// Bytes of batches; behind them there are zeros.
+    used: u64,
+    /// Bytes of the file.
+    whole: u64,
+}
+
+impl Room {
+    /// Of a file that has `used` bytes.
+    fn of(file: File, used: u64) -> io::Result<Self> {
+        let mut room = Self { file, used, whole: used };
+        room.make(0)?;
+        Ok(room)
+    }
+
+    /// Writes zeros when there is no place for so many bytes, or none at all.
+    fn make(&mut self, bytes: usize) -> io::Result<()> {
+        let wanted = self.used + bytes as u64;
+        if wanted < self.whole {
+            return Ok(());
+        }
+        let whole = wanted + AHEAD_BYTES as u64;
+        let zeros = vec![0; usize::try_from(whole - self.whole).map_err(io::Error::other)?];
+        self.file.write_all_at(&zeros, self.whole)?;
+        self.whole = whole;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.make(bytes.len())?;
+        self.file.write_all_at(bytes, self.used)?;
+        self.used += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 impl FileDisk {
@@ -81,13 +124,15 @@ impl FileDisk {
             Err(e) => return Err(e),
         };
         let (records, valid) = decode(&bytes);
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        if valid < bytes.len() {
-            tracing::warn!(cut = bytes.len() - valid, "the council's log had a torn tail");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        let torn = &bytes[valid..];
+        if let Some(last) = torn.iter().rposition(|byte| *byte != 0) {
+            tracing::warn!(cut = last + 1, "the council's log had a torn tail");
         }
+        // Nothing of what was torn may come to stand behind a later batch.
         file.set_len(valid as u64)?;
-        file.seek(SeekFrom::End(0))?;
-        file.sync_all()?;
+        let file = Room::of(file, valid as u64)?;
+        file.file.sync_all()?;
         File::open(dir)?.sync_all()?;
         Ok((Self { dir: dir.to_owned(), file, is_poisoned: false }, records))
     }
@@ -113,18 +158,18 @@ impl FileDisk {
             if batch.rewrite {
                 self.replace(batch)?;
             } else {
-                self.file.write_all(&encode(&batch.records)?)?;
+                self.file.write(&encode(&batch.records)?)?;
                 sync |= batch.sync;
             }
         }
-        if sync { self.file.sync_data() } else { Ok(()) }
+        if sync { self.file.file.sync_data() } else { Ok(()) }
     }
 
     fn replace(&mut self, batch: &Batch) -> io::Result<()> {
         let aside = self.dir.join(ASIDE);
-        let mut file = File::create(&aside)?;
-        file.write_all(&encode(&batch.records)?)?;
-        file.sync_all()?;
+        let mut file = Room::of(File::create(&aside)?, 0)?;
+        file.write(&encode(&batch.records)?)?;
+        file.file.sync_all()?;
         std::fs::rename(&aside, self.dir.join(NAME))?;
         File::open(&self.dir)?.sync_all()?;
         self.file = file;
@@ -165,6 +210,42 @@ mod tests {
             bytes[at] ^= 1;
             assert!(decode(&bytes).0.len() < 2, "bit flipped in byte {at}");
         }
+    }
+
+    #[test]
+    fn zeros_ahead_are_no_batch_and_are_written_again_when_they_are_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = FileDisk::open(dir.path()).unwrap();
+        let records: Vec<Record> = (0..AHEAD_BYTES as u64 / 100).map(hard).collect();
+        for number in 1..=5 {
+            disk.write(&[batch(number, false, records.clone())]).unwrap();
+        }
+        let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
+        let (read, valid) = decode(&bytes);
+        let whole = (0..5).flat_map(|_| records.clone());
+        assert!(read.into_iter().eq(whole));
+        assert!(valid > 2 * AHEAD_BYTES, "{valid} bytes are too few to try it");
+        assert!(bytes.len() > valid && bytes[valid..].iter().all(|byte| *byte == 0));
+    }
+
+    /// A batch that was torn, longer than the next one: its rest would stand behind that.
+    #[test]
+    fn nothing_of_a_torn_batch_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = FileDisk::open(dir.path()).unwrap();
+        disk.write(&[batch(1, false, vec![hard(1)])]).unwrap();
+        let begin = disk.file.used as usize;
+        // Within the torn batch's bytes a whole one, exactly where the next one will end.
+        let next = encode(&[hard(2)]).unwrap();
+        let torn = [vec![7; next.len()], encode(&[hard(9)]).unwrap()].concat();
+        let mut bytes = std::fs::read(dir.path().join(NAME)).unwrap();
+        bytes[begin..begin + torn.len()].copy_from_slice(&torn);
+        std::fs::write(dir.path().join(NAME), bytes).unwrap();
+        let (mut disk, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(1)]);
+        disk.write(&[batch(2, false, vec![hard(2)])]).unwrap();
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(1), hard(2)]);
     }
 
     #[test]

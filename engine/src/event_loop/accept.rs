@@ -15,6 +15,7 @@ use crate::memcached::Protocol;
 use crate::resp::Decoder;
 use crate::server::{Mail, Speaks, bump};
 use crate::session::{ClientInfo, Session};
+use crate::sockets;
 use crate::tls::secure::Connection;
 
 /// Connections accepted in one turn.
@@ -80,6 +81,8 @@ impl EventLoop {
             self.conns.len() - 1
         });
         let _ = stream.socket().set_nodelay(true);
+        // One in the file system has nothing of the kind, and needs nothing: its peer cannot vanish without a word.
+        let _ = sockets::keep_alive(stream.socket(), self.hot.tcp_keepalive);
         // Who came by a socket in the file system has no address: the socket's stands for it.
         let path = || self.shared.config.get("memcached-unixsocket").unwrap_or_default();
         let name = |a: io::Result<SocketAddr>| match a {

@@ -339,6 +339,7 @@ impl Attempt<'_> {
             false => None,
         };
         let stream = Stream::dial(&self.link.host, self.link.port, tls, CONNECT_TIMEOUT)?;
+        stream.as_a_replica()?;
         *lock(&self.link.stream) = Some(stream.clone());
         if self.link.is_stopped() {
             return Err(io::Error::other("no longer wanted"));

@@ -158,16 +158,14 @@ impl<'a> View<'a> {
     }
 
     /// The member was not seen, and what it had is gone for good: another ID answers from its seat, there is nothing
-    /// in it, or its disk is out of reach for ever.
+    /// in it, or its disk is out of reach for ever. So it is, too, when another has joined under its name: who votes
+    /// leaves the members in no other way before its vote is another's.
     pub(crate) fn is_gone(&self, id: &str) -> bool {
-        let known = self.topology().and_then(|t| t.members.get(id));
-        let Some(seat) = known.and_then(|m| Seat::parse(&self.desired.name, &m.name)) else {
-            return false;
-        };
-        !self.is_seen(id)
-            && self
-                .member(seat)
-                .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())
+        let Some(topology) = self.topology().filter(|_| !self.is_seen(id)) else { return false };
+        let Some(known) = topology.members.get(id) else { return true };
+        let Some(seat) = Seat::parse(&self.desired.name, &known.name) else { return false };
+        self.member(seat)
+            .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())
     }
 
     /// So many voters lost what they had that those who are left are no majority.
@@ -177,7 +175,7 @@ impl<'a> View<'a> {
         !topology.voters.is_empty() && left <= topology.voters.len() / 2
     }
 
-    /// The member serves: a primary as primary, a replica in sync, a witness at all.
+    /// The member serves: a primary as primary, with a lease, a replica in sync, a witness at all.
     pub(crate) fn is_in_sync(&self, seat: Seat) -> bool {
         let (Some(current), Some(report)) = (self.current(seat), self.report(seat)) else {
             return false;
@@ -185,7 +183,7 @@ impl<'a> View<'a> {
         let in_role = match report.role {
             // A witness has no role among the data, whatever it calls itself.
             _ if current.shard.is_none() => true,
-            Role::Primary => self.leads(&current.id),
+            Role::Primary => self.leads(&current.id) && !report.lease_is_over,
             Role::Replica => report.in_sync && !self.leads(&current.id),
             Role::Witness | Role::None => false,
         };

@@ -166,7 +166,7 @@ fn read_slots(text: &str) -> Vec<SlotRange> {
     text.split(',').filter(|r| *r != "none").map(range).collect()
 }
 
-/// `demo-0-1` has the ID `id-0-1`, and `id-0-1-new` when it came back `new`.
+/// `demo-0-1` has the ID `id-0-1`, and `id-0-1-new` when it came back `new`, or has `rejoined` as such.
 fn read_member(
     name: &str,
     words: &Words<'_>,
@@ -176,7 +176,11 @@ fn read_member(
 ) {
     let seat = Seat::parse(NAME, name).unwrap();
     let old_id = format!("id-{seat}");
-    let id = if words.has("new") { format!("id-{seat}-new") } else { old_id.clone() };
+    let id = if words.has("new") || words.has("rejoined") {
+        format!("id-{seat}-new")
+    } else {
+        old_id.clone()
+    };
     let index = 100 * seat.shard().map_or(90, |s| s + 1) + seat.index();
     let port = 7000 + index;
     let mut member = Member {
@@ -189,7 +193,7 @@ fn read_member(
     if let Some(topology) = told.as_mut().filter(|_| !outside) {
         let moved = if is("moved") { "elsewhere" } else { name };
         let entry = topology::Member {
-            id: old_id.clone(),
+            id: if is("rejoined") { id.clone() } else { old_id.clone() },
             name: name.into(),
             host: moved.into(),
             port,
@@ -199,7 +203,7 @@ fn read_member(
             node: words.get("node").map(String::from),
             zone: words.get("zone").map(String::from),
         };
-        topology.members.insert(old_id.clone(), entry);
+        topology.members.insert(entry.id.clone(), entry);
         if topology.voters.len() < 5 && !is("voteless") {
             topology.voters.insert(old_id.clone());
         }
@@ -248,6 +252,7 @@ fn read_member(
                 name: name.into(),
                 role,
                 in_sync: role == Role::Replica && !is("syncing"),
+                lease_is_over: is("leaseless"),
                 config_hash,
                 used_memory: words.number("used", 0),
                 maxmemory: words.number("maxmemory", 0),
