@@ -73,6 +73,7 @@ pub const TESTS: &[Test] = &[
     test!(cut::quorum_is_linearizable_across_a_cut, Need::Pods, CUT),
     test!(cut::quorum_is_linearizable_on_bad_wires, Need::Pods, WIRE),
     test!(control::failover_without_operator_and_api, Need::Pods, API, KILL),
+    test!(control::failover_without_dns, Need::Pods, KILL),
     test!(all::all_pods_deleted_at_once, Need::Pods),
     test!(all::all_nodes_restarted, Need::Pods, POWER),
     test!(lost::council_lost_goes_on_when_told, Need::Pods),

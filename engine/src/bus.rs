@@ -9,6 +9,7 @@ pub mod client;
 pub mod frame;
 pub mod link;
 pub mod links;
+mod names;
 pub mod server;
 pub mod tls;
 pub mod transport;

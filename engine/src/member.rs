@@ -12,7 +12,7 @@ mod own;
 mod switch;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -143,6 +143,11 @@ impl Handle {
     /// The connections to and from other members that are there now.
     pub fn links(&self) -> Vec<LinkFacts> {
         self.links.all()
+    }
+
+    /// Where a member is, by a connection of the bus that there is now: its certificate was seen, and DNS need not be asked.
+    pub fn connected_at(&self, member: &MemberId) -> Option<IpAddr> {
+        self.links.connected_at(member)
     }
 
     fn ask(&self, said: impl FnOnce(Answering) -> Said) -> Answered {

@@ -105,17 +105,23 @@ impl Stream {
         Ok(Stream(Arc::new(Inner { socket, tls })))
     }
 
-    /// Connects to the first address of a host that answers, by TLS when there is something to speak it with. The time
-    /// is for each of connecting and a step of the handshake.
+    /// Connects to the first address of a host that answers, by TLS when there is something to speak it with; `known` is
+    /// one that is tried before the name is looked up. The time is for each of connecting and a step of the handshake.
     ///
     /// # Errors
     /// What the last address came to.
     pub fn dial(
         host: &str,
         port: u16,
+        known: Option<SocketAddr>,
         tls: Option<Arc<ClientConfig>>,
         patience: Duration,
     ) -> io::Result<Stream> {
+        if let Some(address) = known
+            && let Ok(stream) = Stream::dial_address(host, address, tls.clone(), patience)
+        {
+            return Ok(stream);
+        }
         let mut last = io::Error::other("the name has no address");
         for address in (host, port).to_socket_addrs()? {
             match Stream::dial_address(host, address, tls.clone(), patience) {

@@ -1,15 +1,14 @@
 //! The asking end of the bus: one question to one member, with a time limit.
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
 
 use super::frame::{self, Envelope};
 use super::tls::Tls;
-use super::transport::{Stream, Transport};
+use super::transport::{Addresses, Stream, Transport};
 use super::{Answer, Ask, Meeting, Met, VERSION};
 use crate::sockets;
 use crate::topology::MemberId;
@@ -19,8 +18,8 @@ pub struct Connection {
     stream: Stream,
     /// Who answered; a member tells its ID.
     pub peer: Option<MemberId>,
-    /// This end's address, where a member dialled.
-    pub local: Option<IpAddr>,
+    /// Those of its ends, where a member dialled.
+    pub ends: Option<Addresses>,
 }
 
 impl Connection {
@@ -40,17 +39,21 @@ impl Connection {
     ///
     /// # Errors
     /// As `open`.
-    pub async fn dial(addr: &str, over: &Transport, member: MemberId) -> io::Result<Self> {
-        let (stream, local) = over.dial(addr).await?;
+    pub async fn dial(
+        addr: impl ToSocketAddrs,
+        over: &Transport,
+        member: MemberId,
+    ) -> io::Result<Self> {
+        let (stream, ends) = over.dial(addr).await?;
         let greeted = Self::greet(stream, Some(member)).await?;
-        Ok(Self { local: Some(local), ..greeted })
+        Ok(Self { ends: Some(ends), ..greeted })
     }
 
     async fn greet(mut stream: Stream, member: Option<MemberId>) -> io::Result<Self> {
         frame::write(&mut stream, &Envelope::Hello { version: VERSION, member }).await?;
         match frame::read(&mut stream).await? {
             Some(Envelope::Hello { version, member }) if version >= 1 => {
-                Ok(Self { stream, peer: member, local: None })
+                Ok(Self { stream, peer: member, ends: None })
             }
             Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no common bus version")),
             None => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -5,6 +5,7 @@
 //! old news helps nobody.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::client::Connection;
 use super::frame::{self, Envelope};
 use super::links::{Links, Listed};
+use super::names::Name;
 use super::transport::{Stream, Transport};
 use crate::council::message::Message;
 use crate::topology::MemberId;
@@ -68,12 +70,13 @@ async fn run(
     queue: mpsc::WeakSender<Message>,
 ) {
     let mut pause = PAUSE_MIN;
+    let mut name = Name::new(addr.clone());
     while !messages.is_closed() {
-        match timeout(DIAL_MAX, dial(&dialer, &peer, &addr)).await {
-            Ok(Ok(stream)) => {
+        match timeout(DIAL_MAX, dial(&dialer, &peer, &mut name)).await {
+            Ok(Ok((stream, address))) => {
                 pause = PAUSE_MIN;
                 while messages.try_recv().is_ok() {}
-                let listed = dialer.links.made(peer.clone(), queue.clone());
+                let listed = dialer.links.made(peer.clone(), address, queue.clone());
                 if let Err(error) = carry(stream, &mut messages, &listed).await {
                     tracing::debug!(%peer, %addr, %error, "a link ended");
                 }
@@ -94,13 +97,20 @@ async fn run(
     }
 }
 
-async fn dial(dialer: &Dialer, peer: &MemberId, addr: &str) -> io::Result<Stream> {
-    let connection = Connection::dial(addr, &dialer.over, dialer.me.clone()).await?;
-    if connection.peer.as_ref() != Some(peer) {
+async fn dial(dialer: &Dialer, peer: &MemberId, name: &mut Name) -> io::Result<(Stream, IpAddr)> {
+    let found = name.addresses(dialer.links.heard_at(peer)).await?;
+    let dialled = Connection::dial(found.addresses.as_slice(), &dialer.over, dialer.me.clone());
+    let connection = dialled.await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused if !found.is_said => io::Error::other(error),
+        _ => error,
+    })?;
+    match connection.ends {
+        Some(ends) if connection.peer.as_ref() == Some(peer) => {
+            Ok((connection.into_stream(), ends.remote))
+        }
         // The address belongs to somebody else by now.
-        return Err(io::Error::new(io::ErrorKind::NotFound, "another member answers there"));
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "another member answers there")),
     }
-    Ok(connection.into_stream())
 }
 
 async fn carry(

@@ -80,6 +80,7 @@ async fn serve_one(
     to: mpsc::Sender<Inbound>,
     links: &Links,
 ) -> io::Result<()> {
+    let address = tcp.peer_addr()?.ip();
     let greeting = async {
         let (mut stream, role) = over.accept(tcp).await?;
         let hello = frame::read(&mut stream).await?;
@@ -89,7 +90,7 @@ async fn serve_one(
     let (stream, role, hello) = timeout(GREETING_MAX, greeting).await??;
     match (role, hello) {
         (Peer::Member, Some(Envelope::Hello { member: Some(from), .. })) => {
-            let _listed = links.heard(from.clone());
+            let _listed = links.heard(from.clone(), address);
             serve_member(stream, from, to).await
         }
         (Peer::Operator, Some(Envelope::Hello { .. })) => serve_operator(stream, to).await,

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::tls::{Peer, Tls, peer_of};
@@ -44,6 +44,13 @@ impl fmt::Debug for Certificates {
     }
 }
 
+/// Of a connection that was dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+}
+
 /// How a member speaks on its bus.
 #[derive(Clone, Debug)]
 pub enum Transport {
@@ -55,14 +62,14 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// A connection, and the address that it has at this end.
+    /// A connection, and the addresses of its ends.
     ///
     /// # Errors
     /// What TCP or TLS said.
-    pub async fn dial(&self, addr: &str) -> io::Result<(Stream, IpAddr)> {
+    pub async fn dial(&self, addr: impl ToSocketAddrs) -> io::Result<(Stream, Addresses)> {
         let tcp = TcpStream::connect(addr).await?;
         sockets::of_the_bus(&tcp)?;
-        let local = tcp.local_addr()?.ip();
+        let ends = Addresses { local: tcp.local_addr()?.ip(), remote: tcp.peer_addr()?.ip() };
         let stream: Stream = match self {
             Transport::Plain => Box::new(tcp),
             Transport::Tls(dir) => {
@@ -74,7 +81,7 @@ impl Transport {
                 Box::new(connector.connect(Tls::server_name()?, tcp).await?)
             }
         };
-        Ok((stream, local))
+        Ok((stream, ends))
     }
 
     /// The listening side's, with the role that the certificate gives.

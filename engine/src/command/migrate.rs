@@ -272,7 +272,7 @@ impl Target {
             true => Some(shared.tls.dialling(config).map_err(failed)?),
             false => None,
         };
-        let stream = Stream::dial(&job.host, job.port, tls, job.timeout).map_err(failed)?;
+        let stream = Stream::dial(&job.host, job.port, None, tls, job.timeout).map_err(failed)?;
         let set = stream
             .set_read_timeout(Some(job.timeout))
             .and_then(|()| stream.set_write_timeout(Some(job.timeout)));

@@ -412,7 +412,10 @@ impl Task {
 
     async fn join(&self, peer: &mut Connection) -> io::Result<Attempt> {
         let number = self.number;
-        let local = peer.local.ok_or_else(|| io::Error::other("a connection without address"))?;
+        let local = peer
+            .ends
+            .map(|ends| ends.local)
+            .ok_or_else(|| io::Error::other("a connection without address"))?;
         let claim = self.ask(|answer| MeetSaid::MayJoin { number, local, answer }).await?;
         let Claim { member, boot, slots } = match claim {
             Ok(claim) => claim,

@@ -338,7 +338,9 @@ impl Attempt<'_> {
             true => Some(self.shared.tls.dialling(config)?),
             false => None,
         };
-        let stream = Stream::dial(&self.link.host, self.link.port, tls, CONNECT_TIMEOUT)?;
+        let (host, port) = (&self.link.host, self.link.port);
+        let known = self.shared.managed.get().and_then(|m| m.connected_at(host, port));
+        let stream = Stream::dial(host, port, known, tls, CONNECT_TIMEOUT)?;
         stream.as_a_replica()?;
         *lock(&self.link.stream) = Some(stream.clone());
         if self.link.is_stopped() {
