@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! target primary                               source primary
+//!   takes the libraries of functions in   <-     all that it has: see `functions`
 //!   connects, asks                        ->     lets it begin: see `giving`
 //!   empties the slots, says so            ->     snapshot of the slots, as RESTORE requests
 //!   executes, journals (its replicas follow) <-  then the journal's requests for those slots
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crate::server::Shared;
 use crate::topology::{Epoch, Move, SLOTS, ShardId, SlotRange};
 
+pub mod functions;
 pub mod giving;
 pub mod held;
 pub mod pace;

@@ -44,7 +44,8 @@
 //! # Functions
 //! Libraries are data: in the journal as FUNCTION LOAD, DELETE, FLUSH and RESTORE, in every snapshot, the same on
 //! replicas; FLUSHALL keeps them. They change under all locks (see `library`). FUNCTION LOAD runs a library's source for
-//! `LOAD_MS` at most. In a cluster each primary has its own, as in Redis: they do not move with slots.
+//! `LOAD_MS` at most. In a cluster each primary has its own, as in Redis; one that takes slots in gets those that it has not
+//! (see `moves::functions`).
 //!
 //! Modules in reading order: `cache` (scripts by their hash), `library`, `run` (the handler), `interpreter` (the other side),
 //! `api` (what `redis.*` does), `reply` (values to and from the wire), then the libraries: `pattern` and

@@ -7,6 +7,7 @@ mod managed;
 mod processes;
 
 use cluster::{Cluster, Follower};
+use engine::topology::{Change, SlotRange};
 use processes::{Client, Server};
 
 /// Slots: `a` 15495, `b` 3300, `c` 7365. All but that of `b` are here.
@@ -142,6 +143,66 @@ fn what_a_script_has_written_while_the_primary_changes_is_there_afterwards() {
         }
         assert!(follower.call(&key, &["EVAL", COUNTS, "1", &key, "1"]).is_ok());
     }
+}
+
+/// A library with one function of one text.
+fn library(name: &str, function: &str, text: &str) -> String {
+    format!(
+        "#!lua name={name}\nredis.register_function('{function}', function(keys) \
+         return redis.call('get', keys[1]) .. '{text}' end)"
+    )
+}
+
+#[test]
+fn a_shard_that_takes_slots_in_has_the_functions_of_the_shard_that_gave_them() {
+    let mut cluster = Cluster::form(&[0, 1, 2, 2], 2, &[]);
+    let client =
+        |c: &Cluster, shard| Client::try_connect(c.ports()[c.primary_of(shard).unwrap()]).unwrap();
+    let (mut source, mut target) = (client(&cluster, 0), client(&cluster, 2));
+    let load = |client: &mut Client, name: &str, function: &str, text: &str| {
+        let loaded = client.call(&["FUNCTION", "LOAD", &library(name, function, text)]);
+        assert_eq!(loaded, name);
+    };
+    for (name, function) in [("one", "first"), ("both", "second"), ("away", "third")] {
+        load(&mut source, name, function, " of the source");
+    }
+    load(&mut target, "both", "second", " of the target");
+    // A function's name that another library has: that one is not taken in, and nothing ends by it.
+    load(&mut target, "here", "third", " of the target");
+    let mut follower = Follower::new(cluster.ports());
+    // Slot 5061.
+    assert_eq!(follower.call("bar", &["SET", "bar", "value"]).unwrap(), "OK");
+    let moving = SlotRange { first: 5000, last: 5100 };
+    cluster.wish(Change::Move { slots: vec![moving], from: 0, to: 2 });
+    cluster.until("the slots have moved", |c| {
+        (0..4).all(|n| c.topology(n).is_some_and(|t| t.owner_of(&moving) == Some(2)))
+    });
+    let called = [
+        ("first", "value of the source"),
+        ("second", "value of the target"),
+        ("third", "value of the target"),
+    ];
+    let check = |target: &mut Client| {
+        for (function, reply) in called {
+            assert_eq!(target.call(&["FCALL", function, "1", "bar"]), reply, "{function}");
+        }
+        let stats = target.call(&["FUNCTION", "STATS"]);
+        assert!(stats.ends_with("libraries_count 3 functions_count 3"), "{stats}");
+    };
+    check(&mut target);
+    let old = cluster.primary_of(2).unwrap();
+    let log = cluster.nodes[old].dir.join(format!("{}.log", cluster.ports()[old]));
+    let said = std::fs::read_to_string(log).unwrap();
+    let collides = |line: &str| line.contains("library=away") && line.contains("Function third");
+    assert!(said.lines().any(collides), "{said}");
+
+    let new = if old == 2 { 3 } else { 2 };
+    cluster.until("the replica has everything", |c| c.ready(new));
+    cluster.nodes[old].server.kill();
+    cluster.until("the replica takes over", |c| c.primary_of(2) == Some(new));
+    let mut target = client(&cluster, 2);
+    target.until(&["GET", "bar"], "value");
+    check(&mut target);
 }
 
 /// Two scripts that have both written reach for what the other one holds: nothing hangs, and no more than one of them

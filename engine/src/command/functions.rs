@@ -72,7 +72,14 @@ fn function(ctx: &mut Ctx<'_, '_>) {
 
 /// Makes a change if this member takes any: libraries are data. Every lock is held.
 fn change(ctx: &mut Ctx<'_, '_>, grows: bool, make: fn(&mut Ctx<'_, '_>) -> Result<(), String>) {
+    // Taken in with slots, they are let in as keys are.
+    if ctx.session.importing
+        && let Some(error) = ctx.shared.state.refuses_write()
+    {
+        return ctx.reply.error(&error);
+    }
     if !ctx.session.from_primary
+        && !ctx.session.importing
         && let Some(error) = refusal(ctx, grows)
     {
         return ctx.reply.error(&error);
@@ -104,7 +111,8 @@ fn load(ctx: &mut Ctx<'_, '_>) -> Result<(), String> {
     if let Some(other) = options.iter().find(|word| !word.eq_ignore_ascii_case(b"replace")) {
         return Err(format!("Unknown option given: {}", super::exec::printable(other)));
     }
-    let (shared, is_trusted) = (ctx.shared, ctx.session.from_primary);
+    let is_trusted = ctx.session.from_primary || ctx.session.importing;
+    let shared = ctx.shared;
     // Nobody looks meanwhile: every lock is held. What FUNCTION LOAD runs does not.
     let mut libraries = shared.scripts.libraries().clone();
     let replaces = !options.is_empty();

@@ -2,7 +2,7 @@
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::managed::MARK;
-use crate::moves::source;
+use crate::moves::{functions, source};
 use crate::persist;
 use crate::session::After;
 use crate::topology::Lineage;
@@ -30,8 +30,13 @@ pub const COMMANDS: &[Command] = &[
     ),
 ];
 
-/// `LARDER.MOVE id epoch`: the connection becomes the move's stream.
+/// `LARDER.MOVE id epoch`: the connection becomes the move's stream. `LARDER.MOVE FUNCTIONS bytes`: what comes before it.
 fn give(ctx: &mut Ctx<'_, '_>) {
+    if ctx.args[1].eq_ignore_ascii_case(functions::WORD) {
+        let Some(bytes_max) = ctx.int_arg(2) else { return };
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(0);
+        return functions::give(ctx.shared, bytes_max, ctx.reply);
+    }
     let (Some(id), Some(to_epoch)) = (ctx.int_arg(1), ctx.int_arg(2)) else { return };
     match source::begin(ctx.shared, id.max(0) as u64, to_epoch.max(0) as u64) {
         Ok(wanted) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::functions::Taken;
 use super::{SlotSet, acting, goes_on, sweep};
 use crate::clock;
 use crate::command::exec::Executor;
@@ -30,8 +31,9 @@ const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 /// Takes a move in, until it is ended or this member is primary no longer.
 pub(super) fn run(shared: &Arc<Shared>, under_way: &Move, epoch: Epoch) {
+    let taken = Taken::default();
     while goes_on(shared, under_way, epoch) {
-        if let Err(error) = (Target { shared, under_way, epoch }).attempt()
+        if let Err(error) = (Target { shared, under_way, epoch }).attempt(&taken)
             && goes_on(shared, under_way, epoch)
         {
             tracing::info!(id = under_way.id, %error, "taking slots in broke off, and begins anew");
@@ -40,15 +42,34 @@ pub(super) fn run(shared: &Arc<Shared>, under_way: &Move, epoch: Epoch) {
     }
 }
 
-struct Target<'s> {
-    shared: &'s Arc<Shared>,
-    under_way: &'s Move,
-    epoch: Epoch,
+pub(super) struct Target<'s> {
+    pub(super) shared: &'s Arc<Shared>,
+    pub(super) under_way: &'s Move,
+    pub(super) epoch: Epoch,
+}
+
+/// What the source's requests are executed with.
+pub(super) struct Intake<'s> {
+    executor: Executor<'s>,
+    session: Session,
+    reply: Reply,
+}
+
+impl Intake<'_> {
+    pub(super) fn new(shared: &Shared) -> Intake<'_> {
+        let info = ClientInfo::new(0, "slots-in".into(), String::new(), 0, usize::MAX, usize::MAX);
+        let mut session = Session::new(Arc::new(info), true);
+        session.importing = true;
+        let stats = &shared.stats.loops[shared.loops.len() + 1];
+        let executor = Executor::new(shared, load::env(shared), stats);
+        Intake { executor, session, reply: Reply::new(Vec::new(), false) }
+    }
 }
 
 impl Target<'_> {
-    fn attempt(&self) -> io::Result<()> {
+    fn attempt(&self, taken: &Taken) -> io::Result<()> {
         let mut wire = self.connect()?;
+        self.take_functions(&mut wire, taken)?;
         let (id, epoch) = (self.under_way.id.to_string(), self.epoch.to_string());
         self.ask(&mut wire, &[CONTROL, &id, &epoch])?;
         // What an earlier attempt left is no part of the snapshot. Not before the source has said that nothing comes of
@@ -94,18 +115,13 @@ impl Target<'_> {
     /// Executes what comes until the source hangs up.
     fn take_in(&self, wire: &mut Wire) -> io::Result<()> {
         let shared = self.shared;
-        let info = ClientInfo::new(0, "slots-in".into(), String::new(), 0, usize::MAX, usize::MAX);
-        let mut session = Session::new(Arc::new(info), true);
-        session.importing = true;
-        let mut executor =
-            Executor::new(shared, load::env(shared), &shared.stats.loops[shared.loops.len() + 1]);
-        let mut reply = Reply::new(Vec::new(), false);
+        let mut intake = Intake::new(shared);
         let mut decoder = Decoder::default();
         let limits = Limits { authenticated: true, bulk_bytes_max: REQUEST_BYTES_MAX };
         let mut heard_ms = clock::monotonic_ms();
         loop {
-            executor.env.now_ms = clock::unix_ms();
-            executor.mono_ms = clock::monotonic_ms();
+            intake.executor.env.now_ms = clock::unix_ms();
+            intake.executor.mono_ms = clock::monotonic_ms();
             let mut at = 0;
             while let Some(end) =
                 decoder.next(&wire.buffer, at, limits).map_err(io::Error::other)?
@@ -117,7 +133,10 @@ impl Target<'_> {
                     let answer = self.answer(&args)?;
                     wire.stream.write_all(answer.as_bytes())?;
                 } else {
-                    self.execute(&mut executor, &mut session, &mut reply, &args)?;
+                    // Without it the slots would not be what they are at the source.
+                    self.execute(&mut intake, &args)?.map_err(|text| {
+                        io::Error::other(format!("a request of the source failed: {text}"))
+                    })?;
                 }
                 at = end;
             }
@@ -133,13 +152,12 @@ impl Target<'_> {
         }
     }
 
-    fn execute(
+    /// Executes a request as a write of our own; the inner error is the reply's.
+    pub(super) fn execute(
         &self,
-        executor: &mut Executor<'_>,
-        session: &mut Session,
-        reply: &mut Reply,
+        intake: &mut Intake<'_>,
         args: &[&[u8]],
-    ) -> io::Result<()> {
+    ) -> io::Result<Result<(), String>> {
         let is_flush = |name: &[u8]| {
             name.eq_ignore_ascii_case(b"flushall") || name.eq_ignore_ascii_case(b"flushdb")
         };
@@ -153,14 +171,13 @@ impl Target<'_> {
         if self.shared.hold.is_on() || !acts {
             return Err(gone());
         }
+        let Intake { executor, session, reply } = intake;
         let errors = reply.errors;
         load::execute(executor, session, reply, args);
         if reply.errors > errors {
-            // Without it the slots would not be what they are at the source.
-            let text = String::from_utf8_lossy(&reply.out).trim().to_owned();
-            return Err(io::Error::other(format!("a request of the source failed: {text}")));
+            return Ok(Err(String::from_utf8_lossy(&reply.out).trim().to_owned()));
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Where writes are acknowledged by majority, what was taken in counts from then on, too.

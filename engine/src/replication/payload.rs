@@ -76,6 +76,27 @@ impl Wire {
         self.stream.write_all(&bytes)
     }
 
+    /// A bulk string of bounded length, or the error that is replied in its place, without its dash.
+    pub(crate) fn bulk(
+        &mut self,
+        bytes_max: usize,
+        stopped: &dyn Fn() -> bool,
+    ) -> io::Result<Result<Vec<u8>, String>> {
+        let line = self.line(stopped)?;
+        if let Some(error) = line.strip_prefix('-') {
+            return Ok(Err(error.to_string()));
+        }
+        let len = line.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+        let len = len.filter(|len| *len <= bytes_max);
+        let len = len.ok_or_else(|| io::Error::other("no bulk string where one belongs"))?;
+        while self.buffer.len() < len + 2 {
+            self.need(stopped)?;
+        }
+        let bytes = self.buffer[..len].to_vec();
+        self.buffer.drain(..len + 2);
+        Ok(Ok(bytes))
+    }
+
     /// Copies the snapshot that follows to `sink`; gives its length.
     pub(super) fn snapshot(
         &mut self,

@@ -37,7 +37,7 @@ pub struct Library {
 }
 
 /// The first line of a library, `#!lua name=...`: its name.
-pub(super) fn parse_name(source: &[u8]) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn parse_name(source: &[u8]) -> std::result::Result<Vec<u8>, String> {
     if !source.starts_with(b"#!") {
         return Err("Missing library metadata".into());
     }
