@@ -453,6 +453,16 @@ pub struct Balance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub request: Option<String>,
+    /// What clients of a shard may meet while slots are sent from it: when more than one request in a hundred is served in a
+    /// turn longer than this, they are sent slower, but never so slow that it takes for ever. 0s: they are not. Absent: 5ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(
+        validation = Rule::new(
+            "!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('0s') && duration(self) <= duration('10s'))"
+        ).message("balance.maxMoveLatency must be between 0s and 10s")
+    )]
+    pub max_move_latency: Option<String>,
 }
 
 /// Whether primaries are handed back by themselves.

@@ -330,7 +330,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 34, "a new rule needs a test here");
+    assert_eq!(count, 35, "a new rule needs a test here");
 }
 
 #[test]
@@ -369,6 +369,13 @@ fn primaries_are_handed_back_at_a_time_of_the_day_that_there_is() {
         json!({"balance": {"primaries": "Manual", "window": window}}),
         "needs balance.primaries: Automatic",
     );
+}
+
+#[test]
+fn what_clients_meet_while_slots_move_has_a_bound_that_the_engine_takes() {
+    let bound = |time: &str| json!({"balance": {"maxMoveLatency": time}});
+    ["0s", "1ms", "10s"].into_iter().for_each(|t| accepted(bound(t)));
+    refused(bound("10001ms"), "balance.maxMoveLatency must be between 0s and 10s");
 }
 
 #[test]

@@ -447,6 +447,10 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         let bound = duration_between("spec.maxStaleness", bound, "10ms", DAY)?;
         set("larder-max-staleness-ms", bound.to_string());
     }
+    if let Some(bound) = spec.balance.as_ref().and_then(|b| b.max_move_latency.as_ref()) {
+        let bound = duration_between("spec.balance.maxMoveLatency", bound, "0s", "10s")?;
+        set("larder-move-p99-ms", bound.to_string());
+    }
     let default = Persistence { aof: Some(crds::Aof::default()), ..Persistence::default() };
     let persistence = spec.persistence.as_ref().unwrap_or(&default);
     set("appendonly", if persistence.aof.is_some() { "yes" } else { "no" }.into());
@@ -473,7 +477,7 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
 }
 
 /// Live directives of fields that may be absent: they are at their default then.
-const OF_ABSENT_FIELDS: &[&str] = &["larder-max-staleness-ms"];
+const OF_ABSENT_FIELDS: &[&str] = &["larder-max-staleness-ms", "larder-move-p99-ms"];
 
 /// Directives that follow from other fields, or that a driver sets: `spec.config` must not have them.
 const OURS: &[&str] = &[

@@ -70,17 +70,31 @@ fn who_may_come_in_by_certificate_changes_without_a_restart() {
     assert!(!closed.unsaid().any(|name| name.starts_with("tls-") && is_ours(name)));
 }
 
-#[test]
-fn a_bound_of_staleness_is_live_and_goes_back_when_it_is_taken_out() {
-    let name = "larder-max-staleness-ms";
-    let with = of(json!({"shards": 1, "maxStaleness": "1s500ms"})).unwrap();
-    assert!(with.live().any(|pair| pair == (name, "1500")));
-    assert!(!with.unsaid().any(|n| n == name));
+/// With this value a field is the directive, with that one it is refused; without it the directive is at its default.
+fn is_live_and_goes_back(field: &str, name: &str, good: (&str, &str), bad: &str) {
+    let with = |value: &str| {
+        let (outer, inner) = field.split_once('.').unwrap_or((field, ""));
+        let value = if inner.is_empty() { json!(value) } else { json!({ inner: value }) };
+        of(json!({"shards": 1, outer: value}))
+    };
+    let given = with(good.0).unwrap();
+    assert!(given.live().any(|pair| pair == (name, good.1)));
+    assert!(!given.unsaid().any(|n| n == name));
     let without = of(json!({"shards": 1})).unwrap();
     assert!(without.unsaid().any(|n| n == name));
     assert!(without.live().all(|(n, _)| n != name));
-    let refused = of(json!({"shards": 1, "maxStaleness": "1ms"})).unwrap_err();
-    assert!(refused.contains("spec.maxStaleness"), "{refused}");
+    let refused = with(bad).unwrap_err();
+    assert!(refused.contains(&format!("spec.{field}: must be between")), "{refused}");
+}
+
+#[test]
+fn a_bound_of_staleness_is_live_and_goes_back_when_it_is_taken_out() {
+    is_live_and_goes_back("maxStaleness", "larder-max-staleness-ms", ("1s500ms", "1500"), "1ms");
+}
+
+#[test]
+fn a_bound_of_what_moves_cost_is_live_and_goes_back_when_it_is_taken_out() {
+    is_live_and_goes_back("balance.maxMoveLatency", "larder-move-p99-ms", ("20ms", "20"), "11s");
 }
 
 #[test]
