@@ -18,6 +18,9 @@ pub const QUANTITY_PATTERN: &str =
 /// A duration such as 900s, 1m30s or 500ms, as a pattern.
 pub const DURATION_PATTERN: &str = r"^([0-9]{1,9}(ms|s|m|h))+$";
 
+/// A share such as 1% or 0.25%, as a pattern.
+pub const PERCENT_PATTERN: &str = r"^([0-9]{1,2}(\.[0-9]{1,2})?|100)%$";
+
 /// A time of day such as 02:30, as a pattern.
 pub const TIME_OF_DAY_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
 
@@ -497,6 +500,10 @@ pub struct BalanceWindow {
 /// How members are restarted when something about them changes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.maxErrorRate) && !has(self.maxLag) || has(self.canaryPause)")
+        .message("rollout.maxErrorRate and rollout.maxLag need rollout.canaryPause: they are looked at in it")
+)]
 pub struct Rollout {
     /// So many shards at a time; in each shard it is one member at a time.
     #[serde(default = "defaults::shards_at_once")]
@@ -521,6 +528,17 @@ pub struct Rollout {
         ).message("rollout.readyWithin must be between 10s and 24h")
     )]
     pub ready_within: String,
+    /// When more than this share of the requests that the first member has served since it was in sync, such as 1% or 0.25%, was
+    /// refused for a reason of the server's own (OOM, MISCONF, LOADING, CLUSTERDOWN, NOREPLICAS, MASTERDOWN, BUSY; ten at least),
+    /// nothing more is restarted until the manifest changes. It is looked at during canaryPause. Absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), regex(pattern = PERCENT_PATTERN))]
+    pub max_error_rate: Option<String>,
+    /// When the first member is a replica and further behind its primary than so many bytes of writes, such as 16Mi, at the end of
+    /// canaryPause, nothing more is restarted until the manifest changes. Absent: it is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = QUANTITY_PATTERN))]
+    pub max_lag: Option<String>,
 }
 
 impl Default for Rollout {
@@ -529,6 +547,8 @@ impl Default for Rollout {
             shards_at_once: defaults::shards_at_once(),
             canary_pause: None,
             ready_within: defaults::ready_within(),
+            max_error_rate: None,
+            max_lag: None,
         }
     }
 }

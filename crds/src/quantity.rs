@@ -38,6 +38,21 @@ pub fn bytes(text: &str) -> Option<u64> {
     u64::try_from(scaled.div_ceil(tens * divisor)).ok()
 }
 
+/// Hundredths of a percent of a share such as `1%` or `0.25%`; `None` when it is none, or more than all.
+pub fn basis_points(text: &str) -> Option<u32> {
+    let (whole, fraction) = {
+        let number = text.strip_suffix('%')?;
+        number.split_once('.').unwrap_or((number, "0"))
+    };
+    let digits = |text: &str, most: usize| {
+        let fits = (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|_| fits)
+    };
+    let tens = if fraction.len() == 1 { 10 } else { 1 };
+    let points = digits(whole, 3)? * 100 + digits(fraction, 2)? * tens;
+    (points <= 10_000).then_some(points)
+}
+
 /// Milliseconds of a duration such as `500ms`, `1s`, `15m`, `1h30m`; `None` when it is none.
 pub fn duration_ms(text: &str) -> Option<u64> {
     let mut rest = text;

@@ -78,6 +78,12 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub ready_since: Option<String>,
+    /// Requests of clients that it had served by then.
+    #[serde(default)]
+    pub requests_before: i64,
+    /// Those of them that it had refused for a reason of its own.
+    #[serde(default)]
+    pub faults_before: i64,
     /// The pause is over.
     #[serde(default)]
     pub passed: bool,

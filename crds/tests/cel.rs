@@ -330,7 +330,7 @@ fn every_rule_has_a_message() {
     }
     let mut count = 0;
     walk(&schema(), &mut count);
-    assert_eq!(count, 35, "a new rule needs a test here");
+    assert_eq!(count, 36, "a new rule needs a test here");
 }
 
 #[test]
@@ -383,4 +383,12 @@ fn a_rollout_is_given_time_in_bounds() {
     accepted(json!({"rollout": {"canaryPause": "5m", "readyWithin": "1h"}}));
     refused(json!({"rollout": {"canaryPause": "500ms"}}), "between 1s and 24h");
     refused(json!({"rollout": {"readyWithin": "9s"}}), "between 10s and 24h");
+}
+
+#[test]
+fn a_rollout_is_stopped_by_what_is_seen_in_a_pause() {
+    accepted(json!({"rollout": {"canaryPause": "5m", "maxErrorRate": "0.5%", "maxLag": "16Mi"}}));
+    for (field, value) in [("maxErrorRate", "1%"), ("maxLag", "1Mi")] {
+        refused(json!({"rollout": {field: value}}), "need rollout.canaryPause");
+    }
 }

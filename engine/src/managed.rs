@@ -251,6 +251,8 @@ impl Local for Engine {
             quorum: shared.quorum.is_configured(),
             min_in_sync: shared.quorum.min_in_sync() as u16,
             leaving: now.leaving,
+            requests: shared.stats.requests(shared.loops.len()),
+            faults: shared.stats.faults.load(Ordering::Relaxed),
             moves: shared.moves_given(),
             ..Report::default()
         }

@@ -16,7 +16,7 @@ pub fn text(shared: &Shared) -> String {
     let get = |a: &std::sync::atomic::AtomicU64| a.load(Ordering::Relaxed);
     let uptime_s = (clock::unix_ms() - shared.started_ms).max(0) / 1000;
     let is_replica = shared.state.is_replica.load(Ordering::Acquire);
-    let rows: [(Series, u64); 18] = [
+    let rows: [(Series, u64); 19] = [
         (("larder_uptime_seconds", "gauge", "Seconds since the start."), uptime_s as u64),
         (("larder_connected_clients", "gauge", "Open connections."), shared.clients.len() as u64),
         (("larder_memory_used_bytes", "gauge", "Data and buffers."), shared.used_memory()),
@@ -25,6 +25,14 @@ pub fn text(shared: &Shared) -> String {
         (("larder_is_replica", "gauge", "1 on a replica."), u64::from(is_replica)),
         (("larder_journal_offset_bytes", "counter", "Journal offset."), shared.journal.end()),
         (("larder_commands_total", "counter", "Commands."), stats.sum(|l| &l.commands)),
+        (
+            (
+                "larder_faults_total",
+                "counter",
+                "Requests refused for a reason of the server's own.",
+            ),
+            get(&stats.faults),
+        ),
         (("larder_keyspace_hits_total", "counter", "Reads that hit."), stats.sum(|l| &l.hits)),
         (
             ("larder_keyspace_misses_total", "counter", "Reads that missed."),

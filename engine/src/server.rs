@@ -310,6 +310,8 @@ pub struct Stats {
     pub loop_buffers: Vec<AtomicU64>,
     pub errors: Mutex<BTreeMap<String, u64>>,
     pub unexpected_errors: AtomicU64,
+    /// Requests that were refused for a reason of the server's own. see: `command::exec::FAULTS`
+    pub faults: AtomicU64,
     pub sync_full: AtomicU64,
     pub sync_partial_ok: AtomicU64,
     pub sync_partial_err: AtomicU64,
@@ -342,11 +344,17 @@ impl Stats {
             loop_buffers: (0..loops).map(|_| AtomicU64::new(0)).collect(),
             errors: Mutex::new(BTreeMap::new()),
             unexpected_errors: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
             sync_full: AtomicU64::new(0),
             sync_partial_ok: AtomicU64::new(0),
             sync_partial_err: AtomicU64::new(0),
             samples: Mutex::new(VecDeque::new()),
         }
+    }
+
+    /// Requests that the loops have served: not those of the log, of the primary, or of a shard that gives slots.
+    pub fn requests(&self, loops: usize) -> u64 {
+        self.loops.iter().take(loops).map(|l| l.commands.load(Ordering::Relaxed)).sum()
     }
 
     /// Sum of one counter over the loops.

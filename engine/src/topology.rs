@@ -241,6 +241,12 @@ pub struct Report {
     /// It is about to end, and is appointed only where nobody else can be.
     #[serde(default)]
     pub leaving: bool,
+    /// Requests of clients since it started, or since CONFIG RESETSTAT.
+    #[serde(default)]
+    pub requests: u64,
+    /// Those of them that it refused for a reason of its own. see: `crate::command::exec::FAULTS`
+    #[serde(default)]
+    pub faults: u64,
     /// The moves of slots that it gives away, and how far they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveProgress>,

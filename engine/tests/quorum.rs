@@ -13,12 +13,45 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::{Cluster, Follower};
+use engine::bus::{Answer, Ask};
 use engine::topology::{SlotRange, even_slots, slot_of};
+use processes::Client;
 
 const QUORUM: &[&str] = &["--larder-durability", "quorum"];
 
 fn key_in(range: SlotRange, salt: &str) -> String {
     (0..).map(|i| format!("{salt}:{i}")).find(|k| range.contains(slot_of(k.as_bytes()))).unwrap()
+}
+
+#[test]
+fn what_a_member_refuses_for_a_reason_of_its_own_is_counted() {
+    let cluster = Cluster::form(&[0, 0, 0], 1, &[]);
+    let n = cluster.primary_of(0).unwrap();
+    let counted = || match cluster.try_ask(n, Ask::Report) {
+        Some(Answer::Report { report, .. }) => (report.requests, report.faults),
+        other => panic!("{other:?}"),
+    };
+    let mut client = Client::try_connect(cluster.ports()[n]).unwrap();
+    client.ok(&["SET", "k", "v"]);
+    let (requests, faults) = counted();
+    client.ok(&["CONFIG", "SET", "maxmemory", "1"]);
+    for _ in 0..3 {
+        assert!(client.call(&["SET", "k", "v"]).starts_with("-OOM"));
+    }
+    // What clients do wrong, or have to look for elsewhere, is no fault of the member.
+    for (words, error) in [
+        (&["LPUSH", "k", "v"][..], "-OOM"),
+        (&["LRANGE", "k", "0", "1"], "-WRONGTYPE"),
+        (&["NOTHING"], "-ERR unknown command"),
+    ] {
+        let reply = client.call(words);
+        assert!(reply.starts_with(error), "{words:?}: {reply}");
+    }
+    let after = counted();
+    assert!(after.0 >= requests + 7, "{after:?} after {requests}");
+    assert_eq!(after.1, faults + 4);
+    client.ok(&["CONFIG", "RESETSTAT"]);
+    assert_eq!(counted().1, 0);
 }
 
 const ALONE: &[&str] = &["--larder-durability", "quorum", "--larder-min-in-sync", "1"];

@@ -42,18 +42,22 @@ pub struct Desired {
     pub directives: BTreeMap<String, String>,
 }
 
-/// What members are given time for that are made anew, seconds.
+/// What is asked of members that are made anew; times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rollout {
     /// The first one has to be in sync for so long before another one is restarted.
     pub canary_pause: i64,
     /// One that is not in sync within this time stops the change.
     pub ready_within: i64,
+    /// Hundredths of a percent of its requests that the first one may refuse for a reason of its own.
+    pub max_error_rate: Option<u32>,
+    /// Bytes that the first one may be behind its primary.
+    pub max_lag: Option<u64>,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { canary_pause: 0, ready_within: 600 }
+        Self { canary_pause: 0, ready_within: 600, max_error_rate: None, max_lag: None }
     }
 }
 
@@ -285,7 +289,22 @@ fn rollout(spec: &CacheClusterSpec) -> Result<Rollout, Error> {
     let pause = given.canary_pause.as_deref();
     let pause = pause.map(|p| seconds("spec.rollout.canaryPause", p, "1s")).transpose()?;
     let ready_within = seconds("spec.rollout.readyWithin", &given.ready_within, "10s")?;
-    Ok(Rollout { canary_pause: pause.unwrap_or_default(), ready_within })
+    let rate = given.max_error_rate.as_deref().map(|rate| {
+        let message = "must be a share from 0% to 100%, such as 1% or 0.25%";
+        quantity::basis_points(rate).ok_or_else(|| invalid("spec.rollout.maxErrorRate", message))
+    });
+    let lag = given.max_lag.as_deref().map(|lag| {
+        let message = "must be a quantity, such as 16Mi";
+        quantity::bytes(lag).ok_or_else(|| invalid("spec.rollout.maxLag", message))
+    });
+    let (max_error_rate, max_lag) = (rate.transpose()?, lag.transpose()?);
+    if pause.is_none() && (max_error_rate.is_some() || max_lag.is_some()) {
+        let field = if max_error_rate.is_some() { "maxErrorRate" } else { "maxLag" };
+        let message = "needs canaryPause: it is looked at in it";
+        return Err(invalid(&format!("spec.rollout.{field}"), message));
+    }
+    let canary_pause = pause.unwrap_or_default();
+    Ok(Rollout { canary_pause, ready_within, max_error_rate, max_lag })
 }
 
 fn balance(spec: &CacheClusterSpec) -> Result<Balance, Error> {

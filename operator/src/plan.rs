@@ -27,6 +27,7 @@ mod rollout;
 mod shards;
 mod slots;
 mod spread;
+mod trial;
 mod view;
 
 use std::fmt;
@@ -234,8 +235,8 @@ pub const RULES: &[Rule] = &[
         name: "RestartMember",
         doc: "Members made from an older template are made anew, one of a shard at a time, the \
               replicas first and the primary last; after the first one not before spec.rollout.canaryPause is \
-              over. When one does not come up in time or does not stay up, that is the end of it until the \
-              manifest changes.",
+              over. When one does not come up in time or does not stay up, or when the first one refuses too \
+              many requests or is too far behind, that is the end of it until the manifest changes.",
         act: rollout::restart,
     },
     Rule {

@@ -6,7 +6,8 @@
 //! ```text
 //! desired shards=1 replicas=1          also paused, set=NAME:VALUE, at-once=N, recovery=N; manual, window=HH:MM (for
 //!                                      an hour), request=WORD: when primaries are handed back
-//!                                      pause=SECONDS within=SECONDS: what who is made anew is given
+//!                                      pause=SECONDS within=SECONDS: what who is made anew is given;
+//!                                      max-error-rate=1% max-lag=1Mi: what stops it in the pause
 //! rollout canary=demo-0-1 since=.. ..  what the account remembers of a change that takes restarts
 //! now 2026-01-01T00:00:00Z             unless it is that
 //! whole since=2025-12-31T00:00:00Z     the account remembers that nothing was missing since; met=WORD: that request
@@ -16,7 +17,9 @@
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary node=a zone=x the council's primary of its shard, in its role
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
-//!                                      leaseless, rejoined (under a new ID; the vote is its former one's), voteless, former (it knows incarnation 1) ..
+//!                                      requests=N faults=N offset=N[/HISTORY]: what it reports; leaseless,
+//!                                      rejoined (under a new ID; the vote is its former one's), voteless, former (it
+//!                                      knows incarnation 1) ..
 //! ```
 
 #[path = "plan/world.rs"]
@@ -62,6 +65,10 @@ fn run(path: &str) {
                 value.as_ref().map(|v| format!(" {key}={v}")).unwrap_or_default()
             };
             let since = text("since", &r.since) + &text("ready-since", &r.ready_since);
+            let before =
+                [(" requests-before=", r.requests_before), (" faults-before=", r.faults_before)];
+            let before = before.iter().filter(|(_, n)| *n > 0);
+            let since = before.fold(since, |all, (key, n)| format!("{all}{key}{n}"));
             let passed = if r.passed { " passed" } else { "" };
             let waiting = text("waiting-since", &r.waiting_since);
             format!("\nrollout{}{since}{passed}{waiting}", text("canary", &r.canary))

@@ -109,6 +109,7 @@ fn reset(ctx: &mut Ctx<'_, '_>) {
         &stats.evicted_keys,
         &stats.evicted_clients,
         &stats.unexpected_errors,
+        &stats.faults,
         &stats.sync_full,
         &stats.sync_partial_ok,
         &stats.sync_partial_err,

@@ -49,6 +49,16 @@ const TIMED_SAMPLE: u64 = 64;
 /// Kinds of errors that are counted apart.
 const ERROR_KINDS_MAX: usize = 128;
 
+/// Codes of the errors that are the server's own doing: what a change of the server can bring about, while its clients are
+/// the same. There is no room for a write, or no disk, or too few replicas; the data set is not there yet, or cannot be had
+/// from the primary; nobody answers for the slot; somebody else's script holds all up.
+///
+/// Not among them: what clients do wrong (ERR, WRONGTYPE, CROSSSLOT, NOSCRIPT ..) and what they may not (NOAUTH, NOPERM,
+/// WRONGPASS), for one bad client would stop every change; and MOVED, ASK, TRYAGAIN, READONLY, by which clients find
+/// their way when primaries and slots move, as they do in a change that is in order.
+pub const FAULTS: &[&str] =
+    &["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"];
+
 impl<'s> Executor<'s> {
     pub fn new(shared: &'s Shared, env: Env, stats: &'s LoopStats) -> Executor<'s> {
         Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0, is_busy: false }
@@ -157,6 +167,9 @@ impl<'s> Executor<'s> {
             .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
             .map(|b| char::from(*b))
             .collect();
+        if FAULTS.contains(&code.as_str()) {
+            self.shared.stats.faults.fetch_add(1, Ordering::Relaxed);
+        }
         let mut errors =
             self.shared.stats.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if errors.len() < ERROR_KINDS_MAX || errors.contains_key(&code) {

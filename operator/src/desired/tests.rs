@@ -104,7 +104,20 @@ fn a_rollout_is_given_time_in_bounds() {
     };
     assert_eq!(of(json!({})), Ok(Rollout::default()));
     let given = of(json!({"canaryPause": "5m", "readyWithin": "1h"}));
-    assert_eq!(given, Ok(Rollout { canary_pause: 300, ready_within: 3600 }));
+    let expected = Rollout { canary_pause: 300, ready_within: 3600, ..Rollout::default() };
+    assert_eq!(given, Ok(expected));
+    let given = of(json!({"canaryPause": "1m", "maxErrorRate": "0.5%", "maxLag": "1Mi"})).unwrap();
+    assert_eq!((given.max_error_rate, given.max_lag), (Some(50), Some(1 << 20)));
+    for (field, value, why) in [
+        ("maxErrorRate", "101%", "must be a share from 0% to 100%"),
+        ("maxErrorRate", "1", "must be a share from 0% to 100%"),
+        ("maxLag", "much", "must be a quantity"),
+    ] {
+        let refused = of(json!({"canaryPause": "1m", field: value})).unwrap_err();
+        assert!(refused.starts_with(&format!("spec.rollout.{field}: {why}")), "{refused}");
+    }
+    let refused = of(json!({"maxLag": "1Mi"})).unwrap_err();
+    assert!(refused.starts_with("spec.rollout.maxLag: needs canaryPause"), "{refused}");
     let refused = of(json!({"canaryPause": "25h"})).unwrap_err();
     assert!(refused.starts_with("spec.rollout.canaryPause: must be between"), "{refused}");
     let refused = of(json!({"readyWithin": "1s"})).unwrap_err();

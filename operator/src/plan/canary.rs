@@ -6,6 +6,7 @@
 
 use crds::RolloutStatus;
 
+use super::trial::{self, Verdict};
 use super::view::View;
 use crate::desired::Seat;
 use crate::status::Status;
@@ -13,6 +14,9 @@ use crate::when;
 
 /// So often members that were made anew may be started again before the change is stopped.
 const RESTARTS_MAX: i64 = 3;
+
+/// What is said of a member whose report, or whose primary's, is missing.
+const UNCLEAR: &str = "does not tell how far it is behind its primary";
 
 /// The order in which members are made anew: one that is down is the first, for it has nothing to lose and blocks the
 /// others; then replicas, then primaries.
@@ -60,33 +64,58 @@ pub(super) fn progress(view: &View<'_>) -> Option<RolloutStatus> {
     let made = view.body(canary).is_some_and(|b| !b.outdated);
     state.since = if made { state.since.or_else(moment) } else { None };
     let ready = made && view.is_in_sync(canary);
-    state.ready_since = if ready { state.ready_since.or_else(moment) } else { None };
-    let passed = |since: &Option<String>, seconds: i64| {
-        since.as_deref().and_then(when::seconds).is_some_and(|since| now - since >= seconds)
-    };
-    state.passed = pause == 0 || state.passed || passed(&state.ready_since, pause);
+    if !ready {
+        (state.ready_since, state.requests_before, state.faults_before) = (None, 0, 0);
+    } else if state.ready_since.is_none() {
+        // What it refused until now was to be expected: it was loading.
+        state.ready_since = moment();
+        (state.requests_before, state.faults_before) = trial::traffic(view, canary);
+    }
+    let is_over = has_passed(now, &state.ready_since, pause);
+    let verdict = trial::judge(view, &state, canary, is_over);
+    state.passed = pause == 0 || state.passed || is_over && verdict == Verdict::Good;
     let late = first_late(view);
     state.waiting_since = if late.is_some() { state.waiting_since.or_else(moment) } else { None };
+    state.stopped = why_stopped(view, &state, now, canary, verdict);
+    Some(state)
+}
 
-    let within = view.desired.rollout.ready_within;
+/// The time is over that began then; all in seconds.
+fn has_passed(now: i64, since: &Option<String>, seconds: i64) -> bool {
+    since.as_deref().and_then(when::seconds).is_some_and(|since| now - since >= seconds)
+}
+
+fn why_stopped(
+    view: &View<'_>,
+    state: &RolloutStatus,
+    now: i64,
+    canary: Seat,
+    verdict: Verdict,
+) -> Option<String> {
+    let (pause, within) = (view.desired.rollout.canary_pause, view.desired.rollout.ready_within);
     let (again, worst) = restarts(view);
-    state.stopped = match (late, worst) {
+    match (first_late(view), worst) {
         (_, Some(worst)) if again - state.restarts_before >= RESTARTS_MAX => Some(format!(
             "{} was made anew and does not stay up: started again {} times",
             view.name(worst),
             view.body(worst).map_or(0, |b| b.restarts)
         )),
-        (Some(late), _) if passed(&state.waiting_since, within) => Some(format!(
+        (Some(late), _) if has_passed(now, &state.waiting_since, within) => Some(format!(
             "{} was made anew and has not been in sync within {within} s",
             view.name(late)
         )),
-        _ if !state.passed && passed(&state.since, pause + within) => Some(format!(
-            "{} was made anew and does not stay in sync for {pause} s",
-            view.name(canary)
-        )),
-        _ => None,
-    };
-    Some(state)
+        _ if state.passed => None,
+        _ => {
+            let is_late = has_passed(now, &state.since, pause + within);
+            let why = match verdict {
+                Verdict::Bad(why) => Some(why),
+                Verdict::Unclear if is_late => Some(UNCLEAR.into()),
+                Verdict::Good if is_late => Some(format!("does not stay in sync for {pause} s")),
+                Verdict::Unclear | Verdict::Good => None,
+            };
+            why.map(|why| format!("{} was made anew and {why}", view.name(canary)))
+        }
+    }
 }
 
 /// A member that was made anew, or is about to be, and is not in sync.
@@ -112,7 +141,9 @@ pub(super) fn may_go(view: &View<'_>, state: &RolloutStatus, seat: Seat) -> Resu
             past.is_some_and(|p| p.canary.as_ref() == Some(canary) && p.template == state.template);
         return if named { Ok(()) } else { Err(format!("{canary} is the first to be made anew")) };
     }
+    let now = when::seconds(&view.observed.now).unwrap_or_default();
     match state.ready_since.as_deref().and_then(when::seconds) {
+        Some(since) if now - since >= pause => Err(format!("{canary} was made anew and {UNCLEAR}")),
         Some(since) => {
             let until = when::text(since + pause);
             Err(format!("{canary} was made anew, and the others follow from {until} on"))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::topology::{self, Report, Role, SlotRange, Topology, even_slots};
+use engine::topology::{self, Lineage, Report, Role, SlotRange, Topology, even_slots};
 use operator::desired::{Balance, Desired, Rollout, Seat};
 use operator::observed::{Address, Belongs, Body, Disk, Member, Observed, Phase};
 use operator::status::Status;
@@ -81,6 +81,8 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
                     canary: text("canary"),
                     since: text("since"),
                     ready_since: text("ready-since"),
+                    requests_before: words.number("requests-before", 0),
+                    faults_before: words.number("faults-before", 0),
                     passed: words.has("passed"),
                     waiting_since: text("waiting-since"),
                     restarts_before: words.number("restarts-before", 0),
@@ -127,6 +129,8 @@ fn read_desired(words: &Words<'_>, desired: &mut Desired) {
     desired.rollout = Rollout {
         canary_pause: words.number("pause", 0),
         ready_within: words.number("within", 600),
+        max_error_rate: words.get("max-error-rate").and_then(crds::quantity::basis_points),
+        max_lag: words.get("max-lag").and_then(crds::quantity::bytes),
     };
     desired.balance = Balance {
         automatic: !words.has("manual"),
@@ -164,6 +168,12 @@ fn read_slots(text: &str) -> Vec<SlotRange> {
         SlotRange { first: first.parse().unwrap(), last: last.parse().unwrap() }
     };
     text.split(',').filter(|r| *r != "none").map(range).collect()
+}
+
+/// `OFFSET`, or `OFFSET/HISTORY`.
+fn read_lineage(text: &str) -> Lineage {
+    let (offset, replid) = text.split_once('/').unwrap_or((text, "r1"));
+    Lineage { replid: replid.into(), offset: offset.parse().unwrap(), ..Lineage::default() }
 }
 
 /// `demo-0-1` has the ID `id-0-1`, and `id-0-1-new` when it came back `new`, or has `rejoined` as such.
@@ -254,6 +264,9 @@ fn read_member(
                 in_sync: role == Role::Replica && !is("syncing"),
                 lease_is_over: is("leaseless"),
                 config_hash,
+                lineage: words.get("offset").map(read_lineage),
+                requests: words.number("requests", 0),
+                faults: words.number("faults", 0),
                 used_memory: words.number("used", 0),
                 maxmemory: words.number("maxmemory", 0),
                 config_error: words.get("refuses").map(|s| s.replace('_', " ")),
