@@ -56,6 +56,8 @@ pub struct Persist {
     pub loading_since_s: AtomicI64,
     pub loaded_keys: AtomicU64,
     pub loaded_expired: AtomicU64,
+    /// When the snapshot was taken that the data set began with, unix seconds; 0: with none.
+    pub loaded_taken_s: AtomicI64,
 }
 
 /// Figures for INFO persistence.
@@ -73,6 +75,7 @@ pub struct Info {
     pub rdb_saves: u64,
     pub rdb_last_load_keys_loaded: u64,
     pub rdb_last_load_keys_expired: u64,
+    pub rdb_last_load_taken_s: i64,
     pub aof_enabled: bool,
     pub aof_rewrite_in_progress: bool,
     pub aof_rewrite_scheduled: bool,
@@ -218,6 +221,7 @@ pub fn info(shared: &Shared) -> Info {
         rdb_saves: get(&p.saves),
         rdb_last_load_keys_loaded: get(&p.loaded_keys),
         rdb_last_load_keys_expired: get(&p.loaded_expired),
+        rdb_last_load_taken_s: p.loaded_taken_s.load(Ordering::Relaxed),
         aof_enabled: aof.is_some(),
         aof_rewrite_in_progress: p.rewriting.load(Ordering::Acquire),
         aof_rewrite_scheduled: p.rewrite_wanted.load(Ordering::Relaxed),

@@ -33,6 +33,8 @@ pub struct Origin {
     pub lineage: Option<Lineage>,
     pub keys: u64,
     pub expired: u64,
+    /// When it was taken, unix seconds.
+    pub taken_s: Option<i64>,
 }
 
 /// An environment for work outside the loops: the log while loading, the link to the primary.
@@ -184,6 +186,7 @@ fn note_aux(origin: &mut Origin, key: &[u8], value: &[u8]) {
         b"repl-id" if crate::replication::is_replid(&text) => {
             origin.replid = Some(text.into_owned());
         }
+        b"ctime" => origin.taken_s = text.parse().ok(),
         b"repl-offset" => origin.offset = text.parse().unwrap_or(0),
         b"repl-stream-db" => origin.db = text.parse().unwrap_or(0),
         b"larder-lineage" => origin.lineage = serde_json::from_str(&text).ok(),

@@ -86,7 +86,9 @@ fn dump(shared: &Shared) -> Result<Origin, String> {
         .map_err(|e| format!("{}: {e}", path.display()))?;
     persist.loaded_keys.store(origin.keys, Ordering::Relaxed);
     persist.loaded_expired.store(origin.expired, Ordering::Relaxed);
-    tracing::info!(keys = origin.keys, expired = origin.expired, "snapshot file loaded");
+    persist.loaded_taken_s.store(origin.taken_s.unwrap_or(0), Ordering::Relaxed);
+    let age_s = origin.taken_s.map(|taken_s| clock::unix_ms() / 1000 - taken_s);
+    tracing::info!(keys = origin.keys, expired = origin.expired, age_s, "snapshot file loaded");
     Ok(origin)
 }
 

@@ -29,6 +29,7 @@ pub(super) fn persistence(shared: &Shared) -> Vec<Field> {
         ("rdb_last_cow_size", "0".into()),
         ("rdb_last_load_keys_expired", info.rdb_last_load_keys_expired.to_string()),
         ("rdb_last_load_keys_loaded", info.rdb_last_load_keys_loaded.to_string()),
+        ("larder_loaded_snapshot_time", info.rdb_last_load_taken_s.to_string()),
         ("aof_enabled", flag(info.aof_enabled)),
         ("aof_rewrite_in_progress", flag(info.aof_rewrite_in_progress)),
         ("aof_rewrite_scheduled", flag(info.aof_rewrite_scheduled)),
