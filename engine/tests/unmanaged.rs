@@ -100,6 +100,31 @@ fn a_node_alone_looks_like_redis_and_comes_back_as_it_was() {
     assert_ne!(client.call(&["CLUSTER", "MYID"]), id);
 }
 
+#[test]
+fn the_slot_of_a_key_decides_its_node_and_redis_cli_follows() {
+    if !has_tool("redis-cli") {
+        return;
+    }
+    let nodes = Nodes::start(3);
+    create(&nodes, 0);
+    let owner = nodes.owner_of(12893);
+    let to = nodes.address(owner);
+    let others: Vec<usize> = (0..3).filter(|n| *n != owner).collect();
+    for n in &others {
+        let mut client = nodes.client(*n);
+        assert_eq!(client.call(&["CLUSTER", "KEYSLOT", "user:123"]), "12893");
+        assert_eq!(client.call(&["SET", "user:123", "x"]), format!("-MOVED 12893 {to}"));
+    }
+    for (n, words) in
+        [(others[0], ["SET", "user:123", "Ada"].as_slice()), (others[1], &["GET", "user:123"])]
+    {
+        let port = nodes.port(n).to_string();
+        let said = run("redis-cli", &[&["-c", "-p", &port], words].concat());
+        assert_eq!(said.trim(), if words[0] == "SET" { "OK" } else { "Ada" });
+    }
+    assert_eq!(nodes.client(owner).call(&["GET", "user:123"]), "Ada");
+}
+
 fn three_with_a_replica_each() -> Nodes {
     let nodes = Nodes::start(6);
     create(&nodes, 1);
