@@ -22,12 +22,13 @@ fn start(dir: &Path, port: u16) -> Server {
     Server::configured(port, dir, &file)
 }
 
-fn start_sentinel(dir: &Path, primary: u16) -> Server {
+fn start_sentinel(dir: &Path, primary: u16, quorum: u8, failover_timeout_ms: u16) -> Server {
     let port = free_port();
     let file = dir.join(format!("sentinel-{port}.conf"));
     let text = format!(
-        "port {port}\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {primary} 2\n\
-         sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 10000\n",
+        "port {port}\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {primary} {quorum}\n\
+         sentinel down-after-milliseconds {NAME} 1000\n\
+         sentinel failover-timeout {NAME} {failover_timeout_ms}\n",
         dir.display()
     );
     std::fs::write(&file, text).unwrap();
@@ -77,13 +78,15 @@ fn sentinels_replace_a_primary_and_take_it_in_again_as_a_replica() {
     }
     servers[0].client().until(&["WAIT", "2", "1000"], "2");
     let sentinels: Vec<Server> =
-        (0..3).map(|_| start_sentinel(dir.path(), servers[0].port)).collect();
+        (0..3).map(|_| start_sentinel(dir.path(), servers[0].port, 2, 10_000)).collect();
     for sentinel in &sentinels {
         eventually("a Sentinel knows two replicas and two others", || {
             let Ok(mut client) = Client::try_connect(sentinel.port) else { return false };
             let known = client.call(&["SENTINEL", "MASTERS"]);
             known.contains("num-slaves 2") && known.contains("num-other-sentinels 2")
         });
+        let shown = sentinel.client().call(&["SENTINEL", "MASTER", NAME]);
+        assert!(shown.contains(" failover-timeout 10000 "), "{shown}");
     }
 
     servers[0].kill();
@@ -122,4 +125,35 @@ fn sentinels_replace_a_primary_and_take_it_in_again_as_a_replica() {
 
 fn port_of(server: &Server) -> String {
     server.port.to_string()
+}
+
+/// Nobody could be promoted the first time: the only replica hung.
+#[test]
+fn a_failover_that_fails_is_tried_again() {
+    if !Path::new(REDIS).exists() {
+        println!("skipped: there is no {REDIS}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut primary = start(dir.path(), free_port());
+    let replica = start(dir.path(), free_port());
+    replica.client().ok(&["REPLICAOF", "127.0.0.1", &port_of(&primary)]);
+    replica.client().until_info("master_link_status", "up");
+    let sentinel = start_sentinel(dir.path(), primary.port, 1, 1000);
+    says(&sentinel, &["SENTINEL", "MASTER", NAME], |shown| shown.contains(" num-slaves 1 "));
+    replica.signal("-STOP");
+    says(&sentinel, &["SENTINEL", "REPLICAS", NAME], |shown| shown.contains("s_down"));
+    primary.kill();
+    let log = dir.path().join(format!("{}.log", sentinel.port));
+    let attempts = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.matches("-failover-abort-no-good-slave").count()
+    };
+    eventually("a failover that fails", || attempts() > 0);
+    eventually("another that fails, too", || attempts() > 1);
+    replica.signal("-CONT");
+    eventually("the replica is the primary", || {
+        primary_by(&sentinel).ends_with(&port_of(&replica))
+    });
+    says(&replica, &["ROLE"], |role| role.starts_with("master"));
 }
