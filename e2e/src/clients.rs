@@ -5,16 +5,18 @@
 
 use crate::clock::{self, eventually, seconds};
 use crate::failure::{Context, Failure, Result};
-use crate::local::Local;
+use crate::local::{self, Local};
 use crate::tests::Tally;
 use crate::wire::Connection;
 use crate::{sh, tools};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
 /// Longest run of one program.
@@ -43,7 +45,11 @@ pub struct Client {
 enum Speaks {
     /// RESP, to a server alone and to a cluster.
     Redis,
+    /// RESP, to whoever is primary of a shard's two members.
+    OnePrimary,
     Memcached,
+    /// Three servers.
+    Memcacheds,
 }
 
 const PYTHON: Language = Language {
@@ -118,6 +124,7 @@ const JAVA: Language = Language {
 pub const CLIENTS: &[Client] = &[
     Client { name: "clients_redis_py", language: &PYTHON, words: &["redis_or_valkey.py", "redis"], speaks: Speaks::Redis },
     Client { name: "clients_valkey_py", language: &PYTHON, words: &["redis_or_valkey.py", "valkey"], speaks: Speaks::Redis },
+    Client { name: "clients_pool_outlives_a_planned_change", language: &PYTHON, words: &["with_a_pool.py"], speaks: Speaks::OnePrimary },
     Client { name: "clients_go_redis", language: &GO, words: &["with_go_redis"], speaks: Speaks::Redis },
     Client { name: "clients_jedis", language: &JAVA, words: &["WithJedis.java"], speaks: Speaks::Redis },
     Client { name: "clients_ioredis", language: &NODE, words: &["with_ioredis.js"], speaks: Speaks::Redis },
@@ -125,6 +132,7 @@ pub const CLIENTS: &[Client] = &[
     Client { name: "clients_pymemcache", language: &PYTHON, words: &["with_pymemcache.py"], speaks: Speaks::Memcached },
     Client { name: "clients_python_memcached", language: &PYTHON, words: &["with_python_memcached.py"], speaks: Speaks::Memcached },
     Client { name: "clients_pylibmc", language: &PYTHON, words: &["with_pylibmc.py"], speaks: Speaks::Memcached },
+    Client { name: "clients_ketama_keeps_most_hits", language: &PYTHON, words: &["with_ketama.py"], speaks: Speaks::Memcacheds },
 ];
 
 /// Runs these programs, one after the other, each everywhere where it can run.
@@ -133,22 +141,43 @@ pub async fn run(clients: &[&Client]) -> Result<Tally> {
     let speaks = |what| clients.iter().any(|client| client.speaks == what);
     let mut places = Vec::new();
     let mut servers = Vec::new();
-    let mut local = None;
+    let mut clusters = Vec::new();
     if speaks(Speaks::Redis) {
         let (server, place) = alone(folder.path(), Speaks::Redis).await?;
         servers.push(server);
         places.push(place);
         let state = folder.path().join("cluster");
         let cluster = Local::start(&tools::project().join("examples/minimal.yaml"), &state).await?;
-        let address = *cluster.book.all().first().context("a member")?;
+        let address = cluster.book.all().first().context("a member")?.to_string();
         let password = cluster.password.clone();
         places.push(Place { address, password, speaks: Speaks::Redis, is_cluster: true });
-        local = Some(cluster);
+        clusters.push(cluster);
+    }
+    if speaks(Speaks::OnePrimary) {
+        let spec = json!({"shards": 1, "replicasPerShard": 1, "memory": "64Mi"});
+        let manifest = local::manifest(folder.path(), &spec)?;
+        let cluster = Local::start(&manifest, &folder.path().join("shard")).await?;
+        local::whole(&cluster).await?;
+        let address = primary_service(&cluster).await?.to_string();
+        let password = cluster.password.clone();
+        places.push(Place { address, password, speaks: Speaks::OnePrimary, is_cluster: true });
+        clusters.push(cluster);
     }
     if speaks(Speaks::Memcached) {
         let (server, place) = alone(folder.path(), Speaks::Memcached).await?;
         servers.push(server);
         places.push(place);
+    }
+    if speaks(Speaks::Memcacheds) {
+        let mut addresses = Vec::new();
+        for _ in 0..3 {
+            let (server, place) = alone(folder.path(), Speaks::Memcached).await?;
+            servers.push(server);
+            addresses.push(place.address);
+        }
+        let address = addresses.join(",");
+        let speaks = Speaks::Memcacheds;
+        places.push(Place { address, password: None, speaks, is_cluster: false });
     }
     let mut tally = Tally::default();
     for client in clients {
@@ -174,15 +203,16 @@ pub async fn run(clients: &[&Client]) -> Result<Tally> {
             }
         }
     }
-    if let Some(local) = local {
-        local.stop().await?;
+    for cluster in clusters {
+        cluster.stop().await?;
     }
     Ok(tally)
 }
 
 /// Where a program runs.
 struct Place {
-    address: SocketAddr,
+    /// `host:port`, or several with commas between them.
+    address: String,
     password: Option<String>,
     speaks: Speaks,
     is_cluster: bool,
@@ -194,7 +224,7 @@ async fn everywhere(client: &Client, installed: &Path, places: &[&Place]) -> Res
     for place in places {
         let source = tools::project().join("examples/clients").join(client.language.folder);
         let mut command = (client.language.command)(&source, installed, client.words)?;
-        command.env("LARDER_ADDRESS", place.address.to_string()).stdin(Stdio::null());
+        command.env("LARDER_ADDRESS", &place.address).stdin(Stdio::null());
         match &place.password {
             Some(password) => command.env("LARDER_PASSWORD", password),
             None => command.env_remove("LARDER_PASSWORD"),
@@ -231,6 +261,28 @@ fn install(language: &Language) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// An address that stays, as that of a Service: whoever connects is passed on to the primary of the only shard.
+async fn primary_service(cluster: &Local) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let (book, password) = (cluster.book.clone(), cluster.password.clone());
+    tokio::spawn(async move {
+        while let Ok((mut incoming, _)) = listener.accept().await {
+            let (book, password) = (book.clone(), password.clone());
+            tokio::spawn(async move {
+                let mut client = crate::client::Client::new(&book, password.as_deref());
+                client.refresh().await?;
+                let range = client.ranges().first().context("a shard")?;
+                let primary = *range.members.first().context("a primary")?;
+                let mut outgoing = TcpStream::connect(primary).await?;
+                tokio::io::copy_bidirectional(&mut incoming, &mut outgoing).await?;
+                Result::Ok(())
+            });
+        }
+    });
+    Ok(address)
+}
+
 /// A server of its own, with a password where clients of Redis are to use it.
 async fn alone(folder: &Path, speaks: Speaks) -> Result<(Child, Place)> {
     let password = (speaks == Speaks::Redis).then(|| "correct horse".to_owned());
@@ -260,5 +312,6 @@ async fn alone(folder: &Path, speaks: Speaks) -> Result<(Child, Place)> {
     })
     .await?;
     let port = if speaks == Speaks::Memcached { memcached } else { port };
-    Ok((server, Place { address: address(port), password, speaks, is_cluster: false }))
+    let address = address(port).to_string();
+    Ok((server, Place { address, password, speaks, is_cluster: false }))
 }
