@@ -19,10 +19,10 @@ const TARGET: &str = "aarch64-unknown-linux-gnu";
 #[cfg(not(target_arch = "aarch64"))]
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds both programs statically and writes the archive with both images.
+/// Builds both programs statically; gives the folder that holds them.
 ///
 /// `LARDER_IMAGE_PROFILE=dev` builds faster and runs slower: for work on the tests themselves.
-pub fn product(file: &Path) -> Result {
+pub fn programs() -> Result<PathBuf> {
     let profile = std::env::var("LARDER_IMAGE_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let target = tools::project().join("target/image");
     sh::show(
@@ -35,7 +35,12 @@ pub fn product(file: &Path) -> Result {
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let folder = if profile == "dev" { "debug" } else { &profile };
-    let built = target.join(TARGET).join(folder);
+    Ok(target.join(TARGET).join(folder))
+}
+
+/// Writes the archive with both images.
+pub fn product(file: &Path) -> Result {
+    let built = programs()?;
     let images = [
         image(
             OPERATOR,

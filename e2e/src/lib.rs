@@ -6,6 +6,7 @@ pub mod client;
 pub mod clients;
 pub mod clock;
 pub mod cluster;
+pub mod deb;
 pub mod failure;
 pub mod history;
 pub mod image;

@@ -2,6 +2,7 @@
 
 use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually, seconds};
+use crate::deb::local_package_starts_as_it_is_unpacked;
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
 use crate::probes::Probes;
@@ -37,6 +38,7 @@ macro_rules! test {
 
 pub const TESTS: &[Test] = &[
     test!(local_example_forms_and_finds_its_data_again),
+    test!(local_package_starts_as_it_is_unpacked),
     test!(local_primary_killed_writes_resume),
     test!(local_primary_ended_hands_over),
     test!(local_shards_added_and_taken_away),
@@ -91,6 +93,10 @@ impl Scene {
     /// Writes the manifest, which is watched.
     pub(crate) fn wish(&self, spec: &Value) -> Result<PathBuf> {
         manifest(&self.0, spec)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
     }
 
     pub(crate) fn state(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use e2e::failure::Result;
 use e2e::parts::{self, Options, PARTS};
-use e2e::{clients, image, local, provider, tests};
+use e2e::{clients, deb, image, local, provider, tests};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +28,12 @@ enum Subcommands {
     Image {
         /// Where to write it
         #[arg(short, long, default_value = "target/larder-images.tar")]
+        output: PathBuf,
+    },
+    /// Build a Debian package of both programs
+    Deb {
+        /// Where to write it
+        #[arg(short, long, default_value = "target/larder.deb")]
         output: PathBuf,
     },
     /// Run all parts of the tests, or those named; a single test is a name too
@@ -76,6 +82,10 @@ fn run(command: Subcommands) -> Result<ExitCode> {
         Subcommands::Image { output } => {
             image::product(&output)?;
             println!("{}: {} and {}", output.display(), image::OPERATOR, image::ENGINE);
+        }
+        Subcommands::Deb { output } => {
+            deb::write(&image::programs()?, &output, "xz")?;
+            println!("{}", output.display());
         }
         Subcommands::Test { names, keep, installed } => {
             return parts::test(&Options { names, keep, installed });
