@@ -23,5 +23,6 @@ mod storm;
 pub mod tests;
 pub mod tls;
 pub mod tools;
+mod uses;
 pub mod wire;
 pub mod world;

@@ -9,6 +9,7 @@ use crate::probes::Probes;
 use crate::storm::local_storm_is_linearizable;
 use crate::tests::Tally;
 use crate::tools;
+use crate::uses::local_uses_run_as_they_are_written;
 use crate::wire::Connection;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ macro_rules! test {
 
 pub const TESTS: &[Test] = &[
     test!(local_example_forms_and_finds_its_data_again),
+    test!(local_uses_run_as_they_are_written),
     test!(local_package_starts_as_it_is_unpacked),
     test!(local_primary_killed_writes_resume),
     test!(local_primary_ended_hands_over),
