@@ -391,4 +391,13 @@ fn a_rollout_is_stopped_by_what_is_seen_in_a_pause() {
     for (field, value) in [("maxErrorRate", "1%"), ("maxLag", "1Mi")] {
         refused(json!({"rollout": {field: value}}), "need rollout.canaryPause");
     }
+    let points = crds::quantity::basis_points;
+    for (text, expected) in
+        [("0%", 0), ("1%", 100), ("0.5%", 50), ("0.25%", 25), ("0.05%", 5), ("100%", 10_000)]
+    {
+        assert_eq!(points(text), Some(expected), "{text}");
+    }
+    for text in ["", "%", "1", "1.%", ".5%", "0.255%", "-1%", "+1%", "100.01%", "1 %"] {
+        assert_eq!(points(text), None, "{text}");
+    }
 }
