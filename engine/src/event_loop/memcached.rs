@@ -37,9 +37,10 @@ impl EventLoop {
                         matches!(row.keys, Keys::None) || slots.contains(slot_of(key))
                     })
             };
-            let item_size_max = self.hot.item_size_max;
+            let (item_size_max, large) = (self.hot.item_size_max, self.large);
             let (session, reply) = (&mut conn.session, &mut reply);
-            let mut client = Client { executor, session, reply, holds: &holds, item_size_max };
+            let mut client =
+                Client { executor, session, reply, holds: &holds, item_size_max, large };
             match busy::with(self, || protocol.step(&mut client, buffer, at)) {
                 Step::Need => break,
                 Step::Done(end) => at = end,

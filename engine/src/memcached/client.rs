@@ -10,7 +10,7 @@ use super::ops::{
 use super::stats::Count;
 use super::{ITEM_OVERHEAD, rows};
 use crate::command::exec::Executor;
-use crate::command::{Command, Ctx};
+use crate::command::{Command, Ctx, slowlog};
 use crate::resp::Reply;
 use crate::session::{ClientInfo, Session};
 
@@ -22,6 +22,8 @@ pub struct Client<'c, 's> {
     /// Requests like this are held back at the moment.
     pub holds: &'c dyn Fn(&'static Command, &[u8]) -> bool,
     pub item_size_max: usize,
+    /// Requests and replies of more bytes are written down.
+    pub large: (usize, usize),
 }
 
 impl Client<'_, '_> {
@@ -46,6 +48,15 @@ impl Client<'_, '_> {
         self.executor.keyed(self.session, self.reply, row, &args, act).map_err(Refusal::Error)
     }
 
+    /// Of a request the key and the value count, of a reply all bytes.
+    #[inline]
+    fn note_large(&self, row: &'static Command, key: &[u8], bytes: (usize, usize)) {
+        if bytes.0 > self.large.0 || bytes.1 > self.large.1 {
+            let (shared, args) = (self.executor.shared, [row.name.as_bytes(), key]);
+            slowlog::note_large(shared, self.session, row, &args, bytes, self.now_ms());
+        }
+    }
+
     /// Reads an item: `show` writes it out. `false`: it is not there, or no string.
     pub fn get(
         &mut self,
@@ -54,7 +65,9 @@ impl Client<'_, '_> {
         show: impl FnOnce(&mut Vec<u8>, &Seen<'_>),
     ) -> Result<bool, Refusal> {
         let row = if how.expire.is_some() { rows().getex } else { rows().get };
+        let begin = self.reply.out.len();
         let found = self.keyed(row, key, |ctx| read(ctx, key, how, show))?;
+        self.note_large(row, key, (key.len(), self.reply.out.len() - begin));
         self.count(Count::CmdGet);
         self.count(if found { Count::GetHits } else { Count::GetMisses });
         if how.expire.is_some() {
@@ -82,6 +95,7 @@ impl Client<'_, '_> {
             }
             Err(refusal) => return Err(refusal),
         };
+        self.note_large(row, store.key, (store.key.len() + store.value.len(), 0));
         if matches!(done, Stored::Stored(_)) {
             self.count(Count::TotalItems);
         }

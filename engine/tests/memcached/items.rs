@@ -237,3 +237,25 @@ fn requests_are_seen_by_monitors_the_slow_log_and_the_counters_of_the_commands_t
     let calls = resp.words("LATENCY HISTOGRAM get").to_string();
     assert!(calls.starts_with("[\"get\", [\"calls\", :1, \"histogram_usec\", "), "{calls}");
 }
+
+#[test]
+fn large_requests_and_replies_are_in_the_log_of_commands() {
+    let limits =
+        ["--commandlog-request-larger-than", "1000", "--commandlog-reply-larger-than", "1000"];
+    let (server, addr) = larder(&limits);
+    let value = "v".repeat(2000);
+    let requests = format!(
+        "set large 0 0 2000\r\n{value}\r\nget large\r\nset small 0 0 1\r\nx\r\nget small\r\n"
+    );
+    text(addr, requests.as_bytes());
+    let mut resp = server.connect();
+    for (kind, command) in [("large-request", "set"), ("large-reply", "get")] {
+        let entries = resp.words(&format!("COMMANDLOG GET -1 {kind}")).items();
+        assert_eq!(entries.len(), 1, "{kind}");
+        let entry = entries[0].clone().items();
+        let words: Vec<String> =
+            entry[3].clone().items().iter().map(crate::support::value::text).collect();
+        assert_eq!(words, [command, "large"], "{kind}");
+        assert!(matches!(entry[2], Value::Int(2000..2100)), "{}", entry[2]);
+    }
+}
