@@ -26,6 +26,7 @@ pub mod config;
 pub mod connection;
 mod deferred;
 mod digest;
+mod docs;
 pub mod dump;
 pub mod functions;
 pub mod geo;

@@ -2,7 +2,7 @@
 
 use super::specs::{self, Begin, Find, Spec};
 use super::subcommands::Row;
-use super::{Command, Ctx, Group, Keys, all, categories, find, flag, subcommands};
+use super::{Command, Ctx, Group, Keys, all, categories, docs, find, flag, subcommands};
 use crate::glob;
 use crate::resp::Reply;
 
@@ -52,7 +52,7 @@ fn command(ctx: &mut Ctx<'_, '_>) {
             ctx.reply.map(found.len());
             for (command, sub) in found {
                 match sub {
-                    None => docs(ctx.reply, command),
+                    None => docs_of(ctx.reply, command),
                     Some(row) => docs_of_sub(ctx.reply, command, row),
                 }
             }
@@ -252,10 +252,12 @@ fn doc_fields(reply: &mut Reply, command: &Command, summary: &str, since: &str, 
     }
 }
 
-fn docs(reply: &mut Reply, command: &Command) {
+fn docs_of(reply: &mut Reply, command: &Command) {
     let rows = subcommands::of(command);
     reply.bulk(command.name.as_bytes());
-    doc_fields(reply, command, command.summary, command.since, usize::from(!rows.is_empty()));
+    let more = docs::fields(command.name) + usize::from(!rows.is_empty());
+    doc_fields(reply, command, command.summary, command.since, more);
+    docs::write(reply, command.name);
     if !rows.is_empty() {
         reply.bulk(b"subcommands");
         reply.map(rows.len());

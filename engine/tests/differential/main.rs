@@ -212,3 +212,8 @@ fn categories_of_commands_are_those_of_redis() {
 fn commands_need_the_same_rights_on_their_keys_as_in_redis() {
     table::compare_needs();
 }
+
+#[test]
+fn arguments_are_told_as_in_redis() {
+    table::compare_arguments();
+}

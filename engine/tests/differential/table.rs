@@ -227,3 +227,71 @@ pub(crate) fn compare_needs() {
     assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared > 4000, "{compared}");
 }
+
+/// The words and values of a command's arguments, however they are put together.
+fn leaves(arguments: &Value, found: &mut BTreeSet<String>) {
+    for argument in arguments.clone().items() {
+        let fields = argument.items();
+        let field = |name: &str| {
+            let mut pairs = fields.chunks(2).filter(|pair| text(&pair[0]) == name);
+            pairs.next().map(|pair| pair[1].clone())
+        };
+        let word = field("token").map_or_else(String::new, |token| text(&token));
+        match field("arguments") {
+            Some(parts) => {
+                if !word.is_empty() {
+                    found.insert(word);
+                }
+                leaves(&parts, found);
+            }
+            None => {
+                let kind = field("type").map_or_else(String::new, |kind| text(&kind));
+                let name = field("name").map_or_else(String::new, |name| text(&name));
+                if !word.is_empty() {
+                    found.insert(word);
+                }
+                if kind != "pure-token" {
+                    found.insert(format!("{name}: {kind}"));
+                }
+            }
+        }
+    }
+}
+
+/// COMMAND DOCS: whatever arguments are told there are told here, too, where any are.
+pub(crate) fn compare_arguments() {
+    let redis = match Server::oracle(&[]) {
+        Ok(redis) => redis,
+        Err(why) => return println!("skipped: nothing to compare with: {why}"),
+    };
+    let larder = Server::larder(&[]);
+    let docs = |server: &Server| -> BTreeMap<String, (bool, BTreeSet<String>)> {
+        let all = server.connect().words("COMMAND DOCS").items();
+        let one = |pair: &[Value]| {
+            let fields = pair[1].clone().items();
+            let mut found = BTreeSet::new();
+            let mut has_cost = false;
+            for field in fields.chunks(2) {
+                match text(&field[0]).as_str() {
+                    "arguments" => leaves(&field[1], &mut found),
+                    "complexity" => has_cost = true,
+                    _ => {}
+                }
+            }
+            (text(&pair[0]), (has_cost, found))
+        };
+        all.chunks(2).map(one).collect()
+    };
+    let (ours, theirs) = (docs(&larder), docs(&redis));
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for (name, (has_cost, arguments)) in &ours {
+        let Some((_, expected)) = theirs.get(name).filter(|_| *has_cost) else { continue };
+        compared += 1;
+        let missing: Vec<_> = expected.difference(arguments).collect();
+        if !missing.is_empty() {
+            wrong.push(format!("{name}: {missing:?} of {arguments:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 150, "{compared}");
+}
