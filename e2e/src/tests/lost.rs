@@ -31,7 +31,7 @@ pub(super) async fn council_lost_goes_on_when_told(room: Arc<Room>) -> Result {
     let others: Vec<String> =
         cluster.members().await?.into_iter().map(|m| m.name).filter(|n| *n != primary).collect();
     // The primary's disk goes, too: who is left was a replica.
-    lose_disks(&room, &[primary.as_str(), others[0].as_str()]).await?;
+    lose_disks(&room, &cluster, &[primary.as_str(), others[0].as_str()]).await?;
     let told = eventually("the council is said to be lost", Duration::from_secs(120), || async {
         let object = cluster.object().await?;
         let ready = condition(&object, "Ready").context("condition Ready")?;
@@ -57,8 +57,11 @@ pub(super) async fn council_lost_goes_on_when_told(room: Arc<Room>) -> Result {
     everything_is_there(&cluster, &ledgers).await
 }
 
-/// Deletes pods together with their volumes.
-async fn lose_disks(room: &Room, members: &[&str]) -> Result {
+/// Deletes pods together with their volumes, and ends their processes at once: for the seconds that those of a deleted pod
+/// live on the council would have its majority, and let the new ones take their places.
+async fn lose_disks(room: &Room, cluster: &Cluster, members: &[&str]) -> Result {
+    let all = cluster.members().await?.into_iter();
+    let lost: Vec<Member> = all.filter(|m| members.contains(&m.name.as_str())).collect();
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(room.world.client.clone(), &room.namespace);
     let all = claims.list(&ListParams::default()).await?.items;
@@ -71,6 +74,11 @@ async fn lose_disks(room: &Room, members: &[&str]) -> Result {
     }
     let pods = room.world.pods(&room.namespace);
     futures::future::try_join_all(members.iter().map(|member| pods.delete(member, &now))).await?;
+    for member in lost {
+        let container = member.container.context("a running container")?;
+        // Who has ended by then is not found.
+        room.world.fault(|provider| provider.container_kill(&member.node, &container)).ok();
+    }
     Ok(())
 }
 
