@@ -193,6 +193,13 @@ impl Cluster {
         Connection::open(address, self.password.as_deref(), Duration::from_secs(2)).await
     }
 
+    /// How many replicas follow a member, by its own word.
+    pub async fn replicas_of(&self, member: &str) -> Result<usize> {
+        let mut connection = self.connect(member).await?;
+        let facts = connection.call(&["INFO", "replication"]).await?.ok()?;
+        Ok(facts.text().unwrap_or_default().matches("state=online").count())
+    }
+
     /// `kubectl delete pod --force`.
     pub async fn delete_pod(&self, name: &str) -> Result {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };

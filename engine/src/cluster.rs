@@ -3,6 +3,7 @@
 //! The council's topology is pushed in by `Shared::set_topology`; requests only read. For each request a
 //! look at one word per key tells whether its slot is served here.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -217,6 +218,15 @@ impl Shared {
         self.invalidate_foreign();
         self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
         self.note_acks();
+    }
+
+    /// Where the member is that has this host and port in the topology, as its connection of the bus says.
+    pub fn connected_at(&self, host: &str, port: u16) -> Option<SocketAddr> {
+        let view = self.cluster.view();
+        let is_it = |m: &&Member| m.host == host && (m.port == port || m.tls_port == port);
+        let member = view.topology.members.values().find(is_it)?;
+        let ip = self.managed.get()?.driver().ok()?.connected_at(&member.id)?;
+        Some(SocketAddr::new(ip, port))
     }
 
     /// Refuses a request whose keys are not served here, with the error line that sends the client on.

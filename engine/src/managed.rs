@@ -10,7 +10,6 @@
 //! In a handover the old primary holds its clients back from when it executes nothing more until the mark of
 //! the new one comes through its link, and the new one from when it knows of its role until it has its lease.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,7 +22,7 @@ use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
 use crate::server::Shared;
-use crate::topology::{Change, Epoch, Lineage, Member, MemberId, Report, Role, ShardId, Topology};
+use crate::topology::{Change, Epoch, Lineage, MemberId, Report, Role, ShardId, Topology};
 
 /// Name of the mark; no client may send it.
 pub const MARK: &str = "larder.lineage";
@@ -169,15 +168,6 @@ impl Engine {
     /// The reason why it was refused, or why that is not known.
     pub fn propose_for(&self, change: Change, epoch: Epoch) -> Result<Epoch, String> {
         self.driver()?.propose_for(change, epoch)
-    }
-
-    /// Where the member is that has this host and port in the topology, as its connection of the bus says.
-    pub fn connected_at(&self, host: &str, port: u16) -> Option<SocketAddr> {
-        let topology = lock(&self.now).topology.clone()?;
-        let is_it = |m: &&Member| m.host == host && (m.port == port || m.tls_port == port);
-        let member = topology.members.values().find(is_it)?;
-        let ip = self.driver().ok()?.connected_at(&member.id)?;
-        Some(SocketAddr::new(ip, port))
     }
 
     /// The way to the council's driver.

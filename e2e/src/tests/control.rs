@@ -116,10 +116,7 @@ async fn without_dns(room: &Room, cluster: &Cluster) -> Result {
         println!("      longest gap without DNS, {time} time: {}", clock::seconds(gap));
         crate::ensure!(gap <= GAP_MAX, "a shard did not serve for {}", clock::seconds(gap));
         clock::eventually("both replicas follow", Duration::from_secs(30), || async {
-            let primary = cluster.primaries().await?[0].clone();
-            let facts = cluster.connect(&primary).await?.call(&["INFO", "replication"]).await?;
-            let facts = facts.text().unwrap_or_default();
-            let following = facts.matches("state=online").count();
+            let following = cluster.replicas_of(&cluster.primaries().await?[0]).await?;
             crate::ensure!(following == 2, "{following} do");
             Ok(())
         })

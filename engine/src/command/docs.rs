@@ -45,10 +45,13 @@ enum Kind {
     Block(Vec<Argument>),
 }
 
+fn row(name: &str) -> Option<&'static Row> {
+    rows::ROWS.iter().find(|row| row.name == name)
+}
+
 /// How many fields `write` adds.
 pub(super) fn fields(name: &str) -> usize {
-    let row = rows::ROWS.iter().find(|row| row.name == name);
-    row.map_or(0, |row| {
+    row(name).map_or(0, |row| {
         1 + usize::from(!row.arguments.is_empty()) + usize::from(later(name).is_some())
     })
 }
@@ -58,7 +61,7 @@ fn later(name: &str) -> Option<rows::Later> {
 }
 
 pub(super) fn write(reply: &mut Reply, name: &str) {
-    let Some(row) = rows::ROWS.iter().find(|row| row.name == name) else { return };
+    let Some(row) = row(name) else { return };
     reply.bulk(b"complexity");
     reply.bulk(row.complexity.as_bytes());
     if let Some(later) = later(name) {
@@ -327,7 +330,7 @@ mod tests {
             assert_eq!(least(&arguments), words, "{}", row.name);
         }
         for (name, _) in rows::HISTORY {
-            assert!(rows::ROWS.iter().any(|row| row.name == *name), "{name}");
+            assert!(row(name).is_some(), "{name}");
         }
         let told = all().filter(|command| fields(command.name) > 0).count();
         assert_eq!(told, rows::ROWS.len(), "a name stands twice");

@@ -90,7 +90,7 @@ impl Target<'_> {
         let over_tls = config.is_yes("tls-cluster");
         let tls = if over_tls { Some(self.shared.tls.dialling(config)?) } else { None };
         let port = source.client_port(over_tls);
-        let known = self.shared.managed.get().and_then(|m| m.connected_at(&source.host, port));
+        let known = self.shared.connected_at(&source.host, port);
         let stream = Stream::dial(&source.host, port, known, tls, CONNECT_TIMEOUT)?;
         let mut wire = Wire::new(stream, SILENCE_MS)?;
         let password = config.get("masterauth").unwrap_or_default();

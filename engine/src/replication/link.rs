@@ -339,7 +339,7 @@ impl Attempt<'_> {
             false => None,
         };
         let (host, port) = (&self.link.host, self.link.port);
-        let known = self.shared.managed.get().and_then(|m| m.connected_at(host, port));
+        let known = self.shared.connected_at(host, port);
         let stream = Stream::dial(host, port, known, tls, CONNECT_TIMEOUT)?;
         stream.as_a_replica()?;
         *lock(&self.link.stream) = Some(stream.clone());

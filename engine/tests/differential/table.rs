@@ -237,19 +237,14 @@ fn leaves(arguments: &Value, found: &mut BTreeSet<String>) {
             pairs.next().map(|pair| pair[1].clone())
         };
         let word = field("token").map_or_else(String::new, |token| text(&token));
+        if !word.is_empty() {
+            found.insert(word);
+        }
         match field("arguments") {
-            Some(parts) => {
-                if !word.is_empty() {
-                    found.insert(word);
-                }
-                leaves(&parts, found);
-            }
+            Some(parts) => leaves(&parts, found),
             None => {
                 let kind = field("type").map_or_else(String::new, |kind| text(&kind));
                 let name = field("name").map_or_else(String::new, |name| text(&name));
-                if !word.is_empty() {
-                    found.insert(word);
-                }
                 if kind != "pure-token" {
                     found.insert(format!("{name}: {kind}"));
                 }

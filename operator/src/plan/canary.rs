@@ -76,7 +76,7 @@ pub(super) fn progress(view: &View<'_>) -> Option<RolloutStatus> {
     state.passed = pause == 0 || state.passed || is_over && verdict == Verdict::Good;
     let late = first_late(view);
     state.waiting_since = if late.is_some() { state.waiting_since.or_else(moment) } else { None };
-    state.stopped = why_stopped(view, &state, now, canary, verdict);
+    state.stopped = why_stopped(view, &state, now, (canary, verdict), late);
     Some(state)
 }
 
@@ -89,12 +89,12 @@ fn why_stopped(
     view: &View<'_>,
     state: &RolloutStatus,
     now: i64,
-    canary: Seat,
-    verdict: Verdict,
+    (canary, verdict): (Seat, Verdict),
+    late: Option<Seat>,
 ) -> Option<String> {
     let (pause, within) = (view.desired.rollout.canary_pause, view.desired.rollout.ready_within);
     let (again, worst) = restarts(view);
-    match (first_late(view), worst) {
+    match (late, worst) {
         (_, Some(worst)) if again - state.restarts_before >= RESTARTS_MAX => Some(format!(
             "{} was made anew and does not stay up: started again {} times",
             view.name(worst),
