@@ -164,6 +164,11 @@ pub struct MemberStatus {
     /// Offset of its journal in bytes, rounded down to 1 MiB so that writes do not churn the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
+    /// When the snapshot was taken with which it started, RFC 3339: what came later was lost, unless another member had it. Absent:
+    /// it started with a log, empty, or took everything from its primary since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub snapshot_time: Option<String>,
     /// Node that it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,

@@ -229,6 +229,7 @@ impl Local for Engine {
             in_sync,
             lease_is_over: now.role == Role::Primary
                 && mono >= shared.state.lease_until_ms.load(Ordering::Acquire),
+            snapshot_s: persist::snapshot_taken_s(shared),
             disk_error: persist::disk_error(shared),
             used_memory: shared.used_memory(),
             maxmemory: shared.config.hot().maxmemory,

@@ -204,6 +204,11 @@ pub fn disk_error(shared: &Shared) -> Option<String> {
     shared.persist.aof().and_then(|running| running.failure())
 }
 
+/// When the snapshot was taken that the data set began with, unix seconds; `None`: it began with a log, or with nothing.
+pub fn snapshot_taken_s(shared: &Shared) -> Option<i64> {
+    Some(shared.persist.loaded_taken_s.load(Ordering::Relaxed)).filter(|taken| *taken != 0)
+}
+
 pub fn info(shared: &Shared) -> Info {
     let p = &shared.persist;
     let aof = p.aof();
@@ -213,7 +218,7 @@ pub fn info(shared: &Shared) -> Info {
         loading_total_bytes: get(&p.loading_total),
         loading_loaded_bytes: get(&p.loading_done),
         loading_start_time: p.loading_since_s.load(Ordering::Relaxed),
-        rdb_changes_since_last_save: get(&shared.state.dirty),
+        rdb_changes_since_last_save: shared.state.dirty.sum(),
         rdb_bgsave_in_progress: p.saving.load(Ordering::Acquire),
         rdb_last_save_time: p.last_save_s.load(Ordering::Relaxed),
         rdb_last_bgsave_ok: !p.save_failed.load(Ordering::Relaxed),
@@ -221,7 +226,7 @@ pub fn info(shared: &Shared) -> Info {
         rdb_saves: get(&p.saves),
         rdb_last_load_keys_loaded: get(&p.loaded_keys),
         rdb_last_load_keys_expired: get(&p.loaded_expired),
-        rdb_last_load_taken_s: p.loaded_taken_s.load(Ordering::Relaxed),
+        rdb_last_load_taken_s: snapshot_taken_s(shared).unwrap_or(0),
         aof_enabled: aof.is_some(),
         aof_rewrite_in_progress: p.rewriting.load(Ordering::Acquire),
         aof_rewrite_scheduled: p.rewrite_wanted.load(Ordering::Relaxed),
@@ -262,4 +267,5 @@ fn apply_policy(shared: &Shared) {
 /// The data set was replaced by one of this lineage. What is on disk follows with its own base.
 pub(crate) fn take_lineage(shared: &Shared, lineage: Option<Lineage>) {
     *lock(&shared.persist.lineage) = lineage;
+    shared.persist.loaded_taken_s.store(0, Ordering::Relaxed);
 }

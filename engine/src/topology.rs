@@ -212,6 +212,9 @@ pub struct Report {
     pub loading: bool,
     /// The replica's link to its primary is up and it has finished its full sync.
     pub in_sync: bool,
+    /// When the snapshot file was taken that its data set began with, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_s: Option<i64>,
     /// Set when the member cannot write its disk (failed fsync, disk full).
     pub disk_error: Option<String>,
     pub used_memory: u64,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use engine::bus::tls::Tls;
 use engine::bus::{Answer, Ask, client};
-use engine::topology::{Change, Report, Topology};
+use engine::topology::{Change, Topology};
 
 use crate::Error;
+use crate::observed::Told;
 use crate::plan::Step;
 
 /// How long a member may take to report; all are asked at the same time.
@@ -16,11 +17,8 @@ const REPORT_LIMIT: Duration = Duration::from_millis(500);
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a member says of itself, and of the cluster; `None`: it did not answer in time.
-pub(crate) async fn report(address: &str, tls: &Tls) -> Option<(Report, Option<Topology>)> {
-    match client::ask(address, tls, Ask::Report, REPORT_LIMIT).await {
-        Ok(Answer::Report { report, topology, .. }) => Some((*report, topology.map(|t| *t))),
-        Ok(Answer::Done { .. } | Answer::Refused { .. }) | Err(_) => None,
-    }
+pub(crate) async fn report(address: &str, tls: &Tls) -> Option<Told> {
+    client::ask(address, tls, Ask::Report, REPORT_LIMIT).await.ok().and_then(Told::of)
 }
 
 /// Asks a member to do something.

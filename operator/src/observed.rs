@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use engine::topology::{Epoch, Report, Topology};
+use engine::bus::Answer;
+use engine::topology::{Epoch, MemberId, Report, Topology};
 
 use crate::desired::Seat;
 use crate::status::Status;
@@ -124,18 +125,38 @@ pub struct Belongs {
     pub cluster: String,
     pub incarnation: u64,
     pub epoch: Epoch,
+    /// Who leads the council, if this member has heard of one within the failure timeout.
+    pub leader: Option<MemberId>,
+}
+
+/// What one member told when it was asked.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub report: Report,
+    pub topology: Option<Topology>,
+    pub leader: Option<MemberId>,
+}
+
+impl Told {
+    /// `None`: it said something else.
+    pub(crate) fn of(answer: Answer) -> Option<Self> {
+        let Answer::Report { report, topology, leader } = answer else { return None };
+        Some(Self { report: *report, topology: topology.map(|t| *t), leader })
+    }
 }
 
 impl Observed {
     /// Takes in what a member told: its report, and its topology when that is the newest. `past` has
     /// to be there before: a volume of an earlier cluster must not pass for this one's.
-    pub fn hear(&mut self, seat: Seat, report: Report, topology: Option<Topology>) {
+    pub fn hear(&mut self, seat: Seat, told: Told) {
+        let Told { report, topology, leader } = told;
         let member = self.members.entry(seat).or_default();
         member.report = Some(report);
         member.belongs = topology.as_ref().map(|t| Belongs {
             cluster: t.cluster.clone(),
             incarnation: t.incarnation,
             epoch: t.epoch,
+            leader,
         });
         if let Some(told) = topology {
             let past = self.past.as_ref().and_then(|p| p.cluster_id.as_ref());

@@ -14,6 +14,7 @@ pub use crds::CacheClusterStatus as Status;
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
 use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View, request_done};
+use crate::when;
 
 mod moves;
 
@@ -86,6 +87,7 @@ fn shards(view: &View<'_>) -> Vec<ShardStatus> {
             role: role.into(),
             ready: view.is_in_sync(seat),
             offset: offset.map(|o| number(o - o % OFFSET_STEP)),
+            snapshot_time: report.and_then(|r| r.snapshot_s).map(when::text),
             node: view.body(seat).and_then(|b| b.node.clone()),
         }
     };
@@ -323,4 +325,35 @@ fn list_of_shards(shards: &[u16]) -> String {
     let more =
         if shards.len() > 8 { format!(" and {} more", shards.len() - 8) } else { String::new() };
     format!("shard{} {}{more}", if shards.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::CacheCluster;
+    use engine::topology::Report;
+
+    use super::*;
+    use crate::observed::{Member, Told};
+    use crate::plan::plan;
+
+    #[test]
+    fn a_member_that_began_with_a_snapshot_says_from_when_that_is() {
+        let cluster: CacheCluster = serde_json::from_value(serde_json::json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "demo"},
+            "spec": {"shards": 1},
+        }))
+        .unwrap();
+        let desired = Desired::of(&cluster).unwrap();
+        let mut observed = Observed::default();
+        for (index, snapshot_s) in [(0, Some(1_750_000_000)), (1, None)] {
+            let seat = Seat::Data { shard: 0, index };
+            observed.members.insert(seat, Member::default());
+            let report = Report { snapshot_s, ..Report::default() };
+            observed.hear(seat, Told { report, ..Told::default() });
+        }
+        let told = status(&desired, &observed, &plan(&desired, &observed));
+        let times: Vec<_> =
+            told.shards[0].members.iter().map(|m| m.snapshot_time.as_deref()).collect();
+        assert_eq!(times, [Some("2025-06-15T15:06:40Z"), None]);
+    }
 }

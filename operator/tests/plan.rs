@@ -19,7 +19,7 @@
 //! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
 //!                                      requests=N faults=N offset=N[/HISTORY]: what it reports; leaseless,
 //!                                      rejoined (under a new ID; the vote is its former one's), voteless, former (it
-//!                                      knows incarnation 1) ..
+//!                                      knows incarnation 1), hears-leader (of the council) ..
 //! ```
 
 #[path = "plan/world.rs"]

@@ -216,8 +216,8 @@ async fn hear_all(observed: &mut Observed, dir: &Dir, desired: &Desired, tls: &T
         }
     }
     for (seat, answer) in futures::future::join_all(asks).await {
-        if let Some((report, topology)) = answer {
-            observed.hear(seat, report, topology);
+        if let Some(told) = answer {
+            observed.hear(seat, told);
         }
     }
 }

@@ -9,7 +9,7 @@ use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
 
 use super::{Scope, Step, canary, slots};
 use crate::desired::{Desired, Seat};
-use crate::observed::{Body, Member, Observed};
+use crate::observed::{Belongs, Body, Member, Observed};
 use crate::when;
 
 /// Desired and observed side by side, with what several rules derive from both.
@@ -168,11 +168,21 @@ impl<'a> View<'a> {
             .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())
     }
 
-    /// So many voters lost what they had that those who are left are no majority.
+    /// So many voters lost what they had that those who are left are no majority, and nobody hears a leader: the
+    /// processes of pods that were deleted by force live on for a while, on a node that is cut off for long, and as
+    /// long as they do, the council decides and its primaries acknowledge.
     pub(crate) fn is_council_lost(&self) -> bool {
         let Some(topology) = self.topology() else { return false };
         let left = topology.voters.iter().filter(|id| !self.is_gone(id)).count();
-        !topology.voters.is_empty() && left <= topology.voters.len() / 2
+        let is_lost = !topology.voters.is_empty() && left <= topology.voters.len() / 2;
+        is_lost && !self.hears_a_leader(topology)
+    }
+
+    fn hears_a_leader(&self, topology: &Topology) -> bool {
+        let mut belong = self.observed.members.values().filter_map(|m| m.belongs.as_ref());
+        let is_now =
+            |b: &Belongs| b.cluster == topology.cluster && b.incarnation == topology.incarnation;
+        belong.any(|b| is_now(b) && b.leader.is_some())
     }
 
     /// The member serves: a primary as primary, with a lease, a replica in sync, a witness at all.

@@ -275,7 +275,8 @@ fn read_member(
             let cluster = if is("stranger") { "c0" } else { "c1" };
             let told = told.as_ref().filter(|_| !is("former")).map(|t| t.incarnation);
             let incarnation = told.unwrap_or(1);
-            let belongs = Belongs { cluster: cluster.into(), incarnation, epoch: 1 };
+            let leader = is("hears-leader").then(|| old_id.clone());
+            let belongs = Belongs { cluster: cluster.into(), incarnation, epoch: 1, leader };
             member.belongs = (knows || is("stranger")).then_some(belongs);
         }
     }

@@ -2,7 +2,7 @@
 
 use crds::reasons::reason;
 use engine::bus::tls::Tls;
-use engine::bus::{Answer, Ask, client};
+use engine::bus::{Ask, client};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,7 +20,7 @@ use super::{ASK_LIMIT, MANAGER};
 use crate::Error;
 use crate::admin::{self, Said};
 use crate::desired::{self, Desired, Seat};
-use crate::observed::Observed;
+use crate::observed::{Observed, Told};
 use crate::plan::Step;
 
 impl Kubernetes<'_> {
@@ -313,11 +313,11 @@ impl Kubernetes<'_> {
     }
 
     /// One report of every pod that has an address, all asked at the same time.
-    pub(super) async fn reports(&self) -> Vec<(Seat, Answer)> {
+    pub(super) async fn reports(&self) -> Vec<(Seat, Told)> {
         let Some(tls) = &self.memory.tls else { return Vec::new() };
         let asks = self.ips.iter().map(|(seat, ip)| async move {
             match client::ask(&socket(ip), tls, Ask::Report, ASK_LIMIT).await {
-                Ok(answer) => Some((*seat, answer)),
+                Ok(answer) => Told::of(answer).map(|told| (*seat, told)),
                 Err(error) => {
                     tracing::debug!(member = %seat, "no report: {error}");
                     None

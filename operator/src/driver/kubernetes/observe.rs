@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::bus::Answer;
+use engine::topology::MemberId;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod,
 };
@@ -95,17 +95,15 @@ impl Kubernetes<'_> {
     }
 
     async fn hear(&mut self, observed: &mut Observed) {
-        let mut leaders = Vec::new();
-        for (seat, answer) in self.reports().await {
-            if let Answer::Report { report, topology, leader } = answer {
-                leaders.extend(leader);
-                observed.hear(seat, *report, topology.map(|t| *t));
-            }
+        for (seat, told) in self.reports().await {
+            observed.hear(seat, told);
         }
         let Some(topology) = &observed.topology else {
             self.council.clear();
             return;
         };
+        let heard = observed.members.values().filter_map(|m| m.belongs.as_ref());
+        let leaders: Vec<&MemberId> = heard.filter_map(|b| b.leader.as_ref()).collect();
         // The leader first, then voters, then the rest: whoever is asked passes a wish on.
         let mut council: Vec<(bool, bool, Seat)> = observed
             .members
@@ -115,7 +113,7 @@ impl Kubernetes<'_> {
                 topology
                     .members
                     .contains_key(id)
-                    .then(|| (!leaders.contains(id), !topology.voters.contains(id), *seat))
+                    .then(|| (!leaders.contains(&id), !topology.voters.contains(id), *seat))
             })
             .collect();
         council.sort();

@@ -7,7 +7,7 @@ use engine::topology::{Change, MemberId, Report, Role, Shard, ShardId, Topology}
 use super::Rng;
 use super::moves::Copying;
 use crate::desired::{Desired, Seat};
-use crate::observed::{Address, Body, Disk, Member, Observed, Phase};
+use crate::observed::{Address, Body, Disk, Member, Observed, Phase, Told};
 use crate::plan::Step;
 use crate::status::Status;
 use crate::when;
@@ -147,6 +147,11 @@ impl World {
         }
     }
 
+    /// Any voter, while they are enough.
+    fn leader<'a>(&self, topology: &'a Topology) -> Option<&'a MemberId> {
+        topology.voters.iter().find(|v| self.has_quorum() && self.seat_of(v).is_some())
+    }
+
     /// One tick of the council: silent primaries are replaced by members in sync, voters re-picked.
     pub(super) fn tick(&mut self) {
         self.now += 1;
@@ -282,7 +287,9 @@ impl World {
             if self.is_up(*seat) && !is_unseen(*seat) {
                 let topology = self.topology.as_ref();
                 let topology = topology.filter(|t| memory.cluster.as_ref() == Some(&t.cluster));
-                observed.hear(*seat, self.report(*seat, memory, &name), topology.cloned());
+                let report = self.report(*seat, memory, &name);
+                let leader = topology.and_then(|t| self.leader(t)).cloned();
+                observed.hear(*seat, Told { report, topology: topology.cloned(), leader });
             }
         }
         observed
