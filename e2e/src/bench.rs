@@ -4,12 +4,13 @@
 //! noise. So every server is started first, each round visits all of them, ratios are taken within
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
-//! Reading order: `options`, `speed` and `memory` of single servers, `failover`, `durability` and `scale` of a `cluster`; they use `load` over `wire`
+//! Reading order: `options`, `speed`, `memory` and `eviction` of single servers, `failover`, `durability` and `scale` of a `cluster`; they use `load` over `wire`
 //! against a `server` described by `peers`; `floor` is the bare epoll loop; `table` prints.
 
 mod clock;
 mod cluster;
 mod durability;
+mod eviction;
 mod failover;
 mod floor;
 mod load;
@@ -46,6 +47,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     match options.what {
         What::Speed => speed::run(options),
         What::Memory => memory::run(options),
+        What::Eviction => eviction::run(options),
         What::Failover => failover::run(options),
         What::Durability => durability::run(options),
         What::Scale => scale::run(options),

@@ -142,6 +142,8 @@ fn deny(_: &Options) -> Result<Tally> {
 }
 
 fn unit(_: &Options) -> Result<Tally> {
+    // The servers that ours is compared with are among them.
+    tools::packages()?;
     command(cargo().args(["test", "--quiet", "--workspace"]))
 }
 
@@ -155,6 +157,7 @@ fn simulate(_: &Options) -> Result<Tally> {
 }
 
 fn local_tests(options: &Options) -> Result<Tally> {
+    tools::packages()?;
     // All of it: a part of the workspace would build its dependencies anew, with other features.
     sh::show(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     Ok(runtime()?.block_on(local::run(&options.chosen_local())))

@@ -44,12 +44,15 @@ fn files() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
+/// Folders that are nobody's work: `.larder` is what `larder run` leaves where it was started.
+const OTHERS: [&str; 5] = ["target", ".git", ".larder", "node_modules", "fixtures"];
+
 fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if !entry.file_type().unwrap().is_dir() {
             out.push(path);
-        } else if !matches!(name.as_str(), "target" | ".git" | "node_modules" | "fixtures") {
+        } else if !OTHERS.contains(&name.as_str()) {
             walk(&path, out);
         }
     }

@@ -238,6 +238,7 @@ impl EventLoop {
             tracks_changes: false,
             events: 0,
             no_touch: false,
+            slowlog_us: self.hot.slowlog_us,
             limits: self.hot.limits,
         }
     }
@@ -281,6 +282,7 @@ impl EventLoop {
         env.lfu_log_factor = self.hot.lfu_log_factor;
         env.lfu_decay_minutes = self.hot.lfu_decay_minutes;
         env.limits = self.hot.limits;
+        env.slowlog_us = self.hot.slowlog_us;
         let state = &self.shared.state;
         env.hides_expired = state.is_replica.load(Ordering::Acquire) || self.hot.import_mode;
         let paused = state.clients_paused_until_ms.load(Ordering::Acquire) > env.now_ms;

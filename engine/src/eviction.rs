@@ -3,6 +3,7 @@
 //! A few keys of random slots are sampled and the best to go are kept in a pool of sixteen, so that over
 //! several rounds the choice comes near to the true order (the longest idle, the least used, the next to
 //! expire) without any list through all keys. No lock is held but that of the slot that is looked at.
+//! What the LRU policies take for longest idle: see `crate::keyspace::recency`.
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::clock;
 use crate::config::{Hot, Policy};
 use crate::keyspace::db::{lfu_counter, lru_clock};
-use crate::keyspace::{Db, Entry, Env};
+use crate::keyspace::{Db, Entry, Env, recency};
 use crate::notify::class;
 use crate::random;
 use crate::server::Shared;
@@ -112,9 +113,13 @@ fn score(entry: &Entry, env: &Env, policy: Policy) -> Option<u64> {
             u64::from(255 - lfu_counter(entry.access(), env))
         }
         Policy::AllKeysLru | Policy::VolatileLru => {
-            u64::from(lru_clock(env.now_ms).wrapping_sub(entry.access()) & 0x00ff_ffff)
+            recency::score(entry.is_proven(), idle_seconds(entry, env))
         }
     })
+}
+
+fn idle_seconds(entry: &Entry, env: &Env) -> u32 {
+    lru_clock(env.now_ms).wrapping_sub(entry.access()) & 0x00ff_ffff
 }
 
 /// Puts a few keys of a random place into the pool; `false` when nothing was found anywhere.
@@ -136,6 +141,9 @@ fn sample(shared: &Shared, env: &Env, hot: &Hot, pool: &mut Vec<Candidate>) -> b
                 cursor = table.scan(cursor, |entry| {
                     if let Some(score) = score(entry, env, hot.maxmemory_policy) {
                         found += 1;
+                        if hot.maxmemory_policy.is_lru() {
+                            recency::note_sampled(entry.is_proven(), idle_seconds(entry, env));
+                        }
                         offer(pool, score, *db, slot, entry.key());
                     }
                 });
@@ -192,7 +200,10 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
         Some(now) if by_chance || now >= candidate.score => db.take(key),
         _ => None,
     };
-    if gone.is_some() {
+    if let Some(entry) = &gone {
+        if hot.maxmemory_policy.is_lru() {
+            recency::note_evicted(entry.is_proven(), idle_seconds(entry, &env));
+        }
         db.note_changed(key);
         db.note_event(class::EVICTED, "evicted", key);
     }

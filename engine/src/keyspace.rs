@@ -5,7 +5,7 @@
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
 use std::cell::{Cell, UnsafeCell};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
@@ -13,12 +13,14 @@ use smallvec::SmallVec;
 pub mod db;
 pub mod entry;
 mod lock;
+pub mod recency;
 pub mod table;
 
 pub use db::{Db, Env, Ttl, Typed, WrongType};
 pub use entry::{Entry, Item, ValueRef};
 pub use table::Table;
 
+use crate::tally::Tally;
 use crate::topology::{SLOTS, slot_of};
 use lock::SlotLock;
 
@@ -52,19 +54,12 @@ struct Tables([UnsafeCell<Table>; SLOTS as usize]);
 /// Turns of waiting (most of them give the core away) after which a report goes without a count.
 const PATIENCE: u32 = 1000;
 
-/// Threads that count memory on their own; more threads share counters.
-const COUNTERS: usize = 64;
-
-#[repr(align(128))]
-#[derive(Default)]
-struct Counter(AtomicI64);
-
-/// A handle to the counters of used memory.
-pub struct MemoryCounters(Arc<[Counter]>);
+/// A handle to the count of used memory.
+pub struct MemoryCounters(Arc<Tally>);
 
 impl MemoryCounters {
     pub fn freed(&self, bytes: usize) {
-        self.0[0].0.fetch_sub(bytes as i64, Ordering::Relaxed);
+        self.0.add(Tally::ANY_THREAD, -(bytes as i64));
     }
 }
 
@@ -72,7 +67,7 @@ impl MemoryCounters {
 pub struct Keyspace {
     locks: Box<[SlotLock]>,
     databases: Box<[AtomicPtr<Tables>]>,
-    used: Arc<[Counter]>,
+    used: Arc<Tally>,
     /// Parity that entries are born with: the last snapshot's. Changes under all locks only.
     parity: AtomicBool,
     /// Grows when whole databases are exchanged or emptied: a snapshot under way is lost.
@@ -98,7 +93,7 @@ impl Keyspace {
         Keyspace {
             locks: (0..SLOTS).map(|_| SlotLock::default()).collect(),
             databases: (0..databases).map(|_| AtomicPtr::default()).collect(),
-            used: (0..COUNTERS).map(|_| Counter::default()).collect(),
+            used: Arc::default(),
             parity: AtomicBool::new(false),
             upheavals: AtomicU64::new(0),
             urgent: AtomicUsize::new(0),
@@ -145,8 +140,7 @@ impl Keyspace {
 
     /// Bytes of all entries and bucket arrays, as counted by the threads that changed them.
     pub fn used_memory(&self) -> u64 {
-        let sum: i64 = self.used.iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
-        sum.max(0) as u64
+        self.used.sum()
     }
 
     /// The counters themselves, for who frees memory when the keyspace may be gone.
@@ -159,12 +153,10 @@ impl Keyspace {
         self.table_ptr(db, 0).is_some()
     }
 
-    /// Adds to the count of used bytes; `thread` picks the counter.
+    /// Adds to the count of used bytes; `thread` picks the part of it.
     #[inline]
     pub fn count_memory(&self, thread: usize, delta: i64) {
-        if delta != 0 {
-            self.used[thread % COUNTERS].0.fetch_add(delta, Ordering::Relaxed);
-        }
+        self.used.add(thread, delta);
     }
 
     /// Locks the slots of some keys.

@@ -18,6 +18,7 @@ pub fn listen_all(config: &Config) -> io::Result<Vec<Listener>> {
     for (port, speaks, by_tls) in [
         ("port", Speaks::Resp, false),
         ("tls-port", Speaks::Resp, true),
+        ("larder-plain-port", Speaks::Plain, config.is_yes("larder-plain-tls")),
         ("memcached-port", Speaks::Memcached, config.is_yes("memcached-tls")),
     ] {
         let sockets = listen_port(config, config.int(port, 0) as u16)?;

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+pub mod frame;
 
 pub use decode::{Decoder, Limits, ProtocolError, split_words, whole_request};
 pub use encode::{Reply, encode_request};

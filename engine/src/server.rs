@@ -11,6 +11,7 @@ use crate::cluster::ClusterState;
 use crate::command;
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::forward::Forwarding;
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::{Db, Env, Keyspace};
@@ -27,6 +28,7 @@ use crate::replication::Replication;
 use crate::script::Scripts;
 use crate::session::ClientInfo;
 use crate::snapshot::{Preimages, Snapshots};
+use crate::tally::{Apart, Tally};
 use crate::tls::Tls;
 use crate::tls::secure::Connection;
 use crate::tracking::Tracking;
@@ -42,6 +44,7 @@ pub struct Shared {
     pub keyspace: Keyspace,
     pub journal: Journal,
     pub waiters: Waiters,
+    pub forwarding: Forwarding,
     pub pubsub: PubSub,
     pub monitors: Monitors,
     pub maintenance: Maintenance,
@@ -93,17 +96,17 @@ pub struct State {
     /// appendfsync always: replies to writes wait until `durable_offset` has come up to them.
     pub acks_wait_for_disk: AtomicBool,
     /// Journal offset up to which the log is synced to disk.
-    pub durable_offset: AtomicU64,
+    pub durable_offset: Apart<AtomicU64>,
     /// Any other appendfsync: replies to writes wait until `written_offset` has come up to them.
     pub acks_wait_for_log: AtomicBool,
     /// Journal offset up to which the log is written: the end of the process costs nothing before it.
-    pub written_offset: AtomicU64,
+    pub written_offset: Apart<AtomicU64>,
     /// A loop could not write the log itself, and waits until its thread has done so.
     pub log_is_awaited: AtomicBool,
     /// The log cannot be written: clients that wait for it are closed, not answered.
     pub disk_failed: AtomicBool,
     /// Changes since the last save.
-    pub dirty: AtomicU64,
+    pub dirty: Tally,
     pub clients_paused_until_ms: AtomicI64,
     pub pause_writes_only: AtomicBool,
     /// DEBUG SET-ACTIVE-EXPIRE 0.
@@ -121,12 +124,12 @@ impl Default for State {
             lease_until_ms: AtomicU64::new(u64::MAX),
             shutdown: AtomicBool::new(false),
             acks_wait_for_disk: AtomicBool::new(false),
-            durable_offset: AtomicU64::new(0),
+            durable_offset: Apart::default(),
             acks_wait_for_log: AtomicBool::new(false),
-            written_offset: AtomicU64::new(0),
+            written_offset: Apart::default(),
             log_is_awaited: AtomicBool::new(false),
             disk_failed: AtomicBool::new(false),
-            dirty: AtomicU64::new(0),
+            dirty: Tally::default(),
             clients_paused_until_ms: AtomicI64::new(0),
             pause_writes_only: AtomicBool::new(false),
             active_expire_off: AtomicBool::new(false),
@@ -183,7 +186,8 @@ impl State {
     }
 }
 
-/// How one loop is reached from other threads.
+/// How one loop is reached from other threads; apart from the next one, since each writes its own at every turn.
+#[repr(align(128))]
 pub struct LoopHandle {
     pub mail: Mutex<Vec<Mail>>,
     pub waker: Waker,
@@ -197,6 +201,8 @@ pub struct LoopHandle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
     Resp,
+    /// RESP, and what another member serves is forwarded to it: see `crate::forward`.
+    Plain,
     Memcached,
 }
 
@@ -312,6 +318,8 @@ pub struct Stats {
     pub unexpected_errors: AtomicU64,
     /// Requests that were refused for a reason of the server's own. see: `command::exec::FAULTS`
     pub faults: AtomicU64,
+    /// Requests of the plain port that were put to another member.
+    pub forwarded: AtomicU64,
     pub sync_full: AtomicU64,
     pub sync_partial_ok: AtomicU64,
     pub sync_partial_err: AtomicU64,
@@ -345,6 +353,7 @@ impl Stats {
             errors: Mutex::new(BTreeMap::new()),
             unexpected_errors: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
             sync_full: AtomicU64::new(0),
             sync_partial_ok: AtomicU64::new(0),
             sync_partial_err: AtomicU64::new(0),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::command::Command;
+use crate::forward::Plain;
 use crate::tracking::{Mode, Remembers};
 use crate::waiters::Waiter;
 
@@ -173,6 +174,8 @@ pub struct Session {
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
     pub shard_channels: BTreeSet<Vec<u8>>,
+    /// It came by the plain port: what another member serves is forwarded to it.
+    pub plain: Option<Box<Plain>>,
     /// READONLY: reads of a replica's slots are served.
     pub readonly: bool,
     /// READONLY MAXSTALE: what a replica may be behind, milliseconds; 0: as the settings say.
@@ -229,6 +232,7 @@ impl Session {
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),
+            plain: None,
             readonly: false,
             max_stale_ms: 0,
             asking: false,

@@ -273,7 +273,7 @@ fn begin_as<'s>(
         offset: shared.journal.end(),
         replid: shared.replication.replid(),
         db: if is_replica { Some(shared.replication.stream_db()) } else { None },
-        dirty: shared.state.dirty.load(Ordering::Relaxed),
+        dirty: shared.state.dirty.sum(),
     };
     let upheavals = shared.keyspace.upheavals();
     let libraries = shared.scripts.libraries().clone();

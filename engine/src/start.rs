@@ -17,6 +17,7 @@ use crate::command::{self, info::LARDER_VERSION};
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::event_loop::{EventLoop, WAKER};
+use crate::forward::Forwarding;
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
@@ -75,6 +76,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         keyspace: Keyspace::new(databases),
         journal: Journal::default(),
         waiters: Waiters::default(),
+        forwarding: Forwarding::default(),
         pubsub: PubSub::default(),
         monitors: crate::monitor::Monitors::default(),
         maintenance: crate::maintenance::Maintenance::default(),

@@ -64,8 +64,10 @@ pub fn concerns(name: &[u8]) -> bool {
 
 /// Some port of clients speaks TLS.
 pub fn is_served(config: &Config) -> bool {
+    let by_tls = |tls: &str, port: &str| config.is_yes(tls) && config.int(port, 0) != 0;
     config.int("tls-port", 0) != 0
-        || (config.is_yes("memcached-tls") && config.int("memcached-port", 0) != 0)
+        || by_tls("memcached-tls", "memcached-port")
+        || by_tls("larder-plain-tls", "larder-plain-port")
 }
 
 fn is_dialled(get: &dyn Fn(&str) -> String) -> bool {

@@ -7,6 +7,8 @@
 mod cluster;
 mod managed;
 mod processes;
+#[path = "managed/wire.rs"]
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster::{Cluster, Follower};
-use engine::topology::{Change, SlotRange, slot_of};
+use engine::topology::{Change, Member, SlotRange, slot_of};
 use processes::Client;
+use wire::BadWire;
 
 /// What moves: the first half of the first shard's slots.
 const MOVING: SlotRange = SlotRange { first: 0, last: 4095 };
@@ -87,6 +90,16 @@ fn write(stop: &AtomicBool, ports: Vec<u16>, thread: usize, patient: bool) -> Wr
         }
     }
     (acked, failures)
+}
+
+/// A hundred thousand characters that cannot be packed.
+fn noise(seed: u64) -> String {
+    let mut dice = seed;
+    let mut letter = || {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (dice >> 33) as u8 % 90)
+    };
+    (0..100_000).map(|_| letter()).collect()
 }
 
 fn fill(client: &mut Follower) {
@@ -416,13 +429,8 @@ fn a_move_that_clients_would_feel_is_slowed_tells_how_far_it_is_and_comes_to_its
     let mut client = Follower::new(cluster.ports());
     let moving = (0..).map(|i| format!("large:{i}"));
     let moving = moving.filter(|k| MOVING.contains(slot_of(k.as_bytes())));
-    // At the slowest rate that takes several seconds; random, so that it is not packed.
-    let mut dice = 1u64;
-    let mut letter = || {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'!' + (dice >> 33) as u8 % 90)
-    };
-    let value: String = (0..100_000).map(|_| letter()).collect();
+    // At the slowest rate that takes several seconds.
+    let value = noise(1);
     let keys: Vec<String> = moving.take(300).collect();
     for key in &keys {
         assert_eq!(client.call(key, &["SET", key, &value]).unwrap(), "OK");
@@ -470,4 +478,52 @@ fn a_move_that_clients_would_feel_is_slowed_tells_how_far_it_is_and_comes_to_its
         assert_eq!(client.call(key, &["STRLEN", key]).unwrap(), "100000");
     }
     assert_eq!(watcher.call(&["CLUSTER", "GETSLOTMIGRATIONS"]), "");
+}
+
+#[test]
+fn a_large_slot_comes_over_a_wire_that_is_cut_on_the_way_with_nothing_lost_and_nothing_twice() {
+    const KEYS: u64 = 200;
+    let cluster = Cluster::form(&[0, 1, 1], 2, &[]);
+    let mut client = Follower::new(cluster.ports());
+    // One slot with twenty megabytes.
+    let tag =
+        (0..).map(|i| format!("{{large:{i}}}")).find(|t| MOVING.contains(slot_of(t.as_bytes())));
+    let tag = tag.unwrap();
+    for i in 0..KEYS {
+        let key = format!("{tag}:{i}");
+        assert_eq!(client.call(&key, &["SET", &key, &noise(i)]).unwrap(), "OK");
+    }
+    let digest = |client: &mut Follower, key: &str| client.call(key, &["DIGEST", key]).unwrap();
+    let digests: Vec<String> =
+        (0..KEYS).map(|i| digest(&mut client, &format!("{tag}:{i}"))).collect();
+    // From here on members reach the source by a wire that breaks when so much has come over it.
+    let source = &cluster.nodes[cluster.primary_of(0).unwrap()].member;
+    let wire = BadWire::to(source.port, b"LARDER.MOVE", &[3_000_000, 11_000_000, 200_000]);
+    cluster.wish(Change::Join(Member { port: wire.port, ..source.clone() }));
+    cluster.until("everybody knows the wire", |c| {
+        (0..c.nodes.len())
+            .all(|n| c.topology(n).is_some_and(|t| t.members[&source.id].port == wire.port))
+    });
+    let writers = Writers::start(&cluster.ports(), false);
+    begin_move(&cluster, 0, 1);
+    until_owned_by(&cluster, 1);
+    let (acked, failures) = writers.stop();
+    assert!(failures.is_empty(), "{:?}", &failures[..failures.len().min(5)]);
+    assert_eq!(wire.cuts(), 3, "it was cut each time, and then came through");
+    for (i, before) in digests.iter().enumerate() {
+        let key = format!("{tag}:{i}");
+        assert_eq!(digest(&mut client, &key), *before, "{key}");
+    }
+    let counters = acked.len() as u64;
+    for (key, count) in acked {
+        assert_eq!(client.call(&key, &["GET", &key]).unwrap(), count.to_string(), "{key}");
+    }
+    cluster.until("every key is in one place", |c| {
+        let primaries = (0..2).filter_map(|shard| c.primary_of(shard));
+        let sizes = primaries.map(|n| {
+            let mut client = Client::try_connect(c.nodes[n].member.port).unwrap();
+            client.call(&["DBSIZE"]).parse::<u64>().unwrap()
+        });
+        sizes.sum::<u64>() == KEYS + counters
+    });
 }

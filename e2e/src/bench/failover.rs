@@ -6,6 +6,8 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use super::cluster::{Cluster, PATIENCE, Seeker, Shard, programs, refused};
@@ -15,7 +17,31 @@ use super::{Error, Options, clock, table};
 pub(super) fn run(options: &Options) -> Result<(), Error> {
     let programs = programs(options)?;
     let cluster = Cluster::start(&programs, &options.manifest)?;
-    let mut seeker = Seeker::new(&cluster);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for number in 0..options.load {
+            let (cluster, is_over) = (&cluster, &is_over);
+            scope.spawn(move || write_on(cluster, number, is_over));
+        }
+        let done = faults(options, &cluster);
+        is_over.store(true, Ordering::Release);
+        done
+    })
+}
+
+/// Other clients meanwhile: keys all over the slots, one after the other, as fast as they are accepted.
+fn write_on(cluster: &Cluster, number: usize, is_over: &AtomicBool) {
+    let mut seeker = Seeker::new(cluster);
+    let keys = (0..10_000).cycle().take_while(|_| !is_over.load(Ordering::Acquire));
+    for key in keys {
+        if seeker.write(&format!("load:{number}:{key}")).is_err() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn faults(options: &Options, cluster: &Cluster) -> Result<(), Error> {
+    let mut seeker = Seeker::new(cluster);
     let mut gaps = Vec::new();
     let (mut failed, mut accepted) = (0, Vec::new());
     for round in 0..options.kills {
@@ -107,7 +133,7 @@ impl Writer<'_, '_> {
             if start.elapsed() > PATIENCE {
                 return Err(Error::Refused(format!("no write for {PATIENCE:?}: {error}")));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -60,9 +60,15 @@ pub struct Options {
     /// Do not fetch missing peers.
     #[arg(long)]
     pub offline: bool,
+    /// MiB that `eviction` gives each cache.
+    #[arg(long, default_value_t = 32)]
+    pub maxmemory: u64,
     /// How often `failover` makes its fault.
     #[arg(long, default_value_t = 10)]
     pub kills: usize,
+    /// Other clients that write all the time while `failover` makes its faults.
+    #[arg(long, default_value_t = 0)]
+    pub load: usize,
     /// What `failover` does to a primary: `kill` (SIGKILL), `term` (SIGTERM), `handover` (CLUSTER FAILOVER).
     #[arg(long, value_enum, default_value = "kill")]
     pub fault: Fault,
@@ -82,6 +88,8 @@ pub enum What {
     Speed,
     /// Resident bytes per key.
     Memory,
+    /// Misses of a cache at equal memory.
+    Eviction,
     /// Time from the kill of a primary to the first accepted write.
     Failover,
     /// What `durability: Quorum` costs: a shard with two replicas each way.

@@ -19,10 +19,11 @@ use smallvec::SmallVec;
 pub(crate) use self::admit::STALE;
 use self::effects::Changed;
 pub(crate) use self::effects::{Journaled, collect, remember};
-pub use self::transaction::unwatch;
-use self::transaction::{abort_queue, not_executed, queue};
+use self::transaction::{abort_queue, not_executed};
+pub use self::transaction::{queue, unwatch};
 use super::{Command, Ctx, Effects, Keys, events, flag, slowlog};
 use crate::clock;
+use crate::forward;
 use crate::keyspace::{Db, Env, hash_key};
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
@@ -86,7 +87,14 @@ impl<'s> Executor<'s> {
             self.refuse(reply, &unknown(args));
             return;
         };
-        if let Err(error) = self.check(session, command, args, hint) {
+        let checked = self.check(session, command, args, hint);
+        if session.plain.is_some() {
+            let refused = checked.as_ref().err().map(String::as_str);
+            if forward::takes(self.shared, session, reply, command, args, refused) {
+                return;
+            }
+        }
+        if let Err(error) = checked {
             abort_queue(session);
             bump(&self.stats.calls[command.id()].rejected, 1);
             if command.name == "exec" {
@@ -131,7 +139,7 @@ impl<'s> Executor<'s> {
             let event = if command.is(flag::FAST) { "fast-command" } else { "command" };
             self.shared.note_latency(event, self.env.now_ms, usec);
             if each {
-                slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
+                slowlog::note(self.shared, session, command, args, usec, &self.env);
             }
         }
         if reply.errors > errors {
@@ -214,7 +222,7 @@ impl<'s> Executor<'s> {
             stats.histogram.count(usec, calls);
             self.shared.note_latency("fast-command", self.env.now_ms, usec);
             if self.times_all {
-                slowlog::note(self.shared, session, command, args, usec, self.env.now_ms);
+                slowlog::note(self.shared, session, command, args, usec, &self.env);
             }
         }
         if !changed.is_empty() {

@@ -28,7 +28,29 @@ pub const COMMANDS: &[Command] = &[
         "Gives the slots of a move to the primary that they move to; for members only.",
         give,
     ),
+    Command::new(
+        "larder.as",
+        2,
+        flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI | flag::LOADING | flag::STALE,
+        Keys::None,
+        Group::Cluster,
+        "0.1.0",
+        "Makes the connection that of a user, for whom a member forwards requests; for members only.",
+        become_user,
+    ),
 ];
+
+/// `LARDER.AS user`: who may do everything may be anybody.
+fn become_user(ctx: &mut Ctx<'_, '_>) {
+    let name = String::from_utf8_lossy(ctx.args[1]);
+    match ctx.shared.acl.user(&name) {
+        Some(user) => {
+            ctx.shared.acl.become_user(ctx.session, user);
+            ctx.reply.ok();
+        }
+        None => ctx.reply.error(&format!("ERR no user {name:?} at the slot's member")),
+    }
+}
 
 /// `LARDER.MOVE id epoch`: the connection becomes the move's stream. `LARDER.MOVE FUNCTIONS bytes`: what comes before it.
 fn give(ctx: &mut Ctx<'_, '_>) {

@@ -27,6 +27,7 @@ use crate::persist::load;
 use crate::resp::encode_request;
 use crate::server::Shared;
 use crate::stream::Stream;
+use crate::tally::Tally;
 use crate::topology::slot_of;
 
 #[rustfmt::skip]
@@ -230,7 +231,7 @@ impl Job {
             shared.journal.append(self.db, &request);
         }
         shared.tell(&mut db, 0);
-        shared.state.dirty.fetch_add(deleted.len() as u64, Ordering::Relaxed);
+        shared.state.dirty.add(Tally::ANY_THREAD, deleted.len() as i64);
         Ok(gone)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{Command, Ctx, Group, Keys, flag};
+use crate::keyspace::Env;
 use crate::server::{Shared, Slow, Slowlog};
 use crate::session::Session;
 
@@ -24,14 +25,12 @@ pub(super) fn note(
     command: &'static Command,
     args: &[&[u8]],
     usec: u64,
-    now_ms: i64,
+    env: &Env,
 ) {
-    if command.is(flag::SKIP_LOG) {
-        return;
-    }
-    let hot = shared.config.hot();
-    if hot.slowlog_us >= 0 && usec as i64 >= hot.slowlog_us {
-        write(&shared.slowlog, hot.slowlog_max_len, session, command, args, usec, now_ms);
+    let is_long = env.slowlog_us >= 0 && usec as i64 >= env.slowlog_us;
+    if is_long && !command.is(flag::SKIP_LOG) {
+        let most = shared.config.hot().slowlog_max_len;
+        write(&shared.slowlog, most, session, command, args, usec, env.now_ms);
     }
 }
 

@@ -119,6 +119,8 @@ pub const DIRECTIVES: &[Directive] = &[
     row("prefetch-batch-max-size", "", Int(0, 128), "16", INERT),
     // Memcached clients.
     row("memcached-port", "", Int(0, 65_535), "0", FIXED),
+    row("larder-plain-port", "", Int(0, 65_535), "0", FIXED),
+    row("larder-plain-tls", "", Bool, "no", FIXED),
     row("memcached-unixsocket", "", Text, "", FIXED),
     row("memcached-unixsocketperm", "", Text, "700", FIXED),
     row("memcached-item-size-max", "", Memory(1024, 1 << 30), "1048576", 0),

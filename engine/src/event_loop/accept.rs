@@ -41,7 +41,9 @@ impl EventLoop {
                         bump(&self.shared.stats.rejected_connections, 1);
                         // Best effort: the client may not read it.
                         let _ = stream.write(match speaks {
-                            Speaks::Resp => b"-ERR max number of clients reached\r\n",
+                            Speaks::Resp | Speaks::Plain => {
+                                b"-ERR max number of clients reached\r\n"
+                            }
                             Speaks::Memcached => b"ERROR Too many open connections\r\n",
                         });
                         continue;
@@ -126,6 +128,7 @@ impl EventLoop {
         let is_tls = stream.is_tls();
         info.tls.store(is_tls, Ordering::Relaxed);
         let mut session = Session::new(info, is_open);
+        session.plain = (speaks == Speaks::Plain).then(Box::default);
         if is_tls {
             crate::acl::log_in_by_certificate(&self.shared, &mut session, &stream, now_ms);
             // What came with the last of the handshake is in no socket any more: no event will tell of it.

@@ -3,7 +3,7 @@
 //! Everything that changes an entry goes through this file, so that used memory, the entry's old value
 //! for a running snapshot, and the list of changed keys are right whatever a command does.
 
-use super::{Entry, Item, Locked, Table, hash_key};
+use super::{Entry, Item, Locked, Table, hash_key, recency};
 use crate::lazy;
 use crate::notify::{Event, class};
 use crate::snapshot::Preimages;
@@ -68,6 +68,8 @@ pub struct Env {
     pub events: u32,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// Microseconds from which on a command gets into the slow log; negative: never.
+    pub slowlog_us: i64,
     pub limits: Limits,
 }
 
@@ -777,9 +779,12 @@ fn touch(entry: &mut Entry, env: &Env) {
         entry.set_access(lfu_minutes(env.now_ms) << 8 | (counter + u32::from(up)));
     } else {
         let clock = lru_clock(env.now_ms);
+        let proven = entry.is_proven();
         // Written only when it changed, so that reads of one second do not dirty the cache line.
-        if access != clock {
+        if access != clock || !proven {
+            recency::note_use(proven, clock.wrapping_sub(access) & 0x00ff_ffff);
             entry.set_access(clock);
+            entry.set_proven();
         }
     }
 }

@@ -8,6 +8,7 @@
 //!              bit  28      long: the two lengths follow as u64 each
 //!              bit  29      an item's words follow: what Memcached clients keep beside a value
 //!              bit  30      a Memcached client has fetched it
+//!              bit  31      used again since the key came (see `super::recency`)
 //!              bits 32..40  key length    (when not long)
 //!              bits 40..64  value length  (when not long)
 //! [lengths]    16 bytes when long
@@ -39,6 +40,7 @@ const PARITY_BIT: u64 = 1 << 27;
 const LONG_BIT: u64 = 1 << 28;
 const ITEM_BIT: u64 = 1 << 29;
 const FETCHED_BIT: u64 = 1 << 30;
+const PROVEN_BIT: u64 = 1 << 31;
 const KEY_LEN_SHIFT: u32 = 32;
 const VALUE_LEN_SHIFT: u32 = 40;
 const SHORT_KEY_MAX: usize = 0xff;
@@ -349,10 +351,10 @@ impl Entry {
             let item = self.item();
             return self.rebuilt(ttl, item);
         }
-        let (access, parity) = (self.access(), self.parity());
+        let (access, kept) = (self.access(), self.header() & (PARITY_BIT | PROVEN_BIT));
         let value = self.take_collection();
         let mut made = Entry::collection(self.key(), value, ttl, access);
-        made.set_parity(parity);
+        made.set_header(made.header() | kept);
         made
     }
 
@@ -361,7 +363,7 @@ impl Entry {
         let (access, raw) = (self.access(), self.is_raw());
         let value = self.as_string().unwrap_or_default();
         let mut made = Entry::string_item(self.key(), value, ttl, access, raw, item);
-        made.set_header(made.header() | self.header() & (PARITY_BIT | FETCHED_BIT));
+        made.set_header(made.header() | self.header() & (PARITY_BIT | FETCHED_BIT | PROVEN_BIT));
         made
     }
 
@@ -408,6 +410,17 @@ impl Entry {
 
     pub fn set_fetched(&mut self) {
         self.set_header(self.header() | FETCHED_BIT);
+    }
+
+    /// The key was used again since it came.
+    #[inline]
+    pub fn is_proven(&self) -> bool {
+        self.header() & PROVEN_BIT != 0
+    }
+
+    #[inline]
+    pub fn set_proven(&mut self) {
+        self.set_header(self.header() | PROVEN_BIT);
     }
 
     /// The same value under another key.
@@ -481,7 +494,8 @@ impl Entry {
                 value.len(),
             );
         }
-        self.set_header(header & !(ACCESS_MASK | FETCHED_BIT) | u64::from(access) & ACCESS_MASK);
+        let kept = header & !(ACCESS_MASK | FETCHED_BIT);
+        self.set_header(kept | PROVEN_BIT | u64::from(access) & ACCESS_MASK);
         true
     }
 

@@ -169,11 +169,12 @@ impl Table {
     }
 
     /// Puts an entry in, replacing and returning the one with the same key.
-    pub fn insert(&mut self, hash: u64, new: Entry) -> Option<Entry> {
+    pub fn insert(&mut self, hash: u64, mut new: Entry) -> Option<Entry> {
         let expires = new.ttl().is_some();
         self.next_expiry = self.next_expiry.min(new.next_due());
         let old = match self.locate(hash, new.key()) {
             Some((bucket, i)) => {
+                new.set_proven();
                 // SAFETY: the word is a live entry; it is taken out as the new one goes in.
                 Some(unsafe {
                     let word = &mut (*bucket).words[i];

@@ -1,13 +1,12 @@
 //! Keys in slots that this member's shard does not own: left over from a move, in either direction.
 
-use std::sync::atomic::Ordering;
-
 use super::{SlotSet, acting};
 use crate::keyspace::Db;
 use crate::lazy;
 use crate::notify::class;
 use crate::persist::load;
 use crate::server::Shared;
+use crate::tally::Tally;
 use crate::topology::{Epoch, SLOTS, ShardId};
 
 /// Keys deleted under one lock.
@@ -80,5 +79,5 @@ fn clear_some(shared: &Shared, index: u16, slot: u16) {
         shared.journal.append(index, &request);
     }
     shared.tell(&mut db, 0);
-    shared.state.dirty.fetch_add(keys.len() as u64, Ordering::Relaxed);
+    shared.state.dirty.add(Tally::ANY_THREAD, keys.len() as i64);
 }

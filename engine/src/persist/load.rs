@@ -51,6 +51,7 @@ pub fn env(shared: &Shared) -> Env {
         tracks_changes: shared.waiters.any(),
         events: shared.config.events(),
         no_touch: false,
+        slowlog_us: -1,
         limits: hot.limits,
     }
 }

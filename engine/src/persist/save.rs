@@ -8,6 +8,7 @@ use crate::clock;
 use crate::disk::DiskFile;
 use crate::server::Shared;
 use crate::snapshot::{self, Form, Moment};
+use crate::tally::Tally;
 
 /// How often a snapshot is begun anew when a whole database was exchanged or emptied meanwhile.
 const TRIES: usize = 3;
@@ -62,7 +63,7 @@ pub fn save(shared: &Shared) -> io::Result<()> {
         Ok(moment) => {
             persist.last_save_s.store(clock::unix_ms() / 1000, Ordering::Relaxed);
             persist.saves.fetch_add(1, Ordering::Relaxed);
-            shared.state.dirty.fetch_sub(moment.dirty, Ordering::Relaxed);
+            shared.state.dirty.add(Tally::ANY_THREAD, -(moment.dirty as i64));
             shared.state.block_writes_for("save", "");
         }
         Err(e) => {
@@ -131,7 +132,7 @@ pub fn points(shared: &Shared) -> Vec<(i64, u64)> {
 
 /// A save point is due.
 pub fn is_due(shared: &Shared, now_s: i64) -> bool {
-    let dirty = shared.state.dirty.load(Ordering::Relaxed);
+    let dirty = shared.state.dirty.sum();
     let last = shared.persist.last_save_s.load(Ordering::Relaxed);
     points(shared).iter().any(|(s, changes)| dirty >= *changes && now_s - last >= *s)
 }

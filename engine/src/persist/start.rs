@@ -13,6 +13,7 @@ use super::{LINEAGE_FILE, apply_policy, lock, position, rewrite, save};
 use crate::clock;
 use crate::disk;
 use crate::server::Shared;
+use crate::tally::Tally;
 
 const TICK: Duration = Duration::from_millis(100);
 /// Time before a failed save or rewrite is tried again, seconds.
@@ -61,7 +62,8 @@ pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
         open_log(shared, log, going_on).map_err(|e| format!("the append-only file: {e}"))?;
     }
     persist.last_save_s.store(clock::unix_ms() / 1000, Ordering::Relaxed);
-    shared.state.dirty.store(0, Ordering::Relaxed);
+    let dirty = &shared.state.dirty;
+    dirty.add(Tally::ANY_THREAD, -(dirty.sum() as i64));
     shared.state.loading.store(false, Ordering::Release);
     let with = shared.clone();
     let spawned = std::thread::Builder::new().name("timers".into()).spawn(move || timers(&with));

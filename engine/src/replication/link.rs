@@ -21,6 +21,7 @@ use crate::resp::{Decoder, Limits, Reply};
 use crate::server::Shared;
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::tally::Tally;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a link looks whether the server has loaded its data, milliseconds.
@@ -528,7 +529,7 @@ impl Attempt<'_> {
         replication.set_ids(Ids { replid, former: None });
         replication.stream_db.store(u64::from(origin.db), Ordering::Relaxed);
         persist::take_lineage(shared, origin.lineage.clone());
-        shared.state.dirty.fetch_add(origin.keys, Ordering::Relaxed);
+        shared.state.dirty.add(Tally::ANY_THREAD, origin.keys as i64);
         shared.state.loading.store(false, Ordering::Release);
         self.link.replacing.store(false, Ordering::Release);
         match failed {

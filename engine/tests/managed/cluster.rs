@@ -28,6 +28,12 @@ impl Node {
         Server::spawn(env!("CARGO_BIN_EXE_larder-server"), port, dir, &args)
     }
 
+    /// The port that a setting of `form` names.
+    pub(crate) fn port_of(&self, setting: &str) -> u16 {
+        let at = self.args.iter().position(|arg| arg == setting).unwrap();
+        self.args[at + 1].parse().unwrap()
+    }
+
     pub(crate) fn restart(&mut self) {
         self.server.kill();
         self.server = Node::spawn(&self.args, &self.dir, self.member.port);
@@ -47,7 +53,7 @@ const LAST_LINES: usize = 30;
 
 impl Cluster {
     /// Members of these shards, in order; the first `owning` shards own the slots. `extra`: further settings, `{dir}` in
-    /// them for each member's own folder.
+    /// them for each member's own folder, `{port}` for a port of its own.
     pub(crate) fn form(shards: &[u16], owning: u16, extra: &[&str]) -> Cluster {
         let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
         let tls = ca.write(dir.path(), "member");
@@ -82,7 +88,11 @@ impl Cluster {
              always --io-threads 2 --larder-tls-dir {}",
             tls.display()
         );
-        let extra = extra.iter().map(|s| s.replace("{dir}", &dir.to_string_lossy()));
+        let own = |s: &&str| match *s {
+            "{port}" => free_port().to_string(),
+            other => other.replace("{dir}", &dir.to_string_lossy()),
+        };
+        let extra = extra.iter().map(own);
         let args: Vec<String> = args.split(' ').map(str::to_string).chain(extra).collect();
         let server = Node::spawn(&args, &dir, port);
         let member = Member {

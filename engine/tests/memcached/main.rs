@@ -17,25 +17,12 @@ mod processes;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use processes::free_port;
 use support::Server;
-
-/// A port below those that the kernel gives to outgoing connections, of which these tests make many: between the
-/// question and the start of a server nobody takes it.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let at = std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (at % 12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// The engine with its Memcached port.
 fn larder(extra: &[&str]) -> (Server, SocketAddr) {

@@ -1,11 +1,16 @@
 //! Servers as processes, and a client that speaks just enough RESP2 to look at them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[path = "../support/ports.rs"]
+mod ports;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+pub(crate) use ports::free_port;
 
 pub(crate) const REDIS: &str = "/usr/bin/redis-server";
 
@@ -13,10 +18,6 @@ pub(crate) const REDIS: &str = "/usr/bin/redis-server";
 pub(crate) struct Server {
     pub port: u16,
     child: Child,
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {

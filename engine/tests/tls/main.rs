@@ -1,6 +1,8 @@
 //! TLS of the clients' ports: who comes in, with which certificates, and what others notice of those who do not.
 
 mod client;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,6 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use client::{Certified, TlsClient};
+use ports::free_port;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
@@ -69,10 +72,6 @@ pub(crate) struct Served {
     pub(crate) server: Server,
     pub(crate) authority: Authority,
     pub(crate) port: u16,
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Served {

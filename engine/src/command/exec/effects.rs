@@ -1,7 +1,5 @@
 //! What a command leaves behind while its locks are still held: journal, watched keys, remembered reads.
 
-use std::sync::atomic::Ordering;
-
 use super::Executor;
 use crate::command::{Command, Effects, flag};
 use crate::keyspace::Db;
@@ -26,7 +24,7 @@ impl Executor<'_> {
         effects: Effects,
     ) {
         let shared = self.shared;
-        shared.state.dirty.fetch_add(dirty, Ordering::Relaxed);
+        shared.state.dirty.add(self.env.thread, dirty as i64);
         if !shared.journal.is_active() || session.from_primary {
             db.expired.clear();
             return;

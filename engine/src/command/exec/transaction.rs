@@ -117,7 +117,7 @@ impl Executor<'_> {
             bump(&stats.calls, 1);
             bump(&stats.failed, u64::from(reply.errors > errors));
         }
-        shared.state.dirty.fetch_add(total, Ordering::Relaxed);
+        shared.state.dirty.add(self.env.thread, total as i64);
         if !out.is_empty() && shared.journal.is_active() && !session.from_primary {
             session.last_write = shared.journal.append_all(&out);
         }
@@ -127,12 +127,7 @@ impl Executor<'_> {
     }
 }
 
-pub(super) fn queue(
-    session: &mut Session,
-    reply: &mut Reply,
-    command: &'static Command,
-    args: &[&[u8]],
-) {
+pub fn queue(session: &mut Session, reply: &mut Reply, command: &'static Command, args: &[&[u8]]) {
     let Some(queue) = &mut session.queue else { return };
     let bytes: usize = args.iter().map(|a| a.len() + 32).sum();
     if queue.bytes + bytes > QUEUE_BYTES_MAX {
