@@ -1,0 +1,180 @@
+//! Growing and shrinking by one bucket, and the arrays that the buckets lie in.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+use super::bucket::{Bucket, allocate_buckets, buckets_layout, drain_chain, place};
+use super::{Entry, SEGMENT, Table};
+use crate::keyspace::hash_key;
+
+impl Table {
+    /// Splits the bucket at the split pointer in two.
+    pub(super) fn split(&mut self) {
+        let n = self.buckets as usize;
+        self.reserve(n + 1);
+        self.buckets += 1;
+        let low = n - (1 << n.ilog2());
+        let drained = drain_chain(self.bucket(low));
+        for (tag, word) in drained {
+            // SAFETY: the word is the live entry just taken out of the chain.
+            let e = unsafe { Entry::from_raw(word) };
+            let at = self.bucket(self.index(hash_key(e.key())));
+            place(at, tag, e.into_raw());
+        }
+    }
+
+    /// Undoes the last split.
+    pub(super) fn merge(&mut self) {
+        let last = self.buckets as usize - 1;
+        let drained = drain_chain(self.bucket(last));
+        let low = last - (1 << last.ilog2());
+        let into = self.bucket(low);
+        if self.buckets as usize == SEGMENT + 1 {
+            self.leave_directory();
+            self.buckets -= 1;
+            let into = self.bucket(low);
+            drained.into_iter().for_each(|(tag, word)| place(into, tag, word));
+            return;
+        }
+        drained.into_iter().for_each(|(tag, word)| place(into, tag, word));
+        self.buckets -= 1;
+        if self.buckets as usize > SEGMENT && (self.buckets as usize).is_multiple_of(SEGMENT) {
+            let index = self.buckets as usize / SEGMENT;
+            // SAFETY: the last segment holds no bucket any more; it was allocated with this layout.
+            unsafe {
+                let segment = *(self.base as *const *mut Bucket).add(index);
+                dealloc(segment.cast(), buckets_layout(SEGMENT));
+            }
+        } else if self.buckets as usize * 2 <= self.capacity as usize
+            && self.buckets as usize <= SEGMENT
+        {
+            self.resize_array(grown(self.buckets as usize));
+        }
+    }
+
+    /// Makes room for `n` buckets; new ones are zero, that is, empty.
+    pub(super) fn reserve(&mut self, n: usize) {
+        if n <= SEGMENT {
+            if n > self.capacity as usize {
+                self.resize_array(grown(n));
+            }
+            return;
+        }
+        if n == SEGMENT + 1 {
+            self.enter_directory();
+        }
+        let segments = n.div_ceil(SEGMENT);
+        if segments > self.capacity as usize {
+            self.resize_directory(segments.next_power_of_two());
+        }
+        if n % SEGMENT == 1 {
+            // SAFETY: the directory has room for `segments` pointers.
+            unsafe {
+                *(self.base as *mut *mut Bucket).add(segments - 1) = allocate_buckets(SEGMENT);
+            }
+        }
+    }
+
+    fn resize_array(&mut self, capacity: usize) {
+        let made = allocate_buckets(capacity);
+        if self.base != 0 {
+            // SAFETY: both arrays have at least `buckets` buckets and are distinct; the old one was
+            // allocated with its capacity.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    self.base as *const Bucket,
+                    made,
+                    self.buckets as usize,
+                );
+                dealloc(self.base as *mut u8, buckets_layout(self.capacity as usize));
+            }
+        }
+        self.base = made as usize;
+        self.capacity = capacity as u32;
+    }
+
+    /// The full array of SEGMENT buckets becomes the first segment of a directory.
+    fn enter_directory(&mut self) {
+        debug_assert_eq!(self.capacity as usize, SEGMENT);
+        let array = self.base;
+        let capacity = 4;
+        let directory = allocate_directory(capacity);
+        // SAFETY: a fresh directory of four zero pointers.
+        unsafe { *directory = array };
+        self.base = directory as usize;
+        self.capacity = capacity as u32;
+    }
+
+    /// Back from two segments to one array; the second segment holds nothing any more.
+    fn leave_directory(&mut self) {
+        let directory = self.base as *const *mut Bucket;
+        // SAFETY: with SEGMENT + 1 buckets there are exactly two segments.
+        unsafe {
+            let first = *directory;
+            dealloc((*directory.add(1)).cast(), buckets_layout(SEGMENT));
+            dealloc(self.base as *mut u8, directory_layout(self.capacity as usize));
+            self.base = first as usize;
+        }
+        self.capacity = SEGMENT as u32;
+    }
+
+    fn resize_directory(&mut self, capacity: usize) {
+        let made = allocate_directory(capacity);
+        let old = self.capacity as usize;
+        // SAFETY: the new directory is larger than the old one, whose pointers are copied over.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.base as *const usize, made, old);
+            dealloc(self.base as *mut u8, directory_layout(old));
+        }
+        self.base = made as usize;
+        self.capacity = capacity as u32;
+    }
+
+    /// Frees the arrays; every entry has been taken out or dropped.
+    pub(super) fn free_all(&mut self) {
+        for i in 0..self.buckets as usize {
+            drop(drain_chain(self.bucket(i)));
+        }
+        let n = self.buckets as usize;
+        // SAFETY: each array was allocated with the layout used here, and nothing points into it any more.
+        unsafe {
+            if n > SEGMENT {
+                for s in 0..n.div_ceil(SEGMENT) {
+                    let segment = *(self.base as *const *mut Bucket).add(s);
+                    dealloc(segment.cast(), buckets_layout(SEGMENT));
+                }
+                dealloc(self.base as *mut u8, directory_layout(self.capacity as usize));
+            } else if self.base != 0 {
+                dealloc(self.base as *mut u8, buckets_layout(self.capacity as usize));
+            }
+        }
+        self.base = 0;
+        self.buckets = 0;
+        self.capacity = 0;
+        self.expires = 0;
+        self.next_expiry = i64::MAX;
+    }
+}
+
+/// Array capacities: each is a class of the allocator, so that no bucket is paid for and not used.
+fn grown(n: usize) -> usize {
+    match n {
+        0..=8 => n,
+        9..=16 => n.next_multiple_of(2),
+        17..=32 => n.next_multiple_of(4),
+        _ => n.next_multiple_of(8).min(SEGMENT.max(n)),
+    }
+}
+
+fn directory_layout(n: usize) -> Layout {
+    Layout::array::<usize>(n).unwrap_or_else(|_| unreachable!("segment counts are small"))
+}
+
+fn allocate_directory(n: usize) -> *mut usize {
+    let layout = directory_layout(n);
+    // SAFETY: n is at least 1; zeroed pointers are null.
+    let made = unsafe { alloc_zeroed(layout) };
+    if made.is_null() {
+        handle_alloc_error(layout);
+    }
+    made.cast()
+}
