@@ -357,6 +357,11 @@ fn load(state: &AtomicU8) -> u8 {
     state.load(Ordering::Acquire)
 }
 
+/// Longest silence of the other side, milliseconds.
+fn timeout_ms(shared: &Shared) -> u64 {
+    shared.config.int("repl-timeout", 60).max(1) as u64 * 1000
+}
+
 fn seconds_since(then_ms: &AtomicI64, now_ms: i64) -> i64 {
     ((now_ms - then_ms.load(Ordering::Relaxed)) / 1000).max(0)
 }

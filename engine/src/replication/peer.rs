@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::fresh::{Note, vouch};
-use super::{PeerInfo, PeerState, load, lock, random_id};
+use super::{PeerInfo, PeerState, load, lock, random_id, timeout_ms};
 use crate::clock;
 use crate::journal::Pin;
 use crate::resp::{Decoder, Limits};
@@ -161,7 +161,7 @@ fn run(
     rest: &[u8],
 ) -> io::Result<()> {
     let stream = Stream::from_loop(stream)?;
-    let timeout = Duration::from_secs(shared.config.int("repl-timeout", 60).max(1) as u64);
+    let timeout = Duration::from_millis(timeout_ms(shared));
     stream.set_write_timeout(Some(timeout))?;
     stream.set_read_timeout(Some(timeout))?;
     let told = std::mem::take(&mut session.replica);

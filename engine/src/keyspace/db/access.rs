@@ -1,7 +1,7 @@
 //! Access times: the LRU clock, the LFU counter, and what a lookup makes of them.
 
 use super::{Db, Env};
-use crate::keyspace::Entry;
+use crate::keyspace::{Entry, recency};
 
 impl Db<'_> {
     /// Access field of an entry that is made now.
