@@ -6,6 +6,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::format::general;
 use super::interpreter::{Answer, State, ask_call, ask_may};
+use super::pattern::Budget;
 use super::reply;
 use crate::command::info::{LARDER_VERSION, REDIS_VERSION};
 
@@ -48,6 +49,9 @@ pub(super) enum Fail {
     Text(String),
     Lua(mlua::Error),
 }
+
+/// What a library's function gives.
+pub(super) type Outcome<T> = std::result::Result<T, Fail>;
 
 impl From<mlua::Error> for Fail {
     fn from(error: mlua::Error) -> Fail {
@@ -96,7 +100,7 @@ fn place_prefix(lua: &Lua) -> String {
 /// A library's function: what it fails with is raised as text with its place, as the language's own do.
 pub(super) fn fallible(
     lua: &Lua,
-    f: impl Fn(&Lua, MultiValue) -> std::result::Result<MultiValue, Fail> + 'static,
+    f: impl Fn(&Lua, MultiValue) -> Outcome<MultiValue> + 'static,
 ) -> Result<Function> {
     lua.create_function(move |lua, args: MultiValue| {
         f(lua, args).map_err(|failed| match failed {
@@ -158,6 +162,15 @@ fn lua_number(text: &[u8]) -> Option<f64> {
     Some(if negative { -value } else { value })
 }
 
+/// Counts steps that a library's function takes: a script that takes too long is ended in it, too.
+pub(super) fn spend(lua: &Lua, state: &State, steps: usize) -> Outcome<()> {
+    if state.spend(steps) {
+        return Ok(());
+    }
+    state.stop(lua)?;
+    Err("the script is being ended".into())
+}
+
 pub(super) fn bad_argument(at: usize, name: &str, wanted: &str, got: Option<&Value>) -> Fail {
     let got = type_name(got);
     Fail::Text(format!("bad argument #{} to '{name}' ({wanted} expected, got {got})", at + 1))
@@ -169,21 +182,13 @@ pub(super) fn argument_error(at: usize, name: &str, what: &str) -> Fail {
 }
 
 /// An argument as a number.
-pub(super) fn number_arg(
-    args: &MultiValue,
-    at: usize,
-    name: &str,
-) -> std::result::Result<f64, Fail> {
+pub(super) fn number_arg(args: &MultiValue, at: usize, name: &str) -> Outcome<f64> {
     let value = args.get(at);
     value.and_then(as_number).ok_or_else(|| bad_argument(at, name, "number", value))
 }
 
 /// An argument as a string; numbers read as text.
-pub(super) fn string_arg(
-    args: &MultiValue,
-    at: usize,
-    name: &str,
-) -> std::result::Result<Vec<u8>, Fail> {
+pub(super) fn string_arg(args: &MultiValue, at: usize, name: &str) -> Outcome<Vec<u8>> {
     let value = args.get(at);
     value.and_then(text).ok_or_else(|| bad_argument(at, name, "string", value))
 }
@@ -319,7 +324,7 @@ fn acl_check_cmd(args: &MultiValue) -> Result<bool> {
     Ok(ask_may(&request))
 }
 
-fn random(state: &State, args: &MultiValue) -> std::result::Result<f64, Fail> {
+fn random(state: &State, args: &MultiValue) -> Outcome<f64> {
     let unit = state.random.borrow_mut().unit();
     let bound = |at: usize| number_arg(args, at, "random").map(f64::trunc);
     match args.len() {

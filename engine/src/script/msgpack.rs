@@ -7,9 +7,8 @@ use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
-use super::api::{Fail, argument_error, fallible, number_arg, string_arg};
+use super::api::{Fail, Outcome, argument_error, fallible, number_arg, spend, string_arg};
 use super::interpreter::State;
-use super::pattern::Budget;
 
 /// Tables within tables that are written.
 const NESTING_MAX: usize = 16;
@@ -20,8 +19,6 @@ const TEXT_BYTES_MAX: usize = 64 << 20;
 /// Steps that a value counts as.
 const STEPS_PER_VALUE: usize = 10;
 
-type Outcome<T> = std::result::Result<T, Fail>;
-
 /// What a value is read or written for.
 struct Job<'j> {
     lua: &'j Lua,
@@ -31,11 +28,7 @@ struct Job<'j> {
 impl Job<'_> {
     /// A value more: tables within each other twice and again make many of a few of them.
     fn spend(&self) -> Outcome<()> {
-        if self.state.spend(STEPS_PER_VALUE) {
-            return Ok(());
-        }
-        self.state.stop(self.lua)?;
-        Err("the script is being ended".into())
+        spend(self.lua, self.state, STEPS_PER_VALUE)
     }
 }
 

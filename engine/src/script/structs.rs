@@ -8,7 +8,7 @@
 
 use mlua::{Lua, MultiValue, Result, Table, Value};
 
-use super::api::{Fail, argument_error, fallible, number_arg, string_arg};
+use super::api::{Outcome, argument_error, fallible, number_arg, string_arg};
 
 /// Largest size of a whole number, bytes.
 const INTEGER_BYTES_MAX: usize = 32;
@@ -16,8 +16,6 @@ const INTEGER_BYTES_MAX: usize = 32;
 const ALIGNMENT: usize = 8;
 /// Results of one call, as many as the interpreter's stack takes.
 const RESULTS_MAX: usize = 7000;
-
-type Outcome<T> = std::result::Result<T, Fail>;
 
 pub(super) fn library(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
