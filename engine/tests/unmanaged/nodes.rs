@@ -1,5 +1,4 @@
 //! Servers with nothing but `cluster-enabled yes`, and the stock tools that make a cluster of them.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -122,10 +121,6 @@ impl Nodes {
         self.nodes[n].bus_port
     }
 
-    pub(crate) fn ports(&self) -> Vec<u16> {
-        self.nodes.iter().map(|n| n.port).collect()
-    }
-
     pub(crate) fn live(&self) -> impl Iterator<Item = u16> + '_ {
         self.nodes.iter().filter(|n| n.server.is_some()).map(|n| n.port)
     }
@@ -143,6 +138,12 @@ impl Nodes {
     pub(crate) fn log(&self, n: usize) -> String {
         let node = &self.nodes[n];
         std::fs::read_to_string(node.dir.join(format!("{}.log", node.port))).unwrap()
+    }
+
+    /// One asks another to be members of one cluster.
+    pub(crate) fn meet(&self, from: usize, to: usize) {
+        let (port, bus) = (self.port(to).to_string(), self.bus_port(to).to_string());
+        self.client(from).ok(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
     }
 
     pub(crate) fn cli(&self, args: &[&str]) -> String {
