@@ -21,23 +21,30 @@
 //!   memcached: {enabled: false}    # true needs shards: 1
 //! ```
 //!
-//! Reading order: the spec with its CEL rules, the status, the words of conditions and events, the
-//! two small grammars (quantities, durations), and what turns the types into the CRD's YAML.
+//! Reading order: the spec with its CEL rules and its parts (clients, persistence, upkeep), the status, the
+//! words of conditions and events, the two small grammars (quantities, durations), and what turns the types
+//! into the CRD's YAML.
 
 #[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
 mod cache_cluster;
 #[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
+mod clients;
+#[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
 mod persistence;
 #[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
 mod status;
+#[expect(unreachable_pub, reason = "the schema derive writes shadow structs inside functions")]
+mod upkeep;
 
 pub mod quantity;
 pub mod reasons;
 pub mod schema;
 
 pub use cache_cluster::*;
+pub use clients::*;
 pub use persistence::*;
 pub use status::*;
+pub use upkeep::*;
 
 /// API group of every kind of Larder, and prefix of its labels and annotations.
 pub const GROUP: &str = "larder.dev";
