@@ -294,11 +294,13 @@ impl<'a> Db<'a> {
         make: impl FnOnce(Entry) -> Entry,
     ) -> bool {
         let table = self.locked.table(self.index, slot);
+        let arrays = table.memory();
         let Some(taken) = table.remove(hash, key) else { return false };
-        let before = taken.memory() as i64;
+        let before = taken.memory() + arrays;
         let made = make(taken);
-        self.used_delta += made.memory() as i64 - before;
+        let after = made.memory();
         table.insert(hash, made);
+        self.used_delta += (after + table.memory()) as i64 - before as i64;
         true
     }
 
@@ -384,3 +386,6 @@ impl Drop for Db<'_> {
         self.locked.keyspace().count_memory(self.env.thread, self.used_delta);
     }
 }
+
+#[cfg(test)]
+mod tests;
