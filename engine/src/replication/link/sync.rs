@@ -73,11 +73,13 @@ impl Attempt<'_> {
         // Everything else that looks at the journal's place waits: snapshots, promotion.
         let _applying = replication.applying();
         self.check_wanted()?;
+        // Before anything is given up: without it the journal would still stand where the old data set did.
+        let file = spooled.open()?;
         self.link.replacing.store(true, Ordering::Release);
         shared.state.loading.store(true, Ordering::Release);
         self.count_dropped(diverged);
         drop_data(shared);
-        let loaded = loading::snapshot(shared, spooled.open()?, true, |_| beat.beat());
+        let loaded = loading::snapshot(shared, file, true, |_| beat.beat());
         let failed = loaded.as_ref().err().cloned();
         if failed.is_some() {
             loading::empty(shared);
