@@ -4,19 +4,26 @@
 //! noise. So every server is started first, each round visits all of them, ratios are taken within
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
-//! Reading order: `options`, `speed`, `memory` and `eviction` of single servers, `failover`, `durability` and `scale` of a `cluster`; they use `load` over `wire`
-//! against a `server` described by `peers`; `floor` is the bare epoll loop; `table` prints.
+//! Reading order: `options`, `speed`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single servers, `failover`,
+//! `durability` and `scale` of a `cluster`; they use `fill` and `load` over `wire` and `replies` against a `server` described by `peers`; `floor` is
+//! the bare epoll loop; `table` prints, `plot` draws.
 
 mod clock;
 mod cluster;
+mod curve;
 mod durability;
 mod eviction;
 mod failover;
+mod fill;
 mod floor;
 mod load;
+mod machine;
 mod memory;
 mod options;
 mod peers;
+mod plot;
+mod points;
+mod replies;
 mod scale;
 mod server;
 mod speed;
@@ -51,6 +58,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         What::Failover => failover::run(options),
         What::Durability => durability::run(options),
         What::Scale => scale::run(options),
+        What::Curve => curve::run(options),
         What::Floor => floor::run(options.floor_port, options.threads),
     }
 }

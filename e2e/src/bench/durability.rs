@@ -32,11 +32,15 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     println!(
         "One shard with two replicas, nothing on disk but the council's log; {} connections, 16-byte keys out of {}, \
          {}-byte values, {} rounds of {} s, closed loop, nothing pinned.\n",
-        options.connections, options.keys, options.value, options.rounds, options.seconds
+        options.connections,
+        options.keys(),
+        options.value,
+        options.rounds,
+        options.seconds
     );
     let mut rows = Vec::new();
     for &workload in &options.workloads {
-        for &pipeline in &options.pipeline {
+        for pipeline in options.pipelines(&[1, 16, 50]) {
             rows.extend(compare(options, &primaries, workload, pipeline)?);
         }
     }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::wire::{Dialect, Encoder, Replies};
+use super::replies::Replies;
+use super::wire::{Dialect, Encoder};
 use super::{Error, Options, clock};
 
 #[derive(Debug, Clone)]
@@ -56,7 +58,7 @@ impl Load {
             pipeline,
             threads: options.client_threads.max(1),
             rate: options.rate,
-            keys: options.keys.max(1),
+            keys: options.keys().max(1),
             warmup: Duration::from_secs_f64(options.warmup),
             span: Duration::from_secs_f64(options.seconds),
             seed: round as u64,
@@ -89,12 +91,21 @@ pub(super) fn run(
 ) -> Result<Outcome, Error> {
     let phase = AtomicU8::new(WARMUP);
     let (spans, workers) = thread::scope(|scope| {
+        let (connecting, connected) = mpsc::channel::<()>();
         let workers: Vec<_> = (0..load.threads)
             .map(|index| {
-                let phase = &phase;
-                scope.spawn(move || Worker::new(load, index)?.run(phase))
+                let (phase, connecting) = (&phase, connecting.clone());
+                scope.spawn(move || {
+                    let worker = Worker::new(load, index);
+                    drop(connecting);
+                    worker?.run(phase)
+                })
             })
             .collect();
+        drop(connecting);
+        // Ends once no thread is connecting any more: thousands of connections take longer than the load before the
+        // measured span.
+        let _ = connected.recv();
         thread::sleep(load.warmup);
         let before = server_cpu();
         let start = clock::now();
@@ -353,43 +364,4 @@ fn flush(connection: &mut Connection) -> Result<(), Error> {
     connection.out.clear();
     connection.sent = 0;
     Ok(())
-}
-
-/// Writes the keys `0..keys` once, over one connection.
-pub(super) fn fill(
-    addr: SocketAddr,
-    dialect: Dialect,
-    encoder: &Encoder,
-    keys: u64,
-) -> Result<(), Error> {
-    const BATCH: u64 = 500;
-    let mut stream =
-        std::net::TcpStream::connect(addr).map_err(Error::io(format!("connect to {addr}")))?;
-    let mut replies = Replies::new(dialect);
-    let (mut out, mut input) = (Vec::new(), vec![0; READ_BUFFER]);
-    let mut next = 0;
-    while next < keys {
-        let batch = BATCH.min(keys - next);
-        out.clear();
-        // A mix whose chance is the last of its ratio writes; a plain SET always does.
-        (next..next + batch).for_each(|key| encoder.encode(key, u32::MAX, &mut out));
-        stream.write_all(&out).map_err(Error::io("fill"))?;
-        next += batch;
-        let (mut answered, mut filled) = (0, 0);
-        while answered < batch {
-            let read = stream.read(&mut input[filled..]).map_err(Error::io("fill"))?;
-            if read == 0 {
-                return Err(Error::Refused("the server closed the connection of the fill".into()));
-            }
-            filled += read;
-            let (taken, done) = replies.feed(&input[..filled]);
-            input.copy_within(taken..filled, 0);
-            filled -= taken;
-            answered += done;
-        }
-    }
-    match replies.first_error {
-        Some(error) => Err(Error::Refused(format!("fill: {} errors: {error}", replies.errors))),
-        None => Ok(()),
-    }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::load;
+use super::fill::fill;
 use super::peers::{self, Peer};
 use super::server::Server;
 use super::table::{self, Spread};
@@ -65,7 +65,7 @@ fn bytes_per_key(
     let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
     let encoder = Encoder::new(peer.dialect, Workload::Set, VALUE, ttl, (0, 1));
     let before = server.rss()?;
-    load::fill(server.addr, peer.dialect, &encoder, keys)
+    fill(server.addr, peer.dialect, &encoder, 0..keys)
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
     // Rehashes and the buffers of the fill's connection end on the servers' own timers.
     std::thread::sleep(Duration::from_millis(1500));

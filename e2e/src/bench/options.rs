@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::points::Curve;
 use super::wire::Workload;
 
 #[derive(Debug, Clone, clap::Parser)]
@@ -15,17 +16,18 @@ pub struct Options {
     /// Threads of each server (its event loops or I/O threads).
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Requests sent before a reply is awaited, one table per depth.
-    #[arg(long, value_delimiter = ',', default_value = "1,16,50")]
+    /// Requests sent before a reply is awaited, one table per depth: 1, 16 and 50; in `curve` 16, and 1 for its connections.
+    #[arg(long, value_delimiter = ',')]
     pub pipeline: Vec<usize>,
     #[arg(long, default_value_t = 50)]
     pub connections: usize,
     /// Bytes of a value.
     #[arg(long, default_value_t = 64)]
     pub value: usize,
-    /// Keys that exist, and that requests pick from evenly.
-    #[arg(long, default_value_t = 100_000)]
-    pub keys: u64,
+    /// Keys that exist, and that requests pick from evenly: 100,000. In `curve` also the most keys, or members of a
+    /// collection, that it goes up to: without it 10 million, and a million.
+    #[arg(long)]
+    pub keys: Option<u64>,
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
     /// Seconds measured per visit.
@@ -78,6 +80,17 @@ pub struct Options {
     /// Shards that `scale` begins with, goes to, and goes back to.
     #[arg(long, value_delimiter = ',', default_value = "3,6,3")]
     pub shards: Vec<usize>,
+    /// What grows in `curve`, one after another.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "keys,value,connections,members"
+    )]
+    pub curves: Vec<Curve>,
+    /// A folder that `curve` writes an SVG per table to.
+    #[arg(long)]
+    pub plots: Option<PathBuf>,
     #[arg(long, hide = true, default_value_t = 0)]
     pub floor_port: u16,
 }
@@ -96,12 +109,23 @@ pub enum What {
     Durability,
     /// Shards added and taken away under load: how long, and how long clients wait.
     Scale,
+    /// How server CPU per operation grows with keys, values, connections and members of a collection.
+    Curve,
     /// Serves fixed replies: the loop that `speed` measures as the floor.
     #[value(hide = true)]
     Floor,
 }
 
 impl Options {
+    pub(super) fn keys(&self) -> u64 {
+        self.keys.unwrap_or(100_000)
+    }
+
+    /// The depths asked for, or these.
+    pub(super) fn pipelines(&self, otherwise: &[usize]) -> Vec<usize> {
+        if self.pipeline.is_empty() { otherwise.to_vec() } else { self.pipeline.clone() }
+    }
+
     pub(super) fn pins(&self) -> bool {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.pin.unwrap_or(self.threads == 1 && cores >= 2)

@@ -45,7 +45,7 @@ async fn measure(options: &Options) -> failure::Result {
     println!(
         "{} keys of 16 bytes with values of {} bytes, shards of two members as local processes, {first} writers with {} ms \
          between writes.\n",
-        options.keys,
+        options.keys(),
         options.value,
         PACE.as_millis()
     );
@@ -89,7 +89,7 @@ async fn measure(options: &Options) -> failure::Result {
         "\n{} writes acknowledged meanwhile, {} lost; {failures} attempts failed; {missing} of the {} keys missing.",
         loss.acknowledged,
         loss.lost.len(),
-        options.keys
+        options.keys()
     );
     Ok(())
 }
@@ -115,7 +115,7 @@ async fn fill(book: &AddressBook, password: Option<&str>, options: &Options) -> 
     let mut client = Client::new(book, password);
     client.refresh().await?;
     let value = "x".repeat(options.value);
-    for (address, keys) in by_primary(&client, options.keys)? {
+    for (address, keys) in by_primary(&client, options.keys())? {
         let mut connection = crate::wire::Connection::open(address, password, PATIENCE).await?;
         for batch in keys.chunks(BATCH) {
             let sets: Vec<Vec<&str>> = batch.iter().map(|key| vec!["SET", key, &value]).collect();
@@ -133,7 +133,7 @@ async fn missing(
     options: &Options,
 ) -> failure::Result<usize> {
     let mut client = Client::new(book, password);
-    let keys: Vec<String> = (0..options.keys).map(key).collect();
+    let keys: Vec<String> = (0..options.keys()).map(key).collect();
     let values = client.get_all(&keys).await?;
     Ok(values
         .iter()

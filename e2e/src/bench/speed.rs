@@ -1,5 +1,6 @@
 //! Throughput, server CPU per operation and latency of every peer, round by round.
 
+use super::fill::fill;
 use super::load::{self, Load};
 use super::peers::{self, Peer};
 use super::server::{Server, pin_self};
@@ -9,9 +10,9 @@ use super::{Error, Options, floor};
 
 /// One visit to one peer.
 #[derive(Debug, Clone)]
-struct Sample {
-    kops: f64,
-    cpu_us: f64,
+pub(super) struct Sample {
+    pub(super) kops: f64,
+    pub(super) cpu_us: f64,
     p50_us: f64,
     p99_us: f64,
     p999_us: f64,
@@ -24,7 +25,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     print_settings(options, &peers, &missing, pins);
     let core = pins.then_some(0);
     for &workload in &options.workloads {
-        for &pipeline in &options.pipeline {
+        for pipeline in options.pipelines(&[1, 16, 50]) {
             let runners: Vec<&Peer> =
                 peers.iter().filter(|peer| workload.runs_on(peer.dialect)).collect();
             let mut servers = Vec::new();
@@ -55,7 +56,7 @@ fn prefill(options: &Options, peer: &Peer, server: &Server) -> Result<(), Error>
         return Ok(());
     }
     let encoder = Encoder::new(peer.dialect, Workload::Set, options.value, None, (0, 1));
-    load::fill(server.addr, peer.dialect, &encoder, options.keys)
+    fill(server.addr, peer.dialect, &encoder, 0..options.keys())
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))
 }
 
@@ -78,7 +79,7 @@ fn load_for(
     Load { preamble, ..load }
 }
 
-fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample, Error> {
+pub(super) fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample, Error> {
     let outcome = load::run(load, || server.cpu())
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
     if let Some(error) = outcome.first_error {
@@ -97,7 +98,8 @@ fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample, Error> {
 }
 
 fn print_settings(options: &Options, peers: &[Peer], missing: &[peers::Missing], pins: bool) {
-    let Options { threads, connections, value, keys, rounds, seconds, .. } = options;
+    let Options { threads, connections, value, rounds, seconds, .. } = options;
+    let keys = options.keys();
     println!(
         "{threads} server thread(s), {connections} connections, 16-byte keys out of {keys}, \
          {value}-byte values, {rounds} rounds of {seconds} s, {} client thread(s), {}, {}.",

@@ -1,7 +1,6 @@
-//! Requests made from templates and replies counted with the least parsing: a cheap client.
-//!
-//! A request is a copy of bytes made once, with the digits of its key written over. A reply is
-//! only followed far enough to know where it ends and whether it is an error.
+//! Requests made from templates, for a cheap client: a copy of bytes made once, with the digits of its key written over.
+
+use std::io::Write as _;
 
 /// A protocol that the load generator speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +24,14 @@ pub enum Workload {
     Incr,
     Hset,
     Lpush,
+    Rpush,
     Rpop,
+    /// LINDEX of any element.
+    Lindex,
     Sadd,
     Zadd,
+    /// ZADD that gives a member another score.
+    Zmove,
 }
 
 /// One word of a request.
@@ -39,6 +43,10 @@ enum Word {
     Value,
     /// 12 digits that follow from the key picked but differ from it.
     Digits,
+    /// 12 digits that differ each time, too.
+    Score,
+    /// The key picked as a number without leading zeros; the last word.
+    Index,
 }
 
 impl Workload {
@@ -51,14 +59,17 @@ impl Workload {
             Self::Incr => "INCR",
             Self::Hset => "HSET",
             Self::Lpush => "LPUSH",
+            Self::Rpush => "RPUSH",
             Self::Rpop => "RPOP",
+            Self::Lindex => "LINDEX",
             Self::Sadd => "SADD",
             Self::Zadd => "ZADD",
+            Self::Zmove => "ZADD of another score",
         }
     }
 
     fn words(self) -> &'static [Word] {
-        use Word::{Digits, Key, Text, Value};
+        use Word::{Digits, Index, Key, Score, Text, Value};
         match self {
             Self::Ping => &[Text("PING")],
             Self::Set => &[Text("SET"), Key("key:"), Value],
@@ -66,9 +77,12 @@ impl Workload {
             Self::Incr => &[Text("INCR"), Key("ctr:")],
             Self::Hset => &[Text("HSET"), Text("hash"), Key("fld:"), Value],
             Self::Lpush => &[Text("LPUSH"), Text("list"), Value],
+            Self::Rpush => &[Text("RPUSH"), Text("list"), Value],
             Self::Rpop => &[Text("RPOP"), Text("list")],
+            Self::Lindex => &[Text("LINDEX"), Text("list"), Index],
             Self::Sadd => &[Text("SADD"), Text("set"), Key("mem:")],
             Self::Zadd => &[Text("ZADD"), Text("zset"), Digits, Key("mem:")],
+            Self::Zmove => &[Text("ZADD"), Text("zset"), Score, Key("mem:")],
         }
     }
 
@@ -81,11 +95,11 @@ impl Workload {
         }
     }
 
-    /// `mix` has no single length, and so no floor; only the strings exist in memcached.
+    /// `mix` and `lindex` have no single length, and so no floor; only the strings exist in memcached.
     pub(super) fn runs_on(self, dialect: Dialect) -> bool {
         match dialect {
             Dialect::Resp => true,
-            Dialect::Floor => self != Self::Mix,
+            Dialect::Floor => !matches!(self, Self::Mix | Self::Lindex),
             Dialect::Classic | Dialect::Meta => {
                 matches!(self, Self::Set | Self::Get | Self::Mix)
             }
@@ -100,11 +114,33 @@ fn payload(length: usize) -> Vec<u8> {
 
 const DIGITS: usize = 12;
 
+/// What 12 digits of a template are of.
+#[derive(Debug, Clone, Copy)]
+enum Hole {
+    Key,
+    Scrambled,
+    Score,
+}
+
+impl Hole {
+    fn number(self, key: u64, chance: u32) -> u64 {
+        const PRIME: u64 = 1_000_000_007;
+        let scrambled = key.wrapping_mul(2_654_435_761);
+        match self {
+            Self::Key => key,
+            Self::Scrambled => scrambled % PRIME,
+            Self::Score => scrambled.wrapping_add(u64::from(chance) * 1_000_003) % PRIME,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Template {
     bytes: Vec<u8>,
-    /// Where 12 digits go, and whether they are scrambled.
-    holes: Vec<(usize, bool)>,
+    /// Where 12 digits go.
+    holes: Vec<(usize, Hole)>,
+    /// The key follows as a number.
+    ends_with_index: bool,
 }
 
 impl Template {
@@ -127,8 +163,10 @@ impl Template {
             match word {
                 Word::Text(text) => template.bulk(text.as_bytes()),
                 Word::Value => template.bulk(&payload(value)),
-                Word::Key(prefix) => template.digits(prefix, false),
-                Word::Digits => template.digits("", true),
+                Word::Key(prefix) => template.digits(prefix, Hole::Key),
+                Word::Digits => template.digits("", Hole::Scrambled),
+                Word::Score => template.digits("", Hole::Score),
+                Word::Index => template.ends_with_index = true,
             }
         }
         for word in expiry {
@@ -148,7 +186,7 @@ impl Template {
             (_, false) => ("mg key:", " v\r\n".into()),
         };
         template.push(head.as_bytes());
-        template.hole(false);
+        template.hole(Hole::Key);
         template.push(tail.as_bytes());
         if workload == Workload::Set {
             template.push(&payload(value));
@@ -167,14 +205,14 @@ impl Template {
         self.push(b"\r\n");
     }
 
-    fn digits(&mut self, prefix: &str, scrambled: bool) {
+    fn digits(&mut self, prefix: &str, hole: Hole) {
         self.push(format!("${}\r\n{prefix}", prefix.len() + DIGITS).as_bytes());
-        self.hole(scrambled);
+        self.hole(hole);
         self.push(b"\r\n");
     }
 
-    fn hole(&mut self, scrambled: bool) {
-        self.holes.push((self.bytes.len(), scrambled));
+    fn hole(&mut self, hole: Hole) {
+        self.holes.push((self.bytes.len(), hole));
         self.push(&[b'0'; DIGITS]);
     }
 }
@@ -213,156 +251,24 @@ impl Encoder {
         };
         let start = out.len();
         out.extend_from_slice(&template.bytes);
-        for &(at, scrambled) in &template.holes {
-            let mut rest =
-                if scrambled { key.wrapping_mul(2_654_435_761) % 1_000_000_007 } else { key };
+        for &(at, hole) in &template.holes {
+            let mut rest = hole.number(key, chance);
             for byte in out[start + at..][..DIGITS].iter_mut().rev() {
                 *byte = b'0' + (rest % 10) as u8;
                 rest /= 10;
             }
         }
-    }
-}
-
-/// Counts the replies in a stream of bytes.
-#[derive(Debug)]
-pub(super) struct Replies {
-    dialect: Dialect,
-    /// Elements that the reply being read still lacks.
-    open: u64,
-    /// Bytes of a bulk that are still to pass.
-    skip: usize,
-    pub(super) errors: u64,
-    pub(super) first_error: Option<String>,
-}
-
-impl Replies {
-    pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, open: 0, skip: 0, errors: 0, first_error: None }
-    }
-
-    /// Returns how many bytes were taken and how many replies ended in them; what is left is an
-    /// incomplete line.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, u64) {
-        let (mut at, mut done) = (0, 0);
-        while at < bytes.len() {
-            if self.skip > 0 {
-                let passed = self.skip.min(bytes.len() - at);
-                at += passed;
-                self.skip -= passed;
-                if self.skip > 0 {
-                    break;
-                }
-            } else {
-                let Some(end) = bytes[at..].iter().position(|&byte| byte == b'\n') else { break };
-                let line = &bytes[at..at + end];
-                at += end + 1;
-                match self.dialect {
-                    Dialect::Resp | Dialect::Floor => self.resp_line(line),
-                    Dialect::Classic => self.classic_line(line),
-                    Dialect::Meta => self.meta_line(line),
-                }
-            }
-            if self.open == 0 && self.skip == 0 {
-                done += 1;
-            }
-        }
-        (at, done)
-    }
-
-    fn resp_line(&mut self, line: &[u8]) {
-        let open = self.open.max(1) - 1;
-        self.open = open;
-        match line.first() {
-            Some(b'$' | b'=') => {
-                self.skip = match line.get(1) {
-                    Some(b'-') => 0,
-                    _ => number(&line[1..]) as usize + 2,
-                }
-            }
-            Some(b'*' | b'~' | b'>') if line.get(1) != Some(&b'-') => {
-                self.open = open + number(&line[1..]);
-            }
-            Some(b'%') => self.open = open + 2 * number(&line[1..]),
-            Some(b'-' | b'!') => self.error(line),
-            _ => {}
+        if template.ends_with_index {
+            let digits = key.checked_ilog10().unwrap_or(0) + 1;
+            // Writing to memory does not fail.
+            let _ = write!(out, "${digits}\r\n{key}\r\n");
         }
     }
-
-    fn classic_line(&mut self, line: &[u8]) {
-        // `open` is 1 while END is awaited.
-        self.open = 0;
-        if line.starts_with(b"VALUE ") {
-            self.skip = last_number(line) + 2;
-            self.open = 1;
-        } else if !(line.starts_with(b"END") || line.starts_with(b"STORED")) {
-            self.error(line);
-        }
-    }
-
-    fn meta_line(&mut self, line: &[u8]) {
-        if line.starts_with(b"VA ") {
-            self.skip = number(&line[3..]) as usize + 2;
-        } else if !(line.starts_with(b"HD") || line.starts_with(b"EN")) {
-            self.error(line);
-        }
-    }
-
-    fn error(&mut self, line: &[u8]) {
-        self.errors += 1;
-        self.first_error.get_or_insert_with(|| String::from_utf8_lossy(line).trim_end().to_owned());
-    }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .fold(0, |number, byte| number * 10 + u64::from(byte - b'0'))
-}
-
-fn last_number(line: &[u8]) -> usize {
-    let trimmed = line.trim_ascii_end();
-    let start = trimmed.iter().rposition(|&byte| byte == b' ').map_or(0, |at| at + 1);
-    number(&trimmed[start..]) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn count(dialect: Dialect, bytes: &[u8]) -> (u64, u64) {
-        // One byte at a time, with what is left carried over, as a slow socket would deliver.
-        let mut replies = Replies::new(dialect);
-        let (mut held, mut done) = (Vec::new(), 0);
-        for &byte in bytes {
-            held.push(byte);
-            let (taken, ended) = replies.feed(&held);
-            held.drain(..taken);
-            done += ended;
-        }
-        assert!(held.is_empty(), "left over: {held:?}");
-        let whole = Replies::new(dialect).feed(bytes);
-        assert_eq!(whole, (bytes.len(), done), "split and whole differ");
-        (done, replies.errors)
-    }
-
-    #[test]
-    fn resp_replies_are_counted_to_their_end() {
-        assert_eq!(count(Dialect::Resp, b"+OK\r\n$3\r\na\nb\r\n$-1\r\n:5\r\n"), (4, 0));
-        assert_eq!(count(Dialect::Resp, b"*2\r\n$1\r\nx\r\n*1\r\n:1\r\n-ERR no\r\n"), (2, 1));
-        assert_eq!(count(Dialect::Resp, b"%1\r\n+a\r\n_\r\n*0\r\n*-1\r\n"), (3, 0));
-        assert_eq!(count(Dialect::Resp, b"$0\r\n\r\n"), (1, 0));
-    }
-
-    #[test]
-    fn memcached_replies_are_counted_to_their_end() {
-        assert_eq!(
-            count(Dialect::Classic, b"VALUE k 0 4\r\nEND\r\r\nEND\r\nEND\r\nSTORED\r\nERROR\r\n"),
-            (4, 1)
-        );
-        assert_eq!(count(Dialect::Meta, b"VA 2 t1\r\nEN\r\nEN\r\nHD\r\nNS\r\n"), (4, 1));
-    }
 
     #[test]
     fn requests_carry_their_key_in_a_fixed_length() {
@@ -377,6 +283,28 @@ mod tests {
         out.clear();
         Encoder::new(Dialect::Meta, Workload::Get, 3, None, (1, 0)).encode(7, 0, &mut out);
         assert_eq!(out, b"mg key:000000000007 v\r\n");
+    }
+
+    #[test]
+    fn an_index_has_no_leading_zeros() {
+        let encoder = Encoder::new(Dialect::Resp, Workload::Lindex, 3, None, (1, 0));
+        for (key, word) in [(0, "$1\r\n0\r\n"), (9, "$1\r\n9\r\n"), (120, "$3\r\n120\r\n")] {
+            let mut out = Vec::new();
+            encoder.encode(key, 7, &mut out);
+            let text = format!("*3\r\n$6\r\nLINDEX\r\n$4\r\nlist\r\n{word}");
+            assert_eq!(String::from_utf8_lossy(&out), text);
+        }
+    }
+
+    #[test]
+    fn a_moved_member_has_another_score_each_time() {
+        let score = |workload, chance| {
+            let mut out = Vec::new();
+            Encoder::new(Dialect::Resp, workload, 3, None, (1, 0)).encode(42, chance, &mut out);
+            out
+        };
+        assert_ne!(score(Workload::Zmove, 1), score(Workload::Zmove, 2));
+        assert_eq!(score(Workload::Zadd, 1), score(Workload::Zadd, 2));
     }
 
     #[test]
