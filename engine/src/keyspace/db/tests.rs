@@ -13,6 +13,7 @@ fn env() -> Env {
         tracks_changes: false,
         events: 0,
         no_touch: false,
+        slowlog_us: -1,
         limits: Limits::default(),
     }
 }
