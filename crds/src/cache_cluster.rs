@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::clients::{Auth, Memcached, Tls};
+use crate::clients::{Auth, Memcached, Plain, Tls};
 use crate::persistence::Persistence;
 use crate::status::CacheClusterStatus;
 use crate::upkeep::{Balance, Recovery, Rollout};
@@ -216,6 +216,11 @@ pub struct CacheClusterSpec {
     /// issues, whose CA stands in the ConfigMap NAME-ca. Cannot be added, removed or given another Secret later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+
+    /// A second port for clients that know nothing of clusters: any member takes any request there and forwards what another
+    /// one serves. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Plain>,
 
     /// Clients of memcached, beside those of RESP: they see the keys of database 0. Absent: none are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]

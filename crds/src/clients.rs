@@ -1,4 +1,4 @@
-//! Who is served, and how: the part of the spec about passwords, TLS and clients of memcached.
+//! Who is served, and how: the part of the spec about passwords, TLS, and clients of other ports.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -71,6 +71,16 @@ impl ClientAuth {
             Self::Required => "yes",
         }
     }
+}
+
+/// Clients of RESP that follow nothing. They are served at the port plain (6380) of the Services NAME and NAME-N-primary, by TLS where
+/// spec.tls says so.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plain {
+    /// Whether they are served. A change restarts the members, one after another.
+    #[serde(default = "defaults::yes")]
+    pub enabled: bool,
 }
 
 /// Clients of memcached. They are served by the shard's primary, at the port memcached of the Service NAME-0-primary;

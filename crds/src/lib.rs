@@ -18,6 +18,7 @@
 //!     volume: {size: 2Gi, storageClassName: fast, onDelete: Keep}
 //!   config: {slowlog-max-len: "1024"}
 //!   tls: {}                        # a certificate that Larder issues, or {secretName: mine, clientAuth: Required}
+//!   plain: {enabled: false}        # true: a port where a member forwards what it does not own
 //!   memcached: {enabled: false}    # true needs shards: 1
 //! ```
 //!

@@ -178,7 +178,7 @@ pub struct MemberStatus {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// What it leads to: cluster, read, or shard-0-primary.
+    /// What it leads to: cluster, read, plain, or shard-0-primary.
     pub name: String,
     /// Host and port.
     pub address: String,

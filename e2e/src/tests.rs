@@ -14,6 +14,7 @@ pub mod form;
 mod kill;
 mod lost;
 mod nodes;
+mod plain;
 mod secured;
 mod volumes;
 
@@ -80,6 +81,7 @@ pub const TESTS: &[Test] = &[
     test!(lost::shard_of_two_goes_on_alone, Need::Pods, CUT),
     test!(lost::shard_of_two_waits_for_the_other, Need::Pods, CUT),
     test!(secured::tls_and_memcached_outlive_their_primary, Need::Pods),
+    test!(plain::clients_that_follow_nothing_feel_no_eviction, Need::Pods),
     test!(change::all_members_rolled_under_load, Need::Pods),
     test!(change::primaries_evicted_under_load, Need::Pods),
     test!(change::shards_added_and_taken_away_under_load, Need::Pods),

@@ -16,6 +16,8 @@ use crate::when::Window;
 
 /// Port of clients by TLS, unless a driver has another one.
 pub const TLS_PORT: u16 = 6379;
+/// Port of clients that follow nothing, unless a driver has another one.
+pub const PLAIN_PORT: u16 = 6380;
 /// Port of Memcached clients, unless a driver has another one.
 pub const MEMCACHED_PORT: u16 = 11211;
 
@@ -205,6 +207,11 @@ impl Desired {
     /// Clients are served by TLS, and not without.
     pub fn serves_tls(&self) -> bool {
         self.directives.contains_key("tls-port")
+    }
+
+    /// Clients that follow nothing are served.
+    pub fn serves_plain(&self) -> bool {
+        self.directives.contains_key("larder-plain-port")
     }
 
     /// Memcached clients are served.
@@ -443,6 +450,10 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         set("tls-replication", "yes".into());
         set("tls-cluster", "yes".into());
         set("memcached-tls", "yes".into());
+        set("larder-plain-tls", "yes".into());
+    }
+    if spec.plain.as_ref().is_some_and(|plain| plain.enabled) {
+        set("larder-plain-port", PLAIN_PORT.to_string());
     }
     if let Some(memcached) = spec.memcached.as_ref().filter(|m| m.enabled) {
         if spec.shards != 1 {

@@ -13,7 +13,7 @@ use super::build::{BUS_PORT, PORT, TEMPLATE, auth_name, selector, template_of};
 use super::reconcile::Kubernetes;
 use super::stores::of_cluster;
 use crate::Error;
-use crate::desired::{Desired, Seat};
+use crate::desired::{Desired, PLAIN_PORT, Seat};
 use crate::observed::{Access, Address, Body, Disk, Observed, Phase};
 
 /// Of what a container said at its end, so many lines and characters are told.
@@ -128,15 +128,17 @@ impl Kubernetes<'_> {
 
     fn access(&self, desired: &Desired) -> Access {
         let build = self.build(desired);
-        let endpoint = |name: String, service: &str| crds::Endpoint {
+        let at = |name: String, service: &str, port: u16| crds::Endpoint {
             name,
-            address: format!("{}:{PORT}", build.dns(service)),
+            address: format!("{}:{port}", build.dns(service)),
         };
+        let endpoint = |name: String, service: &str| at(name, service, PORT);
         let name = &desired.name;
         let mut endpoints = vec![
             endpoint("cluster".into(), name),
             endpoint("read".into(), &format!("{name}-read")),
         ];
+        endpoints.extend(desired.serves_plain().then(|| at("plain".into(), name, PLAIN_PORT)));
         for shard in 0..build.shards {
             endpoints.push(endpoint(
                 format!("shard-{shard}-primary"),

@@ -45,6 +45,9 @@ pub(super) fn text(member: &Member<'_>) -> String {
         let _ = writeln!(out, "tls-key-file {}", file("tls.key"));
         let _ = writeln!(out, "tls-ca-cert-file {}", file("ca.crt"));
     }
+    if member.desired.serves_plain() {
+        let _ = writeln!(out, "larder-plain-port {}", member.ports.plain());
+    }
     if member.desired.serves_memcached() {
         let _ = writeln!(out, "memcached-port {}", member.ports.memcached());
     }

@@ -14,20 +14,22 @@ use crate::desired::Seat;
 use crate::status::Status;
 use crate::{Error, pki};
 
-/// The ports of clients. These and those that follow from them are four ranges that do not meet, all below
+/// The ports of clients. These and those that follow from them are five ranges that do not meet, all below
 /// `LENT`: a member whose port was lent to somebody's connection while it was restarted would have to move,
 /// and its clients would look for it in vain.
 const FIRST_PORT: u16 = 7000;
 const LAST_PORT: u16 = FIRST_PORT + MEMCACHED_ABOVE - 1;
-/// How far above the port of clients Memcached, the bus and the metrics are.
+/// How far above the port of clients Memcached, the bus, the plain port and the metrics are.
 const MEMCACHED_ABOVE: u16 = 4_000;
 const BUS_ABOVE: u16 = 10_000;
+const PLAIN_ABOVE: u16 = 14_000;
 const METRICS_ABOVE: u16 = 20_000;
 /// From here on the kernel lends ports to connections (`ip_local_port_range`, as it is by default).
 const LENT: u16 = 32_768;
 const _: () = assert!(
     LAST_PORT + MEMCACHED_ABOVE < FIRST_PORT + BUS_ABOVE
-        && LAST_PORT + BUS_ABOVE < FIRST_PORT + METRICS_ABOVE
+        && LAST_PORT + BUS_ABOVE < FIRST_PORT + PLAIN_ABOVE
+        && LAST_PORT + PLAIN_ABOVE < FIRST_PORT + METRICS_ABOVE
         && LAST_PORT + METRICS_ABOVE < LENT
 );
 
@@ -44,6 +46,11 @@ impl Ports {
         Self { port, bus: port + BUS_ABOVE, metrics: port + METRICS_ABOVE }
     }
 
+    /// Where clients that follow nothing are served, if they are.
+    pub(super) fn plain(self) -> u16 {
+        self.port + PLAIN_ABOVE
+    }
+
     /// Where Memcached clients are served, if they are.
     pub(super) fn memcached(self) -> u16 {
         self.port + MEMCACHED_ABOVE
@@ -52,7 +59,7 @@ impl Ports {
     /// Nobody listens on any of them at this moment.
     fn are_free(self) -> bool {
         let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        [self.port, self.bus, self.metrics, self.memcached()].into_iter().all(free)
+        [self.port, self.bus, self.metrics, self.plain(), self.memcached()].into_iter().all(free)
     }
 }
 

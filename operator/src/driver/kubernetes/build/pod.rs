@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::config_map::{DATA_DIR, DIR, GIVEN_TLS, config_map_name};
 use super::labels::{self, CLUSTER, INDEX, SHARD, TEMPLATE};
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT, generated_auth_name, tls_name};
-use crate::desired::{self, MEMCACHED_PORT, Seat};
+use crate::desired::{self, MEMCACHED_PORT, PLAIN_PORT, Seat};
 
 /// The user that the engine runs as: nobody in particular, and not root.
 const USER: u32 = 65532;
@@ -104,11 +104,14 @@ impl Build<'_> {
                 {"name": "config", "mountPath": DIR, "readOnly": true},
             ],
         });
-        if self.desired.serves_memcached()
-            && let Some(ports) = container["ports"].as_array_mut()
-        {
-            let port = MEMCACHED_PORT;
-            ports.push(json!({"name": "memcached", "containerPort": port, "protocol": "TCP"}));
+        let more = [
+            ("plain", self.desired.serves_plain(), PLAIN_PORT),
+            ("memcached", self.desired.serves_memcached(), MEMCACHED_PORT),
+        ];
+        for (name, _, port) in more.into_iter().filter(|(_, is_served, _)| *is_served) {
+            if let Some(ports) = container["ports"].as_array_mut() {
+                ports.push(json!({"name": name, "containerPort": port, "protocol": "TCP"}));
+            }
         }
         if let (Seat::Witness { .. }, Some(args)) = (seat, container["args"].as_array_mut()) {
             args.extend([json!("--larder-witness"), json!("yes")]);

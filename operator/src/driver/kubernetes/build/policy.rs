@@ -4,11 +4,12 @@ use serde_json::json;
 
 use super::labels::CLUSTER;
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
-use crate::desired::MEMCACHED_PORT;
+use crate::desired::{MEMCACHED_PORT, PLAIN_PORT};
 
 /// The bus is mutually authenticated anyway; the policy keeps strangers from even knocking.
 pub(super) fn policy(build: &Build) -> Object {
     let mut open = vec![PORT, METRICS_PORT];
+    open.extend(build.desired.serves_plain().then_some(PLAIN_PORT));
     open.extend(build.desired.serves_memcached().then_some(MEMCACHED_PORT));
     let open: Vec<_> = open.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
     let body = json!({

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::labels::{CLUSTER, ROLE, SHARD};
 use super::{BUS_PORT, Build, Kind, METRICS_PORT, Object, PORT};
-use crate::desired::MEMCACHED_PORT;
+use crate::desired::{MEMCACHED_PORT, PLAIN_PORT};
 
 pub(super) fn services(build: &Build) -> Vec<Object> {
     let mut services = vec![members(build), any(build), read(build)];
@@ -30,10 +30,20 @@ fn members(build: &Build) -> Object {
     build.object(Kind::Service, build.members_service(), true, body)
 }
 
-/// Any member with data: where a cluster client begins.
+/// Any member with data: where a cluster client begins, and one that follows nothing stays.
 fn any(build: &Build) -> Object {
     let selector = json!({CLUSTER: build.name(), "app.kubernetes.io/component": "data"});
-    service(build, build.name().to_owned(), selector)
+    let mut object = service(build, build.name().to_owned(), selector);
+    add_plain(build, &mut object);
+    object
+}
+
+fn add_plain(build: &Build, object: &mut Object) {
+    if build.desired.serves_plain()
+        && let Some(ports) = object.json["spec"]["ports"].as_array_mut()
+    {
+        ports.push(port("plain", PLAIN_PORT));
+    }
 }
 
 /// Replicas, or any member where there are none.
@@ -49,6 +59,7 @@ fn read(build: &Build) -> Object {
 fn primary(build: &Build, shard: u16) -> Object {
     let selector = json!({CLUSTER: build.name(), SHARD: shard.to_string(), ROLE: "primary"});
     let mut object = service(build, format!("{}-{shard}-primary", build.name()), selector);
+    add_plain(build, &mut object);
     // Only here: Memcached clients cannot be sent on, and a replica serves them nothing.
     if build.desired.serves_memcached()
         && let Some(ports) = object.json["spec"]["ports"].as_array_mut()

@@ -272,6 +272,32 @@ fn memcached_is_reached_at_the_primary_only() {
 }
 
 #[test]
+fn clients_that_follow_nothing_have_a_port_at_any_member() {
+    let on = cluster(json!({"shards": 2, "plain": {}}));
+    with(&on, |b| {
+        let objects = b.scaffold();
+        let with_port: Vec<_> = objects
+            .iter()
+            .filter(|o| o.kind == Kind::Service && o.json.to_string().contains("6380"))
+            .map(|o| o.name.as_str())
+            .collect();
+        assert_eq!(with_port, ["demo", "demo-0-primary", "demo-1-primary"]);
+        let of = |kind| objects.iter().find(|o| o.kind == kind).unwrap().json.to_string();
+        assert!(of(Kind::NetworkPolicy).contains("6380"));
+        assert!(of(Kind::ConfigMap).contains("larder-plain-port 6380"));
+        let pod = b.pod(SEAT);
+        let port = &pod.json["spec"]["containers"][0]["ports"][3];
+        assert_eq!(*port, json!({"name": "plain", "containerPort": 6380, "protocol": "TCP"}));
+        reads_back::<Pod>(&pod);
+    });
+    let off = cluster(json!({"shards": 2, "plain": {"enabled": false}}));
+    with(&off, |b| {
+        let all: String = b.scaffold().iter().map(|o| o.json.to_string()).collect();
+        assert!(!all.contains("6380") && !all.contains("plain-port"));
+    });
+}
+
+#[test]
 fn template_changes_with_what_takes_a_restart_and_with_nothing_else() {
     let template = |cluster: &CacheCluster| {
         with(cluster, |b| b.pod(SEAT).json["metadata"]["annotations"][TEMPLATE].clone())
