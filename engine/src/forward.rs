@@ -1,13 +1,13 @@
 //! The plain port: what another member serves is put to that member, for clients that follow nothing.
 //!
 //! ```text
-//!   client ── plain port ──> its loop: what is this member's is run as on any port
-//!                              │ refused: the slot is another's
-//!                              v
-//!                            a thread of this client's ── a connection a member ──> the slot's primary
-//!                              │ as the client's user, in its protocol
-//!                              v
-//!                            the loop takes the reply, and goes on with the client's next request
+//!   client --- plain port ---> its loop: what is this member's is run as on any port
+//!                                |  refused: the slot is another's
+//!                                v
+//!                              a thread of this client's --- a connection a member ---> the slot's primary
+//!                                |                           as the client's user, in its protocol
+//!                                v
+//!                              the loop takes the reply, and goes on with the client's next request
 //! ```
 //!
 //! A request is put anew as long as it surely was not done: when nobody was reached, or when who was asked sends it

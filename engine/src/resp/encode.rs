@@ -147,13 +147,27 @@ impl Reply {
         self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
 
+    /// Looks ahead where so many elements are announced that they may not have room: none takes fewer than three bytes,
+    /// and who gives them need not begin.
+    #[inline]
+    fn announce(&mut self, elements: usize) {
+        const FEW: usize = 1 << 16;
+        const ELEMENT_BYTES_MIN: usize = 3;
+        if elements > FEW {
+            let least = elements.saturating_mul(ELEMENT_BYTES_MIN);
+            self.over |= self.out.len().saturating_add(least) > self.limit;
+        }
+    }
+
     #[inline]
     pub fn array(&mut self, n: usize) {
+        self.announce(n);
         self.line(b'*', n as i64);
     }
 
     /// `n` pairs: a map in RESP3, an array of twice as many in RESP2.
     pub fn map(&mut self, n: usize) {
+        self.announce(n);
         if self.resp3 {
             self.line(b'%', n as i64);
         } else {
@@ -281,5 +295,16 @@ mod tests {
             let expected = format!("+OK\r\n${len}\r\n{}\r\n", "x".repeat(len));
             assert_eq!(reply.out, expected.as_bytes(), "length {len}");
         }
+    }
+
+    #[test]
+    fn more_elements_than_there_is_room_for_are_known_before_the_first() {
+        let over = |elements: usize, room: usize| {
+            let mut reply = Reply::new(Vec::new(), false).within(room);
+            reply.array(elements);
+            reply.over
+        };
+        assert!(over(usize::MAX, 1 << 30) && over(1 << 20, 1 << 20));
+        assert!(!over(1 << 20, 1 << 30) && !over(100, 10), "few are looked at as they come");
     }
 }
