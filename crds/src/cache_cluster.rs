@@ -123,11 +123,6 @@ pub const TIME_OF_DAY_PATTERN: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
         "has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || (has(self.tls.secretName) == has(oldSelf.tls.secretName) && (!has(self.tls.secretName) || self.tls.secretName == oldSelf.tls.secretName)))"
     ).message(
         "tls and tls.secretName cannot be changed in this version: while it is rolled out, members could not follow each other"
-    ),
-    validation = Rule::new(
-        "!has(self.memcached) || !self.memcached.enabled || self.shards == 1"
-    ).message(
-        "memcached needs shards: 1: its clients know nothing of slots, and are refused keys of other shards"
     )
 )]
 pub struct CacheClusterSpec {

@@ -83,7 +83,7 @@ pub struct Plain {
     pub enabled: bool,
 }
 
-/// Clients of memcached. They are served by the shard's primary, at the port memcached of the Service NAME-0-primary;
+/// Clients of memcached. Every member serves every key, at the port memcached of the Services NAME and NAME-N-primary;
 /// with a password they log in as the user default.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -19,7 +19,7 @@
 //!   config: {slowlog-max-len: "1024"}
 //!   tls: {}                        # a certificate that Larder issues, or {secretName: mine, clientAuth: Required}
 //!   plain: {enabled: false}        # true: a port where a member forwards what it does not own
-//!   memcached: {enabled: false}    # true needs shards: 1
+//!   memcached: {enabled: false}
 //! ```
 //!
 //! Reading order: the spec with its CEL rules and its parts (clients, persistence, upkeep), the status, the

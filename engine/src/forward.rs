@@ -13,34 +13,31 @@
 //! A request is put anew as long as it surely was not done: when nobody was reached, or when who was asked sends it
 //! elsewhere; and a read, when a connection breaks. So a failover or a slot on its way is a pause, of `PATIENCE_MS` at most.
 //! A transaction goes as a whole, once its EXEC has come; from WATCH on everything goes to the one member that watches.
+//! Memcached clients follow nothing either: `memcached` puts their requests, as they are, into one of RESP.
 
+pub mod memcached;
+mod thread;
 mod upstream;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::clock;
 use crate::command::{Command, Keys, flag};
 use crate::resp::{Reply, encode_request};
 use crate::server::Shared;
 use crate::session::{Queue, Session};
 use crate::topology::slot_of;
 use crate::waiters::{OnTimeout, Waiter};
-use upstream::{Broken, Upstream};
+use thread::Forward;
 
-/// How long a request is put anew that nobody has done.
-const PATIENCE_MS: u64 = 5_000;
-const RETRY: Duration = Duration::from_millis(20);
 /// Clients that have a thread for this at the same time.
 const CLIENTS_MAX: usize = 1_000;
 const STACK_BYTES: usize = 256 * 1024;
 const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
-/// What a client of the plain port has beside its session.
+/// What a client that follows nothing has beside its session.
 #[derive(Default)]
 pub struct Plain {
     thread: Option<mpsc::Sender<Job>>,
@@ -65,8 +62,11 @@ struct Job {
     pin: Pin,
     /// The client wants no reply.
     is_silent: bool,
-    user: String,
+    /// Whose connection it is to be; `None`: the member's own, as which LARDER.MEMCACHED is said.
+    user: Option<String>,
     resp3: bool,
+    /// How a Memcached client reads the reply.
+    form: Option<memcached::Form>,
 }
 
 /// What becomes of the member that a client is pinned to.
@@ -93,9 +93,7 @@ pub fn takes(
         put(shared, session, reply, command, Request::of(args), None, pin);
         return true;
     }
-    if !refused
-        .is_some_and(|error| error.starts_with("MOVED ") || error.starts_with("CLUSTERDOWN "))
-    {
+    if !refused.is_some_and(|error| is_elsewhere(shared, error)) {
         return false;
     }
     if command.name == "exec" {
@@ -115,6 +113,13 @@ pub fn takes(
     }
     put(shared, session, reply, command, Request::of(args), slot, pin);
     true
+}
+
+/// A refusal that the slot's member may not give, now or soon. READONLY of a key in a cluster is one: its primary is not
+/// quite that yet, or has just ceased to be.
+pub fn is_elsewhere(shared: &Shared, error: &str) -> bool {
+    let is_changing = || error.starts_with("READONLY ") && shared.cluster.is_enabled();
+    error.starts_with("MOVED ") || error.starts_with("CLUSTERDOWN ") || is_changing()
 }
 
 /// What says who the client is, or ends it, is this member's whatever it is pinned to.
@@ -186,7 +191,25 @@ fn put(
     slot: Option<u16>,
     pin: Pin,
 ) {
-    let waiter = Arc::new(Waiter::new(
+    let job = Job {
+        waiter: waiter(session, command),
+        request: request.bytes,
+        replies: request.replies,
+        slot,
+        only_reads: command.is(flag::READONLY) && !matches!(command.keys, Keys::None),
+        pin,
+        is_silent: session.reply_off || session.reply_skip,
+        user: Some(session.info.names().user),
+        resp3: session.resp3,
+        form: None,
+    };
+    if let Err(error) = hand_over(shared, session, job) {
+        reply.error(&error);
+    }
+}
+
+fn waiter(session: &Session, command: &'static Command) -> Arc<Waiter> {
+    Arc::new(Waiter::new(
         session.info.clone(),
         command,
         Vec::new(),
@@ -195,36 +218,29 @@ fn put(
         Vec::new(),
         0,
         OnTimeout::Null,
-    ));
-    let job = Job {
-        waiter: waiter.clone(),
-        request: request.bytes,
-        replies: request.replies,
-        slot,
-        only_reads: command.is(flag::READONLY) && !matches!(command.keys, Keys::None),
-        pin,
-        is_silent: session.reply_off || session.reply_skip,
-        user: session.info.names().user,
-        resp3: session.resp3,
+    ))
+}
+
+/// Gives the job to the client's thread; the client waits from then on.
+fn hand_over(shared: &Shared, session: &mut Session, job: Job) -> Result<(), String> {
+    let Some(plain) = &mut session.plain else {
+        return Err("ERR requests of this client are not forwarded".into());
     };
-    let Some(plain) = &mut session.plain else { return };
     if plain.thread.is_none() {
-        match start(shared) {
-            Ok(sender) => plain.thread = Some(sender),
-            Err(error) => return reply.error(&error),
-        }
+        plain.thread = Some(start(shared)?);
     }
-    plain.is_pinned = match pin {
+    plain.is_pinned = match job.pin {
         Pin::Stays => plain.is_pinned,
         Pin::Begins => true,
         Pin::Ends => false,
     };
-    shared.waiters.block(&waiter);
+    shared.waiters.block(&job.waiter);
     session.info.blocked.store(true, Ordering::Relaxed);
-    session.waiter = Some(waiter);
+    session.waiter = Some(job.waiter.clone());
     shared.stats.forwarded.fetch_add(1, Ordering::Relaxed);
     let is_sent = plain.thread.as_ref().is_some_and(|thread| thread.send(job).is_ok());
     debug_assert!(is_sent, "the thread lives as long as the client");
+    Ok(())
 }
 
 /// A thread for one client; it ends when the client has gone.
@@ -233,16 +249,15 @@ fn start(shared: &Shared) -> Result<mpsc::Sender<Job>, String> {
     if shared.forwarding.0.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
         shared.forwarding.0.fetch_sub(1, Ordering::AcqRel);
         return Err(format!(
-            "ERR {CLIENTS_MAX} clients of this plain port have keys of other members already: use a cluster client, or \
-             another member"
+            "ERR {CLIENTS_MAX} clients here have keys of other members already: use a client that follows, or another \
+             member"
         ));
     }
     let (sender, jobs) = mpsc::channel();
     let with = shared.clone();
     let spawned = std::thread::Builder::new().name("forward".into()).stack_size(STACK_BYTES).spawn(
         move || {
-            Forward { shared: &with, upstreams: BTreeMap::new(), pinned: None, of: None }
-                .run(&jobs);
+            Forward::new(&with).run(&jobs);
             with.forwarding.0.fetch_sub(1, Ordering::AcqRel);
         },
     );
@@ -253,114 +268,4 @@ fn start(shared: &Shared) -> Result<mpsc::Sender<Job>, String> {
             Err(format!("ERR cannot start a thread: {error}"))
         }
     }
-}
-
-/// One client's side, in its thread.
-struct Forward<'s> {
-    shared: &'s Arc<Shared>,
-    /// By the member's address.
-    upstreams: BTreeMap<String, Upstream>,
-    /// The member that watches for the client, as long as the connection stands.
-    pinned: Option<String>,
-    /// User and protocol that the connections were made for.
-    of: Option<(String, bool)>,
-}
-
-impl Forward<'_> {
-    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            let of = Some((job.user.clone(), job.resp3));
-            if self.of != of {
-                self.upstreams.clear();
-                self.of = of;
-            }
-            let bytes = self.reply_to(&job);
-            if job.pin == Pin::Ends {
-                self.pinned = None;
-            }
-            if job.waiter.cancel() {
-                self.shared.waiters.unblock(&job.waiter);
-                let bytes = if job.is_silent { Vec::new() } else { bytes };
-                self.shared.answer(&job.waiter.client, bytes.into());
-            }
-        }
-    }
-
-    fn reply_to(&mut self, job: &Job) -> Vec<u8> {
-        let until = clock::monotonic_ms() + PATIENCE_MS;
-        loop {
-            let (mut reply, is_final) = match self.attempt(job) {
-                Ok(replies) => {
-                    let is_elsewhere = replies.iter().any(|reply| sends_elsewhere(reply));
-                    let is_final = !is_elsewhere || job.slot.is_none();
-                    (replies.into_iter().next_back().unwrap_or_default(), is_final)
-                }
-                Err(Broken { why, was_sent }) => {
-                    let may_be_done = was_sent && !job.only_reads;
-                    let error = match (job.slot, may_be_done) {
-                        (None, _) => format!("EXECABORT Transaction discarded because of: {why}"),
-                        (_, true) => format!("ERR whether this was done is not known: {why}"),
-                        (_, false) => format!("CLUSTERDOWN {why}"),
-                    };
-                    (format!("-{error}\r\n").into_bytes(), may_be_done || job.slot.is_none())
-                }
-            };
-            let is_over = job.waiter.is_done() || clock::monotonic_ms() >= until;
-            if is_final || is_over {
-                if job.replies == 1 && sends_elsewhere(&reply) && reply.starts_with(b"-MOVED") {
-                    // Who follows nothing is told what has happened, not where to go.
-                    reply = b"-CLUSTERDOWN the slot's owner is changing\r\n".to_vec();
-                }
-                return reply;
-            }
-            std::thread::sleep(RETRY);
-        }
-    }
-
-    /// Puts a request to its member once.
-    fn attempt(&mut self, job: &Job) -> Result<Vec<Vec<u8>>, Broken> {
-        let unsent = |why: String| Broken { why, was_sent: false };
-        let address = match job.slot {
-            None => {
-                self.pinned.clone().ok_or_else(|| unsent("the watched keys are lost".into()))?
-            }
-            Some(slot) => {
-                let owner = self.shared.cluster.owner_of(slot);
-                let view = self.shared.cluster.view();
-                let member = owner.and_then(|shard| view.primary_of(shard));
-                let member = member.ok_or_else(|| unsent("the slot has no primary".into()))?;
-                let port = member.client_port(Upstream::is_by_tls(self.shared));
-                let address = format!("{}:{port}", member.host);
-                if !self.upstreams.contains_key(&address) {
-                    let dialled =
-                        Upstream::dial(self.shared, &member.host, port, &job.user, job.resp3);
-                    let upstream = dialled.map_err(|e| {
-                        unsent(format!("member {} is not reached: {e}", member.name))
-                    })?;
-                    self.upstreams.insert(address.clone(), upstream);
-                }
-                address
-            }
-        };
-        let upstream = self.upstreams.get_mut(&address);
-        let upstream = upstream.ok_or_else(|| unsent("the watched keys are lost".into()))?;
-        let bytes_max = self.shared.config.hot().reply_bytes_max;
-        let said = upstream.ask(&job.request, job.replies, bytes_max, &|| job.waiter.is_done());
-        match &said {
-            Ok(_) if job.pin == Pin::Begins => self.pinned = Some(address),
-            Ok(_) => {}
-            Err(_) => {
-                self.upstreams.remove(&address);
-                self.pinned.take_if(|pinned| *pinned == address);
-            }
-        }
-        said
-    }
-}
-
-/// The reply says that the request was not done, and that it may be by another member, or later.
-fn sends_elsewhere(reply: &[u8]) -> bool {
-    const CODES: [&[u8]; 6] =
-        [b"-MOVED ", b"-ASK ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN "];
-    CODES.iter().any(|code| reply.starts_with(code))
 }

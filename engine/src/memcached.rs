@@ -20,13 +20,14 @@ use std::sync::{Mutex, OnceLock};
 use crate::acl::Acl;
 use crate::command::{self, Command};
 
-mod answer;
+pub(crate) mod answer;
 pub mod args;
 pub mod auth;
 mod base64;
 pub mod binary;
 mod client;
 mod dump;
+pub mod forwarded;
 mod items;
 pub mod meta;
 pub mod ops;

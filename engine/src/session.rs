@@ -174,7 +174,7 @@ pub struct Session {
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
     pub shard_channels: BTreeSet<Vec<u8>>,
-    /// It came by the plain port: what another member serves is forwarded to it.
+    /// It came by the plain port, or speaks Memcached: what another member serves is forwarded to it.
     pub plain: Option<Box<Plain>>,
     /// READONLY: reads of a replica's slots are served.
     pub readonly: bool,

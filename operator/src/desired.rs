@@ -456,11 +456,6 @@ fn directives(spec: &CacheClusterSpec) -> Result<BTreeMap<String, String>, Error
         set("larder-plain-port", PLAIN_PORT.to_string());
     }
     if let Some(memcached) = spec.memcached.as_ref().filter(|m| m.enabled) {
-        if spec.shards != 1 {
-            let message = "needs shards: 1: its clients know nothing of slots, and are refused keys \
-                           of other shards";
-            return Err(invalid("spec.memcached", message));
-        }
         set("memcached-port", MEMCACHED_PORT.to_string());
         set("memcached-flush", if memcached.flush { "yes" } else { "no" }.into());
         // Said although it may be the default: it is live, and goes back only where it is said.

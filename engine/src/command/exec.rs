@@ -25,6 +25,7 @@ use super::{Command, Ctx, Effects, Keys, events, flag, slowlog};
 use crate::clock;
 use crate::forward;
 use crate::keyspace::{Db, Env, hash_key};
+use crate::memcached::forwarded;
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
 use crate::session::{After, Session};
@@ -122,10 +123,13 @@ impl<'s> Executor<'s> {
         let timed = each || calls.is_multiple_of(TIMED_SAMPLE);
         let from = if timed { clock::monotonic_us() } else { 0 };
         let (errors, begin) = (reply.errors, reply.out.len());
-        let changed = if command.name == "exec" {
-            self.transaction(session, reply)
-        } else {
-            self.single(session, reply, command, args, hint)
+        let changed = match command.name {
+            "exec" => self.transaction(session, reply),
+            forwarded::NAME => {
+                forwarded::run(self, session, reply, args);
+                Changed::new()
+            }
+            _ => self.single(session, reply, command, args, hint),
         };
         if self.shared.monitors.any() {
             self.shared.show(session, command, args);
@@ -200,6 +204,10 @@ impl<'s> Executor<'s> {
         let hint = Some((hash_key(args[1]), slot_of(args[1])));
         let stats = &self.stats.calls[command.id()];
         if let Err(error) = self.admit(session, command, args, hint) {
+            if session.plain.is_some() && forward::is_elsewhere(self.shared, &error) {
+                // It is forwarded, and not refused.
+                return Err(error);
+            }
             bump(&stats.rejected, 1);
             self.count_error(error.as_bytes());
             return Err(error);

@@ -2,6 +2,7 @@
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::managed::MARK;
+use crate::memcached::forwarded;
 use crate::moves::{functions, source};
 use crate::persist;
 use crate::session::After;
@@ -38,7 +39,22 @@ pub const COMMANDS: &[Command] = &[
         "Makes the connection that of a user, for whom a member forwards requests; for members only.",
         become_user,
     ),
+    Command::new(
+        forwarded::NAME,
+        4,
+        flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI,
+        Keys::FIRST,
+        Group::Cluster,
+        "0.1.0",
+        "Runs a Memcached client's request that another member forwards; for members only.",
+        run_by_the_executor,
+    ),
 ];
+
+/// `LARDER.MEMCACHED` takes the locks of its request by itself, so that it is run before any are taken.
+fn run_by_the_executor(ctx: &mut Ctx<'_, '_>) {
+    ctx.reply.error("ERR LARDER.MEMCACHED is for members only");
+}
 
 /// `LARDER.AS user`: who may do everything may be anybody.
 fn become_user(ctx: &mut Ctx<'_, '_>) {

@@ -79,7 +79,7 @@ const SPECS: Facts<Spec> = &[
     (&[spec("RW access delete", Begin::Index(3), Find::Range(0, 1, 0)), spec("RW access delete incomplete", Begin::Keyword("KEYS", -2), Find::Range(-1, 1, 0))], &["migrate"]),
     (&[spec("RW access insert", Begin::Index(1), Find::Range(0, 1, 0)), spec("RO access", Begin::Index(2), Find::Range(-1, 1, 0))], &["pfmerge"]),
     (&[spec("RW access update variable_flags", Begin::Index(1), Find::Range(0, 1, 0))], &["bitfield", "set"]),
-    (&[spec("RW access update", Begin::Index(1), Find::Range(0, 1, 0))], &["decr", "decrby", "getex", "getset", "hgetex", "hincrby", "hincrbyfloat", "incr", "incrby", "incrbyfloat", "increx", "move", "setbit", "zincrby"]),
+    (&[spec("RW access update", Begin::Index(1), Find::Range(0, 1, 0))], &["decr", "decrby", "getex", "getset", "hgetex", "hincrby", "hincrbyfloat", "incr", "incrby", "incrbyfloat", "increx", "larder.memcached", "move", "setbit", "zincrby"]),
     (&[spec("RW access update", Begin::Index(2), Find::Count(0, 1, 1))], &["eval", "evalsha", "fcall"]),
     (&[spec("RW access", Begin::Index(1), Find::Range(-1, 1, 0))], &["pfcount"]),
     (&[spec("RW access", Begin::Index(2), Find::Range(0, 1, 0))], &["pfdebug"]),

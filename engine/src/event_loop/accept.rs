@@ -128,7 +128,7 @@ impl EventLoop {
         let is_tls = stream.is_tls();
         info.tls.store(is_tls, Ordering::Relaxed);
         let mut session = Session::new(info, is_open);
-        session.plain = (speaks == Speaks::Plain).then(Box::default);
+        session.plain = (is_memcached || speaks == Speaks::Plain).then(Box::default);
         if is_tls {
             crate::acl::log_in_by_certificate(&self.shared, &mut session, &stream, now_ms);
             // What came with the last of the handshake is in no socket any more: no event will tell of it.

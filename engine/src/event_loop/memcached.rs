@@ -39,8 +39,15 @@ impl EventLoop {
             };
             let (item_size_max, large) = (self.hot.item_size_max, self.large);
             let (session, reply) = (&mut conn.session, &mut reply);
-            let mut client =
-                Client { executor, session, reply, holds: &holds, item_size_max, large };
+            let mut client = Client {
+                executor,
+                session,
+                reply,
+                holds: &holds,
+                item_size_max,
+                large,
+                refused: None,
+            };
             match busy::with(self, || protocol.step(&mut client, buffer, at)) {
                 Step::Need => break,
                 Step::Done(end) => at = end,
@@ -56,6 +63,10 @@ impl EventLoop {
                 }
             }
             *budget -= 1;
+            if conn.session.is_blocked() {
+                // Another member has its key: what comes behind it waits for that one's answer.
+                break;
+            }
         }
         conn.memcached = Some(protocol);
         self.settle(conn, reply.out);

@@ -1,6 +1,7 @@
 //! Whom CLIENT PAUSE holds back, and a change of the shard's primary.
 
 use crate::command::{Command, Keys, flag};
+use crate::memcached::forwarded;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
@@ -18,7 +19,7 @@ impl Pause {
             command.is_some_and(|c| {
                 c.writes(args)
                     || c.is(flag::SCRIPT)
-                    || matches!(c.name, "exec" | "publish" | "spublish")
+                    || matches!(c.name, "exec" | "publish" | "spublish" | forwarded::NAME)
             })
         };
         match self {

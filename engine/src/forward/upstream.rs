@@ -29,12 +29,12 @@ impl Upstream {
         shared.config.is_yes("tls-cluster")
     }
 
-    /// Connects to a member as a member, and becomes this user there.
+    /// Connects to a member as a member, and becomes this user there, if any.
     pub(super) fn dial(
         shared: &Shared,
         host: &str,
         port: u16,
-        user: &str,
+        user: Option<&str>,
         resp3: bool,
     ) -> io::Result<Self> {
         let config = &shared.config;
@@ -52,7 +52,9 @@ impl Upstream {
         if resp3 {
             this.greet(&["HELLO", "3"])?;
         }
-        this.greet(&["LARDER.AS", user])?;
+        if let Some(user) = user {
+            this.greet(&["LARDER.AS", user])?;
+        }
         Ok(this)
     }
 

@@ -10,12 +10,14 @@ pub(super) fn line(client: &mut Client<'_, '_>, text: &str) {
 
 /// What a RESP client would be told, as a Memcached client can take it.
 pub(super) fn refuse(client: &mut Client<'_, '_>, error: &str) {
-    let text = if error.starts_with("OOM ") {
-        "SERVER_ERROR out of memory storing object".to_string()
-    } else {
-        format!("SERVER_ERROR {}", error.replace(['\r', '\n'], " "))
-    };
-    line(client, &text);
+    line(client, &refusal(error));
+}
+
+pub(crate) fn refusal(error: &str) -> String {
+    if error.starts_with("OOM ") {
+        return "SERVER_ERROR out of memory storing object".into();
+    }
+    format!("SERVER_ERROR {}", error.replace(['\r', '\n'], " "))
 }
 
 pub(super) fn number(out: &mut Vec<u8>, n: impl itoa::Integer) {

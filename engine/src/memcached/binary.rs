@@ -9,6 +9,7 @@ use super::KEY_BYTES_MAX;
 use super::client::Client;
 use super::ops::{Mode, Refusal, Store};
 use super::stats::Count;
+use crate::forward::memcached::Form;
 
 mod run;
 
@@ -176,11 +177,35 @@ pub fn step(client: &mut Client<'_, '_>, sasl: &mut Quiet, bytes: &[u8], skip: &
             Ran::Held
         }
         Err(Refusal::Error(text)) => {
-            let status = if text.starts_with("OOM ") { NO_MEMORY } else { INTERNAL };
-            respond(client, &packet, status, 0, &[], &[], text.as_bytes());
+            client.reply.out.extend_from_slice(&refusal(opcode, packet.opaque, &text));
+            Ran::Done(end)
+        }
+        Err(Refusal::Elsewhere(to)) => {
+            client.reply.out.truncate(begin);
+            let form = Form::Binary(opcode, packet.opaque);
+            client.put(*to, &bytes[..end], matches!(command, 0x00 | 0x0c), form);
             Ran::Done(end)
         }
     }
+}
+
+/// The packet of an error that a RESP client would get.
+pub(crate) fn refusal(opcode: u8, opaque: u32, error: &str) -> Vec<u8> {
+    let status = if error.starts_with("OOM ") { NO_MEMORY } else { INTERNAL };
+    let packet = Packet { opcode, opaque, cas: 0, extras: &[], key: &[], value: &[] };
+    let mut out = Vec::new();
+    write(&mut out, &packet, status, 0, &[], &[], error.as_bytes());
+    out
+}
+
+/// A request that deletes a key.
+pub(super) fn quiet_delete(key: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; HEADER];
+    (out[0], out[1]) = (REQUEST, 0x14);
+    out[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
+    out[8..12].copy_from_slice(&(key.len() as u32).to_be_bytes());
+    out.extend_from_slice(key);
+    out
 }
 
 fn respond(

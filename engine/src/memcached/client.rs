@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use super::items::{calculate, put, read, remove, set_expiry, unmake};
 use super::ops::{
-    Count1, Counted, Delete, Deleted, Expire, Get, Mode, Refusal, Seen, Store, Stored,
+    Count1, Counted, Delete, Deleted, Elsewhere, Expire, Get, Mode, Refusal, Seen, Store, Stored,
 };
 use super::stats::Count;
-use super::{ITEM_OVERHEAD, rows};
+use super::{ITEM_OVERHEAD, binary, rows};
 use crate::command::exec::Executor;
 use crate::command::{Command, Ctx, slowlog};
+use crate::forward::{self, memcached::Form};
 use crate::resp::Reply;
 use crate::session::{ClientInfo, Session};
 
@@ -24,6 +25,8 @@ pub struct Client<'c, 's> {
     pub item_size_max: usize,
     /// Requests and replies of more bytes are written down.
     pub large: (usize, usize),
+    /// What a request was refused with that was forwarded to this member, and is not this member's any more.
+    pub refused: Option<String>,
 }
 
 impl Client<'_, '_> {
@@ -45,7 +48,37 @@ impl Client<'_, '_> {
             return Err(Refusal::Held);
         }
         let args = [row.name.as_bytes(), key];
-        self.executor.keyed(self.session, self.reply, row, &args, act).map_err(Refusal::Error)
+        let shared = self.executor.shared;
+        let done = self.executor.keyed(self.session, self.reply, row, &args, act);
+        done.map_err(|error| {
+            if forward::is_elsewhere(shared, &error) {
+                Refusal::Elsewhere(Box::new(Elsewhere { key: key.to_vec(), error }))
+            } else {
+                Refusal::Error(error)
+            }
+        })
+    }
+
+    /// Puts a request to the member that has its key: the client waits from now on.
+    #[cold]
+    pub(super) fn put(&mut self, to: Elsewhere, request: &[u8], only_reads: bool, form: Form) {
+        if self.session.plain.is_none() {
+            // Who has forwarded it is told, and puts it anew.
+            self.refused = Some(to.error);
+            return;
+        }
+        let shared = self.executor.shared;
+        let put = forward::memcached::put(
+            shared,
+            self.session,
+            &to.key,
+            request,
+            only_reads,
+            form.clone(),
+        );
+        if let Err(error) = put {
+            self.reply.out.extend_from_slice(&form.refusal(&error));
+        }
     }
 
     /// Of a request the key and the value count, of a reply all bytes.
@@ -118,7 +151,14 @@ impl Client<'_, '_> {
     /// What a client believes to have overwritten must not be read any more.
     pub fn drop_unstored(&mut self, store: &Store<'_>) -> Result<(), Refusal> {
         if store.mode == Mode::Set && store.cas.is_none() {
-            self.keyed(rows().del, store.key, |ctx| remove(ctx, store.key))?;
+            match self.keyed(rows().del, store.key, |ctx| remove(ctx, store.key)) {
+                Ok(_) => {}
+                Err(Refusal::Elsewhere(to)) => {
+                    let delete = binary::quiet_delete(&to.key);
+                    self.put(*to, &delete, false, Form::Silent);
+                }
+                Err(refusal) => return Err(refusal),
+            }
         }
         Ok(())
     }

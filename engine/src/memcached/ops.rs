@@ -40,6 +40,15 @@ pub enum Refusal {
     Held,
     /// The error line that a RESP client would get.
     Error(String),
+    /// Another member has the key, or will soon: the request is to be put there.
+    Elsewhere(Box<Elsewhere>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub key: Vec<u8>,
+    /// What a RESP client would be told.
+    pub error: String,
 }
 
 /// An item as a read found it, before the read changed anything.

@@ -1,5 +1,8 @@
 //! One connection's requests, text and meta: decoded, run, answered.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::answer::{line, refuse, value_line};
 use super::client::Client;
 use super::dump::Dump;
@@ -8,6 +11,7 @@ use super::ops::{Expire, Get, Refusal, Store, Stored};
 use super::stats::Count;
 use super::text::{self, BAD_CHUNK, BAD_FORMAT, Keys, Request, Storage, TOO_LARGE};
 use super::{KEY_BYTES_MAX, auth, binary, plain};
+use crate::forward::memcached::Form;
 
 /// Which protocol a connection speaks: its first byte says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct Protocol {
     skip: u64,
     /// The keys of a `get` are being answered, up to the end of the line.
     keys: Option<Keys>,
+    /// One of them was put to another member: set when that has ended the answer by an error.
+    is_cut: Option<Arc<AtomicBool>>,
     /// All keys are being shown; the line that asks for them is still in the buffer.
     dump: Option<Dump>,
     /// Whole bytes that the request under way needs, where that is known.
@@ -85,6 +91,9 @@ impl Protocol {
     fn text(&mut self, client: &mut Client<'_, '_>, buffer: &[u8], at: usize) -> Step {
         let rest = &buffer[at..];
         if let Some(keys) = self.keys {
+            if self.is_cut.take().is_some_and(|is_cut| is_cut.load(Ordering::Acquire)) {
+                return self.end_keys(buffer, at);
+            }
             return self.next_key(client, keys, buffer, at);
         }
         let Some(len) = memchr::memchr(b'\n', rest) else {
@@ -134,6 +143,14 @@ impl Protocol {
             Err(Refusal::Held) => {
                 client.reply.out.truncate(begin);
                 Step::Held(at)
+            }
+            Err(Refusal::Elsewhere(to)) => {
+                client.reply.out.truncate(begin);
+                // It was about to be done: its data is all there.
+                let end = end + data_bytes as usize;
+                let form = if is_noreply { Form::Silent } else { Form::Text };
+                client.put(*to, &buffer[at..end], false, form);
+                Step::Done(end)
             }
             Err(Refusal::Error(error)) => {
                 if !is_noreply {
@@ -209,11 +226,17 @@ impl Protocol {
                     // An answer that was begun cannot be taken back where some keys are out already: the error
                     // ends it in place of END, as memcached does when it runs out of memory half way.
                     refuse(client, &error);
-                    self.keys = None;
-                    return match memchr::memchr(b'\n', rest) {
-                        Some(len) => Step::Done(at + len + 1),
-                        None => Step::Close(buffer.len()),
+                    return self.end_keys(buffer, at);
+                }
+                Err(Refusal::Elsewhere(to)) => {
+                    let form = if is_last {
+                        self.keys = None;
+                        Form::Text
+                    } else {
+                        Form::Piece(self.is_cut.insert(Arc::default()).clone())
                     };
+                    client.put(*to, &keys.request_of(key), keys.exptime.is_none(), form);
+                    return Step::Done(at + blank + len + usize::from(is_last));
                 }
             }
         }
@@ -223,6 +246,15 @@ impl Protocol {
         self.keys = None;
         line(client, "END");
         Step::Done(at + blank + len + 1)
+    }
+
+    /// The rest of the line of a `get` is left out: an error has ended its answer.
+    fn end_keys(&mut self, buffer: &[u8], at: usize) -> Step {
+        self.keys = None;
+        match memchr::memchr(b'\n', &buffer[at..]) {
+            Some(len) => Step::Done(at + len + 1),
+            None => Step::Close(buffer.len()),
+        }
     }
 
     fn store(

@@ -38,6 +38,18 @@ pub struct Keys {
     pub exptime: Option<i64>,
 }
 
+impl Keys {
+    /// The request for one of them alone.
+    pub(super) fn request_of(self, key: &[u8]) -> Vec<u8> {
+        let s = if self.cas { "s" } else { "" };
+        let begin = match self.exptime {
+            Some(exptime) => format!("gat{s} {exptime} "),
+            None => format!("get{s} "),
+        };
+        [begin.as_bytes(), key, b"\r\n"].concat()
+    }
+}
+
 /// What follows a line: so many bytes of data, and `\r\n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage<'b> {

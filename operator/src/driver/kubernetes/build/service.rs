@@ -34,15 +34,18 @@ fn members(build: &Build) -> Object {
 fn any(build: &Build) -> Object {
     let selector = json!({CLUSTER: build.name(), "app.kubernetes.io/component": "data"});
     let mut object = service(build, build.name().to_owned(), selector);
-    add_plain(build, &mut object);
+    add_forwarding(build, &mut object);
     object
 }
 
-fn add_plain(build: &Build, object: &mut Object) {
-    if build.desired.serves_plain()
-        && let Some(ports) = object.json["spec"]["ports"].as_array_mut()
-    {
+/// The ports where members forward: not to replicas alone, who would forward all that they are asked.
+fn add_forwarding(build: &Build, object: &mut Object) {
+    let Some(ports) = object.json["spec"]["ports"].as_array_mut() else { return };
+    if build.desired.serves_plain() {
         ports.push(port("plain", PLAIN_PORT));
+    }
+    if build.desired.serves_memcached() {
+        ports.push(port("memcached", MEMCACHED_PORT));
     }
 }
 
@@ -59,13 +62,7 @@ fn read(build: &Build) -> Object {
 fn primary(build: &Build, shard: u16) -> Object {
     let selector = json!({CLUSTER: build.name(), SHARD: shard.to_string(), ROLE: "primary"});
     let mut object = service(build, format!("{}-{shard}-primary", build.name()), selector);
-    add_plain(build, &mut object);
-    // Only here: Memcached clients cannot be sent on, and a replica serves them nothing.
-    if build.desired.serves_memcached()
-        && let Some(ports) = object.json["spec"]["ports"].as_array_mut()
-    {
-        ports.push(port("memcached", MEMCACHED_PORT));
-    }
+    add_forwarding(build, &mut object);
     object
 }
 

@@ -237,12 +237,12 @@ fn a_certificate_that_is_given_is_mounted_and_one_of_ours_has_the_services_names
 }
 
 #[test]
-fn memcached_is_reached_at_the_primary_only() {
+fn memcached_is_reached_at_any_member_and_at_each_primary() {
     let ports = |object: &Object| {
         let ports = object.json["spec"]["ports"].as_array().into_iter().flatten();
         ports.map(|p| p["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let on = cluster(json!({"shards": 1, "memcached": {"enabled": true, "itemSizeMax": "8Mi"}}));
+    let on = cluster(json!({"shards": 2, "memcached": {"enabled": true, "itemSizeMax": "8Mi"}}));
     with(&on, |b| {
         let objects = b.scaffold();
         let with_port: Vec<_> = objects
@@ -250,7 +250,7 @@ fn memcached_is_reached_at_the_primary_only() {
             .filter(|o| o.kind == Kind::Service && ports(o).contains(&"memcached".to_owned()))
             .map(|o| o.name.as_str())
             .collect();
-        assert_eq!(with_port, ["demo-0-primary"]);
+        assert_eq!(with_port, ["demo", "demo-0-primary", "demo-1-primary"]);
         let of = |kind| objects.iter().find(|o| o.kind == kind).unwrap().json.to_string();
         assert!(of(Kind::NetworkPolicy).contains("11211"));
         let conf = of(Kind::ConfigMap);
