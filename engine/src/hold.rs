@@ -62,6 +62,17 @@ impl Shared {
         number
     }
 
+    /// The hold in force goes on under a new number, which each loop takes over at the start of its next turn.
+    pub fn renumber_hold(&self) -> u64 {
+        let hold = &self.hold;
+        let number = hold.last.fetch_add(1, Ordering::AcqRel) + 1;
+        let renumber = |current: u64| (current != 0).then_some(number);
+        // There may be none any more: then no loop ever shows the number.
+        let _ = hold.current.fetch_update(Ordering::AcqRel, Ordering::Acquire, renumber);
+        self.wake_loops();
+        number
+    }
+
     /// What was held goes on.
     pub fn end_hold(&self) {
         if self.hold.current.swap(0, Ordering::AcqRel) != 0 {

@@ -33,6 +33,8 @@ const COUNT_EVERY_MS: u64 = 2_000;
 const HOLD_MS: u64 = 1_500;
 /// A hold that not every loop has taken over by then, because of a long command, is given up, milliseconds.
 const HOLD_BARRIER_MS: u64 = 1_000;
+/// How long a handover waits for replies of before that wait for the disk or for replicas, milliseconds.
+const HELD_REPLIES_MS: u64 = 50;
 /// How long a primary that is to end tries to find a successor, and how long it goes on telling its clients who
 /// that is, milliseconds.
 const LEAVE_MS: u64 = 5_000;
@@ -520,14 +522,40 @@ impl Roles {
         }
     }
 
-    /// Waits until no loop executes anything for a client any more, and tells the council so.
+    /// Waits until no loop executes anything for a client any more, and what was executed is answered, and tells the
+    /// council so.
     fn hold(&self, epoch: Epoch, number: u64) {
-        let until = clock::monotonic_ms() + HOLD_BARRIER_MS;
-        while !self.shared.is_held_by_all(number) {
-            if clock::monotonic_ms() >= until || lock(&self.now).hold_wanted != epoch {
-                return;
+        let shared = &self.shared;
+        let is_wanted = || lock(&self.now).hold_wanted == epoch;
+        let wait = |for_ms: u64, is_so: &dyn Fn() -> bool| {
+            let until = clock::monotonic_ms() + for_ms;
+            while !is_so() {
+                if clock::monotonic_ms() >= until || !is_wanted() {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_micros(200));
             }
-            std::thread::sleep(Duration::from_micros(200));
+            true
+        };
+        if !wait(HOLD_BARRIER_MS, &|| shared.is_held_by_all(number)) {
+            return;
+        }
+        // Replies that wait for the disk or for replicas would be cut off with the lease. A disk that is slow holds
+        // nobody up.
+        let (end, quorum) = (shared.journal.end(), &shared.quorum);
+        let is_acknowledged = || {
+            let waits = shared.state.acks_wait_for_disk.load(Ordering::Acquire);
+            (!waits || shared.state.may_acknowledge(end))
+                && (!quorum.is_on() || quorum.offset() >= end)
+        };
+        if !is_acknowledged() && wait(HELD_REPLIES_MS, &is_acknowledged) {
+            // They are out once each loop has made a turn, and has begun the next.
+            for _ in 0..2 {
+                let number = shared.renumber_hold();
+                if !wait(HOLD_BARRIER_MS, &|| shared.is_held_by_all(number)) {
+                    return;
+                }
+            }
         }
         // What is taken in from other shards is executed outside of the loops; while held, it begins no more.
         drop(self.shared.moves.importing());

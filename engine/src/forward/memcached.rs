@@ -1,8 +1,8 @@
 //! Requests of Memcached clients for keys of other members: as they are, in one of RESP.
 //!
 //! ```text
-//!   get a  ──>  LARDER.MEMCACHED a user "get a"  ──>  the owner runs it as its own port would
-//!                                                <──  what that would have answered, as a bulk string
+//!   get a  -->  LARDER.MEMCACHED a user "get a"  -->  the owner runs it as its own port would
+//!                                                <--  what that would have answered, as a bulk string
 //! ```
 //!
 //! What the owner gives is the client's as it is, except that the END behind one of several keys is left out.

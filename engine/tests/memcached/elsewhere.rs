@@ -176,8 +176,7 @@ fn packets_are_answered_by_the_member_that_has_the_key() {
 #[test]
 fn a_planned_failover_is_a_pause_and_each_is_counted_once() {
     let _alone = alone();
-    // A reply that waits for the disk when the lease ends is not given, as to any client: whether it was done is not known.
-    let cluster = form(&["--appendfsync", "everysec"]);
+    let cluster = form(&[]);
     // At a replica, which has nothing of its own to give.
     let at = (0..4).find(|n| (0..2).all(|shard| cluster.primary_of(shard) != Some(*n))).unwrap();
     let (at, stop) = (addr(&cluster, at), Arc::new(AtomicBool::new(false)));
