@@ -155,6 +155,13 @@ fn what_survivors_of_a_lost_council_have_is_served_again_once_the_manifest_says_
     eventually("every replica has all", || {
         client.call_at(&at, &["WAIT", "4", "100"]).is_ok_and(|count| count == "4")
     });
+    // What is told of survivors is what they know of themselves.
+    eventually("every member knows that all are in sync", || {
+        cluster.endpoints.iter().all(|at| {
+            let told = client.call_at(at, &["SENTINEL", "REPLICAS", "demo"]);
+            told.is_ok_and(|told| told.matches("master-link-status ok").count() == 4)
+        })
+    });
     cluster.wipe_all(&lost);
     eventually("the council is lost", || {
         scenario::is_lost(&serde_json::from_value(cluster.status()).unwrap())
