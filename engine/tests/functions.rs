@@ -115,7 +115,10 @@ fn redis_loads_our_snapshot_with_libraries_and_we_load_its() {
     let mut o = ours.client();
     follow(&mut o, &redis);
     check_all(&mut o);
-    load(&mut redis.client(), "early", "replaced");
+    let mut loader = redis.client();
+    load(&mut loader, "early", "replaced");
+    // It has come before the other stops listening.
+    assert_eq!(loader.call(&["WAIT", "1", "10000"]), "1");
     o.until(&["FCALL_RO", "mine", "0"], "-ERR Function not found");
     o.ok(&["REPLICAOF", "NO", "ONE"]);
     o.until(&["FCALL", "early", "0"], "replaced");
