@@ -3,14 +3,17 @@
 //! The council's topology is pushed in by `Shared::set_topology`; requests only read. For each request a
 //! look at one word per key tells whether its slot is served here.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::command::{Command, flag};
 use crate::keyspace::Db;
 use crate::server::Shared;
 use crate::session::Session;
+use crate::stream::Stream;
 use crate::topology::{Member, MemberId, SLOTS, ShardId, Topology, slot_of};
 
 /// No shard owns the slot, or this member is in none.
@@ -227,6 +230,18 @@ impl Shared {
         let member = view.topology.members.values().find(is_it)?;
         let ip = self.managed.get()?.driver().ok()?.connected_at(&member.id)?;
         Some(SocketAddr::new(ip, port))
+    }
+
+    /// Connects to where another member serves clients: by TLS where members speak it to each other.
+    ///
+    /// # Errors
+    /// What came of it.
+    pub fn dial_member(&self, member: &Member, patience: Duration) -> io::Result<Stream> {
+        let by_tls = self.config.is_yes("tls-cluster");
+        let tls = by_tls.then(|| self.tls.dialling(&self.config)).transpose()?;
+        let port = member.client_port(by_tls);
+        let known = self.connected_at(&member.host, port);
+        Stream::dial(&member.host, port, known, tls, patience)
     }
 
     /// Refuses a request whose keys are not served here, with the error line that sends the client on.

@@ -217,6 +217,13 @@ impl Config {
         if tls != 0 && (by_tls || plain == 0) { tls } else { plain }
     }
 
+    /// The request by which this server logs in at another one; `None`: it needs not.
+    pub fn login(&self) -> Option<Vec<String>> {
+        let password = self.get("masterauth").filter(|p| !p.is_empty())?;
+        let user = self.get("masteruser").filter(|u| !u.is_empty());
+        Some(["AUTH".to_owned()].into_iter().chain(user).chain([password]).collect())
+    }
+
     /// Somebody gave the directive a value; else it has its default.
     pub fn is_given(&self, name: &str) -> bool {
         directives::find(name).is_some_and(|d| self.given().contains(d.name))

@@ -227,20 +227,7 @@ impl EventLoop {
     }
 
     fn env(&self) -> Env {
-        Env {
-            now_ms: clock::unix_ms(),
-            thread: self.index,
-            lfu: false,
-            lfu_log_factor: 10,
-            lfu_decay_minutes: 1,
-            hides_expired: false,
-            sees_expired: false,
-            tracks_changes: false,
-            events: 0,
-            no_touch: false,
-            slowlog_us: self.hot.slowlog_us,
-            limits: self.hot.limits,
-        }
+        Env { now_ms: clock::unix_ms(), ..Env::new(self.index, self.hot.limits) }
     }
 
     fn timeout(&self, now_ms: i64) -> Duration {

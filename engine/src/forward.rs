@@ -243,29 +243,35 @@ fn hand_over(shared: &Shared, session: &mut Session, job: Job) -> Result<(), Str
     Ok(())
 }
 
+/// One of the `CLIENTS_MAX` places, until it is dropped.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: Arc<Shared>) -> Option<Self> {
+        let taken = shared.forwarding.0.fetch_add(1, Ordering::AcqRel);
+        let place = Self(shared);
+        (taken < CLIENTS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.forwarding.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A thread for one client; it ends when the client has gone.
 fn start(shared: &Shared) -> Result<mpsc::Sender<Job>, String> {
     let shared = shared.strong().ok_or("LOADING Larder is loading the dataset in memory")?;
-    if shared.forwarding.0.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
-        shared.forwarding.0.fetch_sub(1, Ordering::AcqRel);
-        return Err(format!(
+    let place = Place::take(shared).ok_or_else(|| {
+        format!(
             "ERR {CLIENTS_MAX} clients here have keys of other members already: use a client that follows, or another \
              member"
-        ));
-    }
+        )
+    })?;
     let (sender, jobs) = mpsc::channel();
-    let with = shared.clone();
-    let spawned = std::thread::Builder::new().name("forward".into()).stack_size(STACK_BYTES).spawn(
-        move || {
-            Forward::new(&with).run(&jobs);
-            with.forwarding.0.fetch_sub(1, Ordering::AcqRel);
-        },
-    );
-    match spawned {
-        Ok(_) => Ok(sender),
-        Err(error) => {
-            shared.forwarding.0.fetch_sub(1, Ordering::AcqRel);
-            Err(format!("ERR cannot start a thread: {error}"))
-        }
-    }
+    let thread = std::thread::Builder::new().name("forward".into()).stack_size(STACK_BYTES);
+    let spawned = thread.spawn(move || Forward::new(&place.0).run(&jobs));
+    spawned.map_err(|error| format!("ERR cannot start a thread: {error}"))?;
+    Ok(sender)
 }

@@ -228,14 +228,7 @@ fn a_change_of_primary_or_owner_is_a_pause_and_no_error() {
     let at = (0..4).find(|n| (0..2).all(|shard| cluster.primary_of(shard) != Some(*n))).unwrap();
     let counting = Counting::start(&cluster, at);
     for shard in [0, 1, 0] {
-        let next =
-            (0..4).find(|n| n % 2 == usize::from(shard) && cluster.primary_of(shard) != Some(*n));
-        let next = next.unwrap();
-        // It is answered before it is decided, and may be called off.
-        cluster.until("the other one is primary", |c| {
-            Client::try_connect(c.ports()[next]).unwrap().call(&["CLUSTER", "FAILOVER"]);
-            c.primary_of(shard) == Some(next)
-        });
+        cluster.hand_over(shard);
     }
     let all = even_slots(0, 2);
     let moving = SlotRange { first: all.first, last: all.last / 2 };

@@ -95,11 +95,10 @@ impl<'s> Forward<'s> {
                 let view = self.shared.cluster.view();
                 let member = owner.and_then(|shard| view.primary_of(shard));
                 let member = member.ok_or_else(|| unsent("the slot has no primary".into()))?;
-                let port = member.client_port(Upstream::is_by_tls(self.shared));
-                let address = format!("{}:{port}", member.host);
+                let address = member.client_address(self.shared.config.is_yes("tls-cluster"));
                 if !self.upstreams.contains_key(&address) {
-                    let (host, user) = (&member.host, job.user.as_deref());
-                    let dialled = Upstream::dial(self.shared, host, port, user, job.resp3);
+                    let user = job.user.as_deref();
+                    let dialled = Upstream::dial(self.shared, member, user, job.resp3);
                     let upstream = dialled.map_err(|e| {
                         unsent(format!("member {} is not reached: {e}", member.name))
                     })?;

@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use crate::clock;
 use crate::replication::Wire;
 use crate::resp::encode_request;
 use crate::resp::frame::Frame;
 use crate::server::Shared;
-use crate::stream::Stream;
+use crate::topology::Member;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// For what is said before the first request.
+/// For each answer before the first request.
 const GREETING_MS: u64 = 2_000;
 const GREETING_BYTES_MAX: usize = 64 * 1024;
 
@@ -24,30 +25,18 @@ pub(super) struct Broken {
 pub(super) struct Upstream(Wire);
 
 impl Upstream {
-    /// Members speak TLS to each other.
-    pub(super) fn is_by_tls(shared: &Shared) -> bool {
-        shared.config.is_yes("tls-cluster")
-    }
-
     /// Connects to a member as a member, and becomes this user there, if any.
     pub(super) fn dial(
         shared: &Shared,
-        host: &str,
-        port: u16,
+        member: &Member,
         user: Option<&str>,
         resp3: bool,
     ) -> io::Result<Self> {
-        let config = &shared.config;
-        let tls = Self::is_by_tls(shared).then(|| shared.tls.dialling(config)).transpose()?;
-        let known = shared.connected_at(host, port);
-        let stream = Stream::dial(host, port, known, tls, CONNECT_TIMEOUT)?;
+        let stream = shared.dial_member(member, CONNECT_TIMEOUT)?;
         stream.as_a_replica()?;
         let mut this = Self(Wire::new(stream, GREETING_MS)?);
-        let password = config.get("masterauth").unwrap_or_default();
-        if !password.is_empty() {
-            let member = config.get("masteruser").unwrap_or_default();
-            let (one, both) = (["AUTH", &password], ["AUTH", &member, &password]);
-            this.greet(if member.is_empty() { &one } else { &both })?;
+        if let Some(login) = shared.config.login() {
+            this.greet(&login)?;
         }
         if resp3 {
             this.greet(&["HELLO", "3"])?;
@@ -58,16 +47,18 @@ impl Upstream {
         Ok(this)
     }
 
-    fn greet(&mut self, words: &[&str]) -> io::Result<()> {
+    fn greet<W: AsRef<str> + AsRef<[u8]>>(&mut self, words: &[W]) -> io::Result<()> {
         let mut request = Vec::new();
         encode_request(&mut request, words);
-        let said = self.ask(&request, 1, GREETING_BYTES_MAX, &|| false);
+        let until = clock::monotonic_ms() + GREETING_MS;
+        let is_late = || clock::monotonic_ms() >= until;
+        let said = self.ask(&request, 1, GREETING_BYTES_MAX, &is_late);
         let said = said.map_err(|broken| io::Error::other(broken.why))?;
         match said.first().and_then(|reply| reply.strip_prefix(b"-")) {
             None => Ok(()),
             Some(error) => {
-                let error = String::from_utf8_lossy(error);
-                Err(io::Error::other(format!("{} was answered {:?}", words[0], error.trim())))
+                let (name, error): (&str, _) = (words[0].as_ref(), String::from_utf8_lossy(error));
+                Err(io::Error::other(format!("{name} was answered {:?}", error.trim())))
             }
         }
     }

@@ -59,6 +59,26 @@ pub struct Env {
     pub limits: Limits,
 }
 
+impl Env {
+    /// Of a primary whose settings are the defaults, and of whose changes nobody wants to know.
+    pub fn new(thread: usize, limits: Limits) -> Self {
+        Self {
+            now_ms: 0,
+            thread,
+            lfu: false,
+            lfu_log_factor: 10,
+            lfu_decay_minutes: 1,
+            hides_expired: false,
+            sees_expired: false,
+            tracks_changes: false,
+            events: 0,
+            no_touch: false,
+            slowlog_us: -1,
+            limits,
+        }
+    }
+}
+
 /// A database under lock.
 pub struct Db<'a> {
     locked: Locked<'a>,

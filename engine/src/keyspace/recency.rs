@@ -157,6 +157,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::council::rng::Rng;
 
     const ROOM: usize = 2000;
     const REQUESTS: u64 = 200_000;
@@ -169,27 +170,16 @@ mod tests {
         proven: bool,
     }
 
-    struct Rng(u64);
-
-    impl Rng {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        /// Up to twenty times as many keys as there is room for, the n-th in proportion to 1/n.
-        fn popular(&mut self) -> u64 {
-            let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-            (20.0 * ROOM as f64).powf(unit) as u64
-        }
+    /// Up to twenty times as many keys as there is room for, the n-th in proportion to 1/n.
+    fn by_rank(rng: &mut Rng) -> u64 {
+        let unit = (rng.draw() >> 11) as f64 / (1u64 << 53) as f64;
+        (20.0 * ROOM as f64).powf(unit) as u64
     }
 
     /// Misses of a cache that looks at sixteen keys by chance for each that goes.
     fn misses(tuned: bool, mut request: impl FnMut(u64, &mut Rng) -> u64) -> u64 {
         let tuning = Tuning::new();
-        let mut rng = Rng(0x9e37_79b9_7f4a_7c15);
+        let mut rng = Rng::new(1);
         let mut places: HashMap<u64, usize> = HashMap::new();
         let mut keys: Vec<Key> = Vec::new();
         let mut misses = 0;
@@ -205,7 +195,7 @@ mod tests {
             misses += u64::from(n > REQUESTS / 4);
             if keys.len() == ROOM {
                 let sampled: Vec<usize> =
-                    (0..16).map(|_| (rng.next() % ROOM as u64) as usize).collect();
+                    (0..16).map(|_| rng.below(ROOM as u64) as usize).collect();
                 let score = |at: &usize| {
                     let idle = now - keys[*at].used_at;
                     if tuned { tuning.score(keys[*at].proven, idle) } else { u64::from(idle) }
@@ -233,9 +223,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_once_takes_little_room() {
-        let popular = ratio(|_, rng| rng.popular());
+        let popular = ratio(|_, rng| by_rank(rng));
         assert!(popular < 0.93, "the long tail: {popular:.3} of LRU's misses");
-        let scanned = ratio(|n, rng| if n % 5 == 0 { 1 << 40 | n } else { rng.popular() });
+        let scanned = ratio(|n, rng| if n % 5 == 0 { 1 << 40 | n } else { by_rank(rng) });
         assert!(scanned < 0.95, "a scan beside it: {scanned:.3} of LRU's misses");
         let round = ratio(|n, _| n % (ROOM as u64 * 6 / 5));
         assert!(round < 0.8, "round and round: {round:.3} of LRU's misses");
@@ -243,9 +233,9 @@ mod tests {
 
     #[test]
     fn where_popularity_drifts_it_is_lru() {
-        let drifting = ratio(|n, rng| rng.popular() + n / 8);
+        let drifting = ratio(|n, rng| by_rank(rng) + n / 8);
         assert!(drifting < 1.03, "{drifting:.3} of LRU's misses");
-        let even = ratio(|_, rng| rng.next() % (2 * ROOM as u64));
+        let even = ratio(|_, rng| rng.below(2 * ROOM as u64));
         assert!((0.98..1.02).contains(&even), "{even:.3} of LRU's misses");
     }
 

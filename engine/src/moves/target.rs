@@ -15,7 +15,6 @@ use crate::replication::Wire;
 use crate::resp::{Decoder, Limits, Reply};
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
-use crate::stream::Stream;
 use crate::topology::{Epoch, Move};
 
 /// Name of what the source says between the requests, and of what the target asks with.
@@ -86,30 +85,22 @@ impl Target<'_> {
         let view = self.shared.cluster.view();
         let source = view.primary_of(self.under_way.from);
         let source = source.ok_or_else(|| io::Error::other("the source has no primary"))?;
-        let config = &self.shared.config;
-        let over_tls = config.is_yes("tls-cluster");
-        let tls = if over_tls { Some(self.shared.tls.dialling(config)?) } else { None };
-        let port = source.client_port(over_tls);
-        let known = self.shared.connected_at(&source.host, port);
-        let stream = Stream::dial(&source.host, port, known, tls, CONNECT_TIMEOUT)?;
+        let stream = self.shared.dial_member(source, CONNECT_TIMEOUT)?;
         let mut wire = Wire::new(stream, SILENCE_MS)?;
-        let password = config.get("masterauth").unwrap_or_default();
-        if !password.is_empty() {
-            let user = config.get("masteruser").unwrap_or_default();
-            let both = ["AUTH", &user, &password];
-            let one = ["AUTH", &password];
-            self.ask(&mut wire, if user.is_empty() { &one } else { &both })?;
+        if let Some(login) = self.shared.config.login() {
+            self.ask(&mut wire, &login)?;
         }
         Ok(wire)
     }
 
-    fn ask(&self, wire: &mut Wire, request: &[&str]) -> io::Result<()> {
+    fn ask<W: AsRef<str> + AsRef<[u8]>>(&self, wire: &mut Wire, request: &[W]) -> io::Result<()> {
         wire.request(request)?;
         let answer = wire.line(&|| !goes_on(self.shared, self.under_way, self.epoch))?;
         if answer.starts_with('+') {
             return Ok(());
         }
-        Err(io::Error::other(format!("{} was answered {answer:?}", request[0])))
+        let name: &str = request[0].as_ref();
+        Err(io::Error::other(format!("{name} was answered {answer:?}")))
     }
 
     /// Executes what comes until the source hangs up.

@@ -42,17 +42,13 @@ pub fn env(shared: &Shared) -> Env {
     let hot = shared.config.hot();
     Env {
         now_ms: clock::unix_ms(),
-        thread: shared.loops.len(),
         lfu: hot.maxmemory_policy.is_lfu(),
         lfu_log_factor: hot.lfu_log_factor,
         lfu_decay_minutes: hot.lfu_decay_minutes,
-        hides_expired: false,
         sees_expired: true,
         tracks_changes: shared.waiters.any(),
         events: shared.config.events(),
-        no_touch: false,
-        slowlog_us: -1,
-        limits: hot.limits,
+        ..Env::new(shared.loops.len(), hot.limits)
     }
 }
 

@@ -70,7 +70,7 @@ impl Wire {
         }
     }
 
-    pub(crate) fn request(&mut self, args: &[&str]) -> io::Result<()> {
+    pub(crate) fn request<W: AsRef<[u8]>>(&mut self, args: &[W]) -> io::Result<()> {
         let mut bytes = Vec::new();
         crate::resp::encode_request(&mut bytes, args);
         self.stream.write_all(&bytes)

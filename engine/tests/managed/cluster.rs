@@ -165,6 +165,19 @@ impl Cluster {
         self.nodes.iter().position(|n| n.member.id == id)
     }
 
+    /// Has another member of the shard take over in good order, and waits until it has.
+    pub(crate) fn hand_over(&self, shard: u16) {
+        let is_next = |n: &usize| {
+            self.nodes[*n].member.shard == Some(shard) && self.primary_of(shard) != Some(*n)
+        };
+        let next = (0..self.nodes.len()).find(is_next).unwrap();
+        // It is answered before it is decided, and may be called off.
+        self.until("the other one is primary", |c| {
+            Client::try_connect(c.ports()[next]).unwrap().call(&["CLUSTER", "FAILOVER"]);
+            c.primary_of(shard) == Some(next)
+        });
+    }
+
     pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Cluster) -> bool) {
         for _ in 0..3000 {
             if is_so(self) {

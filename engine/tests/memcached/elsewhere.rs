@@ -200,14 +200,7 @@ fn a_planned_failover_is_a_pause_and_each_is_counted_once() {
         })
         .collect();
     for shard in [0, 1, 0] {
-        let next =
-            (0..4).find(|n| n % 2 == usize::from(shard) && cluster.primary_of(shard) != Some(*n));
-        let next = next.unwrap();
-        // It is answered before it is decided, and may be called off.
-        cluster.until("the other one is primary", |c| {
-            Client::try_connect(c.ports()[next]).unwrap().call(&["CLUSTER", "FAILOVER"]);
-            c.primary_of(shard) == Some(next)
-        });
+        cluster.hand_over(shard);
     }
     stop.store(true, Ordering::Release);
     for thread in threads {

@@ -1,26 +1,9 @@
 use super::*;
 use crate::keyspace::Keyspace;
 
-fn env() -> Env {
-    Env {
-        now_ms: 0,
-        thread: 0,
-        lfu: false,
-        lfu_log_factor: 10,
-        lfu_decay_minutes: 1,
-        hides_expired: false,
-        sees_expired: false,
-        tracks_changes: false,
-        events: 0,
-        no_touch: false,
-        slowlog_us: -1,
-        limits: Limits::default(),
-    }
-}
-
 #[test]
 fn memory_is_counted_when_an_entry_that_is_made_anew_shrinks_its_table() {
-    let (keyspace, env) = (Keyspace::new(1), env());
+    let (keyspace, env) = (Keyspace::new(1), Env::new(0, Limits::default()));
     let key = |n: usize| format!("{{a}}{n}").into_bytes();
     {
         let mut db = Db::new(keyspace.lock_all(), 0, &env, None);

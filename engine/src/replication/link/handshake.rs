@@ -33,7 +33,7 @@ impl Attempt<'_> {
         Wire::new(stream, timeout_ms(self.shared))
     }
 
-    fn ask(&self, wire: &mut Wire, args: &[&str]) -> io::Result<String> {
+    fn ask<W: AsRef<[u8]>>(&self, wire: &mut Wire, args: &[W]) -> io::Result<String> {
         wire.request(args)?;
         wire.line(&|| self.link.is_stopped())
     }
@@ -46,14 +46,8 @@ impl Attempt<'_> {
         if !known.iter().any(|k| pong.starts_with(k)) {
             return Err(io::Error::other(format!("PING was answered {pong:?}")));
         }
-        let password = config.get("masterauth").unwrap_or_default();
-        if !password.is_empty() {
-            let user = config.get("masteruser").unwrap_or_default();
-            let answer = if user.is_empty() {
-                self.ask(wire, &["AUTH", &password])?
-            } else {
-                self.ask(wire, &["AUTH", &user, &password])?
-            };
+        if let Some(login) = config.login() {
+            let answer = self.ask(wire, &login)?;
             if !answer.starts_with('+') {
                 return Err(io::Error::other(format!("AUTH was answered {answer:?}")));
             }
