@@ -146,6 +146,11 @@ impl Cluster {
             // Whoever is named as primary can be reached: the address book and the members agree.
             self.book.set(addresses(&members));
             self.primaries().await?;
+            // And a process that was just killed is not what the kubelet last saw.
+            for member in members.iter().filter(|member| member.shard != usize::MAX) {
+                let facts = self.replication_facts(&member.name).await?;
+                crate::ensure!(facts.contains("larder_in_sync:1"), "{} is not in sync", member.name);
+            }
             Ok(())
         })
         .await?;
@@ -195,9 +200,13 @@ impl Cluster {
 
     /// How many replicas follow a member, by its own word.
     pub async fn replicas_of(&self, member: &str) -> Result<usize> {
+        Ok(self.replication_facts(member).await?.matches("state=online").count())
+    }
+
+    async fn replication_facts(&self, member: &str) -> Result<String> {
         let mut connection = self.connect(member).await?;
         let facts = connection.call(&["INFO", "replication"]).await?.ok()?;
-        Ok(facts.text().unwrap_or_default().matches("state=online").count())
+        Ok(facts.text().unwrap_or_default())
     }
 
     /// `kubectl delete pod --force`.

@@ -85,6 +85,13 @@ impl ClusterState {
         self.boot.get().map_or("", String::as_str)
     }
 
+    /// This very process is in its shard's in-sync set, as far as this member knows: it may be promoted.
+    pub fn is_in_sync(&self) -> bool {
+        let view = self.view();
+        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        shard.is_some_and(|s| s.is_in_sync(&view.my_id, self.boot()))
+    }
+
     /// The members that met are a cluster by themselves.
     #[inline]
     pub fn is_unmanaged(&self) -> bool {

@@ -83,6 +83,13 @@ pub struct Shard {
     pub floor: Option<Lineage>,
 }
 
+impl Shard {
+    /// This process of the member may be promoted: it has what was acknowledged, but for the asynchronous tail.
+    pub fn is_in_sync(&self, member: &MemberId, boot: &str) -> bool {
+        self.in_sync.get(member).is_some_and(|of_set| of_set == boot)
+    }
+}
+
 /// Slots on their way from one shard to another. The source serves them until all at once the target does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {

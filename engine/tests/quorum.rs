@@ -189,9 +189,13 @@ fn a_shard_of_two_goes_on_alone_where_it_may_and_whoever_was_left_out_does_not_t
     cluster.until("it hears that it was left out", |c| {
         c.topology(replica).is_some_and(|t| !t.shards[&0].in_sync.contains_key(&left_out))
     });
+    assert_eq!(cluster.nodes[replica].server.client().info("larder_in_sync"), "0");
     cluster.nodes[primary].restart();
     cluster.until("the last write", |c| answers(c, &key, &["GET", &key], "alone"));
     cluster.until("both again", |c| (0..2).all(|n| c.ready(n)));
+    cluster.until("both may be promoted", |c| {
+        (0..2).all(|n| c.nodes[n].server.client().info("larder_in_sync") == "1")
+    });
 }
 
 #[test]

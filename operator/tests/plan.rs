@@ -16,7 +16,7 @@
 //! move id=4 from=0 to=1 of=0-9         a move under way
 //! formed incarnation=1                 the account remembers a cluster
 //! member demo-0-0 primary node=a zone=x the council's primary of its shard, in its role
-//! member demo-0-1 replica              in sync; or: syncing, unseen, lost, new, pending, stuck, ended,
+//! member demo-0-1 replica              in sync; or: syncing, uncounted (by the council), unseen, lost, new, pending, stuck, ended,
 //!                                      requests=N faults=N offset=N[/HISTORY]: what it reports; leaseless,
 //!                                      rejoined (under a new ID; the vote is its former one's), voteless, former (it
 //!                                      knows incarnation 1), hears-leader (of the council) ..

@@ -67,7 +67,7 @@ pub(super) fn choose(
     let wait = |why: &str| Choice::Wait(why.to_owned());
     let current = || members.iter().filter_map(|c| Some((c, c.report?)));
     let lineage = |report: &Report| lineage_of(topology, id, report).map(Lineage::rank);
-    let was_in_sync = |c: &Candidate<'_>, r: &Report| shard.in_sync.get(c.id) == Some(&r.boot);
+    let was_in_sync = |c: &Candidate<'_>, r: &Report| shard.is_in_sync(c.id, &r.boot);
 
     // A disk that fails decides only between equal data: better one that may not last than one that is
     // gone already.

@@ -185,7 +185,7 @@ impl<'a> View<'a> {
         belong.any(|b| is_now(b) && b.leader.is_some())
     }
 
-    /// The member serves: a primary as primary, with a lease, a replica in sync, a witness at all.
+    /// The member serves: a primary as primary, with a lease, a replica as one that may be promoted, a witness at all.
     pub(crate) fn is_in_sync(&self, seat: Seat) -> bool {
         let (Some(current), Some(report)) = (self.current(seat), self.report(seat)) else {
             return false;
@@ -194,7 +194,12 @@ impl<'a> View<'a> {
             // A witness has no role among the data, whatever it calls itself.
             _ if current.shard.is_none() => true,
             Role::Primary => self.leads(&current.id) && !report.lease_is_over,
-            Role::Replica => report.in_sync && !self.leads(&current.id),
+            // Only the council's own set tells who may be promoted: it hears of a replica a moment later than we may.
+            Role::Replica => {
+                let shard = current.shard.and_then(|id| self.topology()?.shards.get(&id));
+                let is_counted = shard.is_some_and(|s| s.is_in_sync(&current.id, &report.boot));
+                report.in_sync && is_counted && !self.leads(&current.id)
+            }
             Role::Witness | Role::None => false,
         };
         in_role && !report.loading && report.disk_error.is_none()

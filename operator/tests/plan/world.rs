@@ -213,14 +213,19 @@ fn read_member(
             node: words.get("node").map(String::from),
             zone: words.get("zone").map(String::from),
         };
+        let entry_id = entry.id.clone();
         topology.members.insert(entry.id.clone(), entry);
         if topology.voters.len() < 5 && !is("voteless") {
             topology.voters.insert(old_id.clone());
         }
         // A shard is known by its members, also before it owns slots.
-        let shard = seat.shard().map(|shard| topology.shards.entry(shard).or_default());
-        if let Some(shard) = shard.filter(|_| primary) {
-            shard.primary = Some(old_id.clone());
+        if let Some(shard) = seat.shard().map(|shard| topology.shards.entry(shard).or_default()) {
+            if primary {
+                shard.primary = Some(old_id.clone());
+            }
+            if !is("syncing") && !is("uncounted") {
+                shard.in_sync.insert(entry_id, String::new());
+            }
         }
     }
     if is("disk") || is("lost-with-disk") || is("disk-lost") {

@@ -93,6 +93,9 @@ pub(super) fn replication(shared: &Shared) -> String {
         );
         line(&format!("slave{i}"), &value);
     }
+    if shared.has_council() {
+        line("larder_in_sync", &u8::from(shared.cluster.is_in_sync()));
+    }
     line("master_failover_state", &shared.replication.failover.state());
     line("master_replid", &info.replid);
     line("master_replid2", &info.replid2);

@@ -62,6 +62,13 @@ struct Pod {
     node: Option<u64>,
 }
 
+impl Pod {
+    /// Of the process that runs in it.
+    fn boot(&self) -> String {
+        self.up_at.to_string()
+    }
+}
+
 /// All there is.
 pub struct World {
     volumes: bool,
@@ -195,8 +202,24 @@ impl World {
             memory.has_data |= primaries.contains(&memory.id)
                 || synced && topology.members.contains_key(&memory.id);
         }
+        self.keep_sets(&mut topology);
         self.copy(&mut topology);
         self.topology = Some(topology);
+    }
+
+    /// Who may be promoted, with the process that has the data: one that was killed has to come into sync again.
+    fn keep_sets(&self, topology: &mut Topology) {
+        let Topology { shards, members, .. } = topology;
+        for (id, shard) in shards {
+            let pod = |m: &MemberId| self.seat_of(m).and_then(|seat| self.pods.get(&seat));
+            let of_shard = members.values().filter(|m| m.shard == Some(*id)).map(|m| &m.id);
+            let in_sync = of_shard.filter_map(|m| {
+                let pod = pod(m)?;
+                let counts = shard.primary.as_ref() == Some(m) || pod.in_sync_at <= self.now;
+                counts.then(|| (m.clone(), pod.boot()))
+            });
+            shard.in_sync = in_sync.collect();
+        }
     }
 
     /// What goes wrong in this tick. As many voters stay as it takes to decide, or none does: nobody
@@ -312,6 +335,7 @@ impl World {
             id: memory.id.clone(),
             name: name.into(),
             role,
+            boot: self.pods.get(&seat).map(Pod::boot).unwrap_or_default(),
             in_sync: role == Role::Replica && synced,
             config_hash: memory.config.clone(),
             ..Report::default()
@@ -469,14 +493,17 @@ impl World {
         assert!(member.is_none() || !self.volumes, "the disk of a member is deleted");
     }
 
-    /// A member is restarted only while all others of its shard serve.
+    /// A member is restarted only while all others of its shard may be promoted.
     fn assert_spare(&self, desired: &Desired, seat: Seat) {
         let Some(topology) = &self.topology else { return };
         let others = topology.members.values().filter(|m| {
             m.shard.is_some() && m.shard == seat.shard() && m.name != seat.name(&desired.name)
         });
         for other in others {
-            assert!(self.seat_of(&other.id).is_some(), "restarted without a spare: {seat}");
+            let shard = other.shard.and_then(|id| topology.shards.get(&id));
+            let pod = self.seat_of(&other.id).and_then(|seat| self.pods.get(&seat));
+            let is_spare = shard.zip(pod).is_some_and(|(s, p)| s.is_in_sync(&other.id, &p.boot()));
+            assert!(is_spare, "restarted without a spare: {seat}");
         }
     }
 }
