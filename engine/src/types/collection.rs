@@ -59,8 +59,11 @@ pub enum Collection {
     /// A sorted set.
     ZSet(ZSet),
     /// A stream.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
+
+// Every key that is no string pays for the largest of them: streams, which are few, stand apart.
+const _: () = assert!(size_of::<Collection>() <= 32);
 
 impl Collection {
     /// What TYPE prints.
@@ -129,7 +132,7 @@ impl Collection {
                 Collection::Hash(hash) => hash.memory_usage(),
                 Collection::Set(set) => set.memory_usage(),
                 Collection::ZSet(zset) => zset.memory_usage(),
-                Collection::Stream(stream) => stream.memory_usage(),
+                Collection::Stream(stream) => super::size_class(size_of::<Stream>()) + stream.memory_usage(),
             }
     }
 }
@@ -160,6 +163,6 @@ impl From<ZSet> for Collection {
 
 impl From<Stream> for Collection {
     fn from(stream: Stream) -> Self {
-        Collection::Stream(stream)
+        Collection::Stream(Box::new(stream))
     }
 }

@@ -22,7 +22,7 @@ macro_rules! typed {
                 if let Collection::$name(v) = value { Some(v) } else { None }
             }
             fn create() -> Collection {
-                Collection::$name($name::new())
+                $name::new().into()
             }
         }
     )*};
