@@ -149,7 +149,11 @@ impl Cluster {
             // And a process that was just killed is not what the kubelet last saw.
             for member in members.iter().filter(|member| member.shard != usize::MAX) {
                 let facts = self.replication_facts(&member.name).await?;
-                crate::ensure!(facts.contains("larder_in_sync:1"), "{} is not in sync", member.name);
+                crate::ensure!(
+                    facts.contains("larder_in_sync:1"),
+                    "{} is not in sync",
+                    member.name
+                );
             }
             Ok(())
         })

@@ -31,6 +31,7 @@ use ahead::{GROUP, ReadAhead};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
 use pause::Pause;
+use spare::Spare;
 
 mod accept;
 mod ahead;
@@ -41,6 +42,7 @@ mod give_way;
 mod memcached;
 mod pause;
 mod read;
+mod spare;
 mod timers;
 mod write;
 
@@ -86,7 +88,8 @@ pub struct EventLoop {
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
-    spare: Vec<Vec<u8>>,
+    /// For the output of connections; one without any holds none.
+    spare: Spare,
     /// Connections with output to write at the end of this turn.
     dirty: Vec<usize>,
     /// Journal offset behind the last write whose reply waits for the log.
@@ -150,7 +153,7 @@ impl EventLoop {
             conns: Vec::new(),
             free: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            spare: Vec::new(),
+            spare: Spare::default(),
             dirty: Vec::new(),
             wrote: 0,
             pending: VecDeque::new(),

@@ -105,7 +105,7 @@ impl EventLoop {
         budget: &mut usize,
     ) -> usize {
         if conn.out.capacity() == 0 {
-            conn.out = self.spare.pop().unwrap_or_default();
+            conn.out = self.spare.take();
         }
         if conn.memcached.is_some() {
             return self.process_memcached(conn, buffer, executor, budget);

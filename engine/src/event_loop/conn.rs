@@ -11,7 +11,9 @@ use crate::tls::secure::Connection;
 pub(super) const READ_BYTES: usize = 64 * 1024;
 /// Output that makes a connection end its turn, bytes.
 pub(super) const TURN_BYTES: usize = 1 << 20;
-/// The same for a connection that has not authenticated, bytes: it is answered little, and reads it at once.
+/// Output that does not wait for that of others, bytes: a few such are as much as a core's cache holds.
+const LARGE_BYTES: usize = 32 * 1024;
+/// What TURN_BYTES is for a connection that has not authenticated, bytes: it is answered little, and reads it at once.
 const TURN_BYTES_UNAUTHENTICATED: usize = 1024;
 
 /// One connection.
@@ -49,6 +51,12 @@ impl Conn {
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.out.len() - self.sent > self.turn_bytes()
+    }
+
+    /// So much is to go out, and waits for nothing, that it is not kept until the end of the loop's turn.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.out.len() - self.sent >= LARGE_BYTES && self.gate == 0 && self.quorum_gate == 0
     }
 
     /// Something is still to go out.

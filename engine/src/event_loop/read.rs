@@ -20,7 +20,7 @@ impl EventLoop {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
         let alive = self.guarded_turn(&mut conn, executor);
         let leaves = conn.session.after;
-        let has_output = conn.sent < conn.out.len();
+        let (has_output, is_large) = (conn.sent < conn.out.len(), conn.is_large());
         let waits = conn.session.wait.is_some();
         if let (Some(waiter), true) = (&conn.session.waiter, alive)
             && waiter.deadline_ms > 0
@@ -37,7 +37,7 @@ impl EventLoop {
             self.close(token);
             return;
         }
-        if has_output {
+        if has_output && !is_large {
             self.mark_dirty(token);
         }
         if waits {
@@ -48,6 +48,7 @@ impl EventLoop {
             }
         }
         match leaves {
+            After::Continue if is_large => self.flush_large(token, executor),
             After::Continue => {}
             After::Close => {
                 self.flush(token, executor);

@@ -9,10 +9,6 @@ use crate::clock;
 use crate::command::exec::Executor;
 use crate::server::bump;
 
-/// Output buffers kept for reuse, and the largest one worth keeping, bytes.
-const SPARE_BUFFERS: usize = 256;
-const SPARE_BYTES_MAX: usize = 64 * 1024;
-
 impl EventLoop {
     pub(super) fn mark_dirty(&mut self, token: usize) {
         if let Some(Some(conn)) = self.conns.get_mut(token)
@@ -21,6 +17,13 @@ impl EventLoop {
             conn.dirty = true;
             self.dirty.push(token);
         }
+    }
+
+    /// Large output goes out as soon as its connection's turn is over, while it is in the cache, and the next connection's
+    /// goes into the same buffer.
+    pub(super) fn flush_large(&mut self, token: usize, executor: &mut Executor<'_>) {
+        self.write_log();
+        self.flush(token, executor);
     }
 
     pub(super) fn flush_all(&mut self, executor: &mut Executor<'_>) {
@@ -131,13 +134,9 @@ impl EventLoop {
         let pending = left + conn.stream.unsent_bytes();
         conn.session.info.pending_out.store(pending as u64, Ordering::Relaxed);
         if left == 0 {
-            let mut buffer = std::mem::take(&mut conn.out);
+            self.spare.give(std::mem::take(&mut conn.out));
             conn.sent = 0;
             let closing = conn.closing;
-            if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS {
-                buffer.clear();
-                self.spare.push(buffer);
-            }
             if closing && !conn.stream.has_unsent() {
                 self.close(token);
             }

@@ -132,7 +132,9 @@ impl Collection {
                 Collection::Hash(hash) => hash.memory_usage(),
                 Collection::Set(set) => set.memory_usage(),
                 Collection::ZSet(zset) => zset.memory_usage(),
-                Collection::Stream(stream) => super::size_class(size_of::<Stream>()) + stream.memory_usage(),
+                Collection::Stream(stream) => {
+                    super::size_class(size_of::<Stream>()) + stream.memory_usage()
+                }
             }
     }
 }
