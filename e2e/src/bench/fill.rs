@@ -20,16 +20,28 @@ pub(super) fn fill(
     encoder: &Encoder,
     keys: Range<u64>,
 ) -> Result<(), Error> {
+    // A mix whose chance is the last of its ratio writes; a plain SET always does.
+    let encode = |key, out: &mut Vec<u8>| encoder.encode(key, u32::MAX, out);
+    send(addr, dialect, encoder.request_len(), encode, keys)
+}
+
+/// Sends a request of about `bytes` bytes for each number and awaits its reply.
+pub(super) fn send(
+    addr: SocketAddr,
+    dialect: Dialect,
+    bytes: usize,
+    encode: impl Fn(u64, &mut Vec<u8>),
+    numbers: Range<u64>,
+) -> Result<(), Error> {
     let mut stream = TcpStream::connect(addr).map_err(Error::io(format!("connect to {addr}")))?;
     let mut replies = Replies::new(dialect);
     let (mut out, mut input) = (Vec::new(), vec![0; READ_BUFFER]);
-    let most = ((BATCH_BYTES / encoder.request_len().max(1)) as u64).clamp(1, BATCH);
-    let mut next = keys.start;
-    while next < keys.end {
-        let batch = most.min(keys.end - next);
+    let most = ((BATCH_BYTES / bytes.max(1)) as u64).clamp(1, BATCH);
+    let mut next = numbers.start;
+    while next < numbers.end {
+        let batch = most.min(numbers.end - next);
         out.clear();
-        // A mix whose chance is the last of its ratio writes; a plain SET always does.
-        (next..next + batch).for_each(|key| encoder.encode(key, u32::MAX, &mut out));
+        (next..next + batch).for_each(|number| encode(number, &mut out));
         stream.write_all(&out).map_err(Error::io("fill"))?;
         next += batch;
         let (mut answered, mut filled) = (0, 0);

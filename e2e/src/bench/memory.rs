@@ -1,7 +1,7 @@
 //! Resident bytes per key: 16-byte keys with 16-byte values, averaged over four fills.
 //!
 //! One fill alone flatters or punishes a table by where it stands between two sizes; the four
-//! fills are spread evenly over one doubling.
+//! fills are spread evenly over one doubling. Then collections: many small ones, and one large one of each kind.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use super::server::Server;
 use super::table::{self, Spread};
 use super::wire::{Dialect, Encoder, Workload};
 use super::{Error, Options};
+
+mod collections;
 
 const FILLS: [u64; 4] = [1_000_000, 1_190_000, 1_410_000, 1_680_000];
 const VALUE: usize = 16;
@@ -53,8 +55,11 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     }
     let head = ["peer", "TTL", "mean", "spread", "1.00 M", "1.19 M", "1.41 M", "1.68 M"];
     table::print(&head, &rows);
-    Ok(())
+    collections::run(options, &peers)
 }
+
+/// Rehashes and the buffers of the fill's connection end on the servers' own timers.
+const SETTLES_WITHIN: Duration = Duration::from_millis(1500);
 
 fn bytes_per_key(
     options: &Options,
@@ -67,7 +72,6 @@ fn bytes_per_key(
     let before = server.rss()?;
     fill(server.addr, peer.dialect, &encoder, 0..keys)
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
-    // Rehashes and the buffers of the fill's connection end on the servers' own timers.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(SETTLES_WITHIN);
     Ok((server.rss()?.saturating_sub(before)) as f64 / keys as f64)
 }
