@@ -1,4 +1,4 @@
-//! What INFO says of roles after the primary of a managed shard has died.
+//! Who plays which part in a managed shard whose primary dies or is replaced.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "managed/cluster.rs"]
@@ -7,6 +7,8 @@ mod managed;
 mod processes;
 
 use cluster::Cluster;
+use engine::bus::{Answer, Ask};
+use engine::topology::{Change, Member};
 use processes::Client;
 
 fn told(cluster: &Cluster, n: usize, field: &str) -> String {
@@ -45,4 +47,24 @@ fn after_a_failover_roles_and_connected_replicas_are_told_as_they_are() {
     cluster.until("two that agree", |c| agree(c, &others));
     cluster.nodes[first].restart();
     cluster.until("three that agree again", |c| agree(c, &[0, 1, 2]));
+}
+
+/// A pod deleted by force is followed by one of the same name, while its process lives on for a moment: forgotten by its council
+/// it would serve nobody, and its shard would have to fail over from one that was about to hand over.
+#[test]
+fn nobody_takes_the_place_of_a_primary_that_still_answers() {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, &[]);
+    let first = cluster.primary_of(0).unwrap();
+    let old = cluster.nodes[first].member.clone();
+    let heir = Member { id: old.id.chars().rev().collect(), ..old };
+    for n in 0..3 {
+        let wish = Ask::Wish { change: Change::Join(heir.clone()), expected_epoch: None };
+        let answer = cluster.try_ask(n, wish);
+        let Some(Answer::Refused { reason }) = &answer else { panic!("{n}: {answer:?}") };
+        let by_leader = reason.contains("whose place it is to take, still answers");
+        assert!(by_leader || reason.contains("lead"), "{reason}");
+    }
+    assert_eq!(cluster.primary_of(0), Some(first));
+    cluster.nodes[first].server.kill();
+    cluster.wish(Change::Join(heir));
 }

@@ -9,8 +9,8 @@ use super::server::Server;
 use super::table::{self, Spread};
 use super::{Error, Options};
 
-/// As many different keys as a tenth to a fifth of which fit: one for so many bytes of the limit.
-const BYTES_PER_NAME: u64 = 25;
+/// Bytes of the limit that a key with its value takes, about: how many names there are follows from the share that is to fit.
+const BYTES_PER_KEY: u64 = 115;
 /// Requests for each name, on average.
 const REQUESTS_PER_NAME: u64 = 3;
 const BATCH: u64 = 200;
@@ -117,11 +117,12 @@ struct Sample {
 pub(super) fn run(options: &Options) -> Result<(), Error> {
     let (peers, missing) = peers::find(options)?;
     let limit = options.maxmemory << 20;
-    let names = limit / BYTES_PER_NAME;
+    let names = limit / BYTES_PER_KEY * 100 / options.fits;
     println!(
-        "Misses of a cache of {} MiB (maxmemory), {names} popular names of 16 bytes, {}-byte values, {} requests, {} round(s); \
+        "Misses of a cache of {} MiB (maxmemory), {names} popular names of 16 bytes, about {} % of which fit, {}-byte values, {} requests, {} round(s); \
          those after a third of the requests count. Medians (smallest-largest); ratios are taken within a round.\n",
         options.maxmemory,
+        options.fits,
         options.value,
         names * REQUESTS_PER_NAME,
         options.rounds,

@@ -65,6 +65,9 @@ pub struct Options {
     /// MiB that `eviction` gives each cache.
     #[arg(long, default_value_t = 32)]
     pub maxmemory: u64,
+    /// Percent of the popular names that fit into a cache of `eviction`, about.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub fits: u64,
     /// How often `failover` makes its fault.
     #[arg(long, default_value_t = 10)]
     pub kills: usize,

@@ -8,7 +8,7 @@
 
 use super::Council;
 use super::lead::Tenure;
-use crate::topology::{Change, Epoch, MemberId, OwnChange, Topology};
+use crate::topology::{Change, Epoch, Member, MemberId, OwnChange, Topology};
 
 /// A wish is kept for this many failure timeouts: one less than who asked waits for an answer.
 const TIMEOUTS: u64 = 4;
@@ -105,6 +105,25 @@ impl Council {
         Err(format!(
             "no primary serves shard {id} now, and any member may be all that is left of it"
         ))
+    }
+
+    /// Whoever joins under a member's name takes its place. A pod that was deleted by force may live on for a while: its
+    /// process is asked to end, and hands over what it serves, unless it is forgotten before. It is waited for as long as
+    /// it is heard, and not for longer than a silent voter keeps its seat.
+    pub(super) fn may_replace(&mut self, member: &Member) -> Result<(), String> {
+        let (Some(consensus), Some(tenure)) = (&self.consensus, &mut self.tenure) else {
+            return Ok(());
+        };
+        let namesake = |m: &&Member| m.name == member.name && m.id != member.id;
+        let Some(old) = consensus.machine.members.values().find(namesake) else { return Ok(()) };
+        if old.id != self.me && !self.seen.is_live(&old.id, self.now_ms, &self.settings) {
+            return Ok(());
+        }
+        let since_ms = *tenure.succeeded.entry(old.id.clone()).or_insert(self.now_ms);
+        if self.now_ms >= since_ms + self.settings.voter_silence_ms {
+            return Ok(());
+        }
+        Err(format!("{}, whose place it is to take, still answers as {}", old.name, old.id))
     }
 
     /// Lets those go whose votes are others' by now.

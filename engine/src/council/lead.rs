@@ -33,6 +33,8 @@ pub(super) struct Tenure {
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
     pub(super) handovers: BTreeMap<ShardId, Handover>,
     pub(super) departures: BTreeMap<MemberId, Departure>,
+    /// Since when somebody wants to take the place of a member that is still there.
+    pub(super) succeeded: BTreeMap<MemberId, u64>,
     /// Since when a member that is not in the in-sync set belongs there.
     pub(super) attached: BTreeMap<MemberId, u64>,
     /// When silent members were called last, and which one was the last of those.
@@ -70,6 +72,7 @@ impl Tenure {
             released: BTreeMap::new(),
             handovers: BTreeMap::new(),
             departures: BTreeMap::new(),
+            succeeded: BTreeMap::new(),
             attached: BTreeMap::new(),
             called_ms: since_ms,
             called: None,
@@ -350,6 +353,12 @@ impl Council {
         if let Change::Own(OwnChange::Replicate { member, .. }) = &change
             && let Some(machine) = self.consensus.as_ref().map(|c| &c.machine)
             && let Err(why) = self.may_depart(machine, member, &change)
+        {
+            self.answer(from, token, Err(why));
+            return;
+        }
+        if let Change::Join(member) = &change
+            && let Err(why) = self.may_replace(member)
         {
             self.answer(from, token, Err(why));
             return;
