@@ -266,8 +266,10 @@ fn docs_of(reply: &mut Reply, command: &Command) {
 }
 
 fn docs_of_sub(reply: &mut Reply, command: &Command, row: &Row) {
-    reply.bulk(full_name(command, row).as_bytes());
-    doc_fields(reply, command, row.summary, row.since, 0);
+    let name = full_name(command, row);
+    reply.bulk(name.as_bytes());
+    doc_fields(reply, command, row.summary, row.since, docs::fields(&name));
+    docs::write(reply, &name);
 }
 
 /// Names of commands and subcommands, all or those of one kind.

@@ -1,6 +1,7 @@
-//! What a stock server cannot be compared with: our own settings, limits, eviction, the slow log, CLIENT.
+//! What a stock server cannot be compared with: our own settings, limits, eviction, the slow log, CLIENT, docs of commands.
 
 mod clients;
+mod docs;
 mod eviction;
 mod records;
 mod settings;

@@ -5,7 +5,11 @@
 
 use super::Row;
 
-const fn row(name: &'static str, complexity: &'static str, arguments: &'static str) -> Row {
+pub(super) const fn row(
+    name: &'static str,
+    complexity: &'static str,
+    arguments: &'static str,
+) -> Row {
     Row { name, complexity, arguments }
 }
 
