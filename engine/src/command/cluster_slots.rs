@@ -1,7 +1,7 @@
 //! CLUSTER subcommands of a cluster without an operator that say who owns which slots.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::cluster_change::primary_shard;
@@ -24,6 +24,8 @@ const REPLICA: &str = "ERR You can change slots only on masters.";
 /// How long the loops may take to hold slots that are given up, milliseconds.
 const HOLD_MS: u64 = 500;
 const BUSY: &str = "the slots' clients did not come to rest: try again";
+/// How many times slots were given up so far.
+static RELEASES: AtomicU64 = AtomicU64::new(0);
 /// Between two looks at what the council has decided.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a slot that nobody owns is looked at, whether somebody takes it, milliseconds.
@@ -175,8 +177,9 @@ fn release(ctx: &mut Ctx<'_, '_>, view: &View, shard: ShardId, slots: Vec<SlotRa
     }
     let epoch = view.topology.shards.get(&shard).map_or(0, |s| s.epoch);
     ctx.answer_later("release", move |shared, client| {
-        // No move has this number: those of moves are epochs.
-        let id = u64::MAX - u64::from(slots.first().map_or(0, |r| r.first));
+        // No move has such a number: those of moves count up. Each has its own, for one that is refused must not let go of
+        // slots that another one still holds.
+        let id = u64::MAX - RELEASES.fetch_add(1, Ordering::Relaxed);
         let number = shared.hold_slots(id, &SlotSet::of(&slots));
         let until = clock::monotonic_ms() + HOLD_MS;
         while !shared.are_slots_held_by_all(number) && clock::monotonic_ms() < until {

@@ -105,6 +105,10 @@ impl Nodes {
         }
     }
 
+    pub(crate) fn signal(&self, n: usize, signal: &str) {
+        self.nodes[n].server.as_ref().unwrap().signal(signal);
+    }
+
     pub(crate) fn drop_last(&mut self, count: usize) {
         self.nodes.truncate(self.nodes.len() - count);
     }

@@ -175,3 +175,53 @@ fn a_slot_is_emptied_here_and_on_its_replica() {
     assert_eq!(client.call(&["EXEC"]), "OK");
     assert_eq!(client.call(&["EXISTS", "{a}"]), "0");
 }
+
+#[test]
+fn nobody_writes_to_slots_that_the_council_may_still_let_go_of() {
+    let nodes = Nodes::start(2);
+    // Who asks to meet goes into the other's council, which has one voter: the first.
+    nodes.meet(1, 0);
+    nodes.until_agreed(2);
+    let mut owner = nodes.client(1);
+    owner.ok(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    nodes.until_agreed(2);
+    let slot = owner.call(&["CLUSTER", "KEYSLOT", "{given}"]);
+    owner.until(&["SET", "{given}", "0"], "OK");
+    owner.call(&["DEL", "{given}"]);
+    owner.ok(&["SET", "{kept}", "0"]);
+
+    // Whoever decides is stopped: what is put to it now, it decides later on or never.
+    nodes.signal(0, "-STOP");
+    let told = owner.call(&["CLUSTER", "DELSLOTS", &slot]);
+    assert!(told.starts_with("-ERR "), "the council has decided: {told}");
+    let held = "-CLUSTERDOWN The slot is about to change its owner";
+    for _ in 0..100 {
+        assert_eq!(owner.call(&["SET", "{given}", "1"]), held, "told: {told}");
+        // What keeps clients away from all the other slots ends as soon as the first one is back.
+        assert_eq!(
+            owner.call(&["SET", "{kept}", "1"]),
+            "-CLUSTERDOWN The primary's lease has ended"
+        );
+    }
+
+    // From here on any moment may be the one: only refusals until everybody knows.
+    nodes.signal(0, "-CONT");
+    let gone = "-CLUSTERDOWN Hash slot not served";
+    let mut seen = String::new();
+    for _ in 0..1_000_000 {
+        seen = owner.call(&["SET", "{given}", "2"]);
+        assert!(seen.starts_with("-CLUSTERDOWN "), "{seen}");
+        if seen == gone {
+            break;
+        }
+    }
+    assert_eq!(seen, gone);
+    owner.until(&["SET", "{kept}", "2"], "OK");
+    nodes.until_agreed(2);
+    assert_eq!(nodes.slots_of(1), 16_383);
+    // Decided is decided: what was put again meanwhile takes nothing from the next owner.
+    nodes.client(0).until(&["CLUSTER", "ADDSLOTS", &slot], "OK");
+    nodes.client(0).until(&["SET", "{given}", "3"], "OK");
+    nodes.until_agreed(2);
+    assert!(nodes.owns(0, slot.parse().unwrap()));
+}
