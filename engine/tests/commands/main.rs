@@ -3,6 +3,7 @@
 mod clients;
 mod docs;
 mod eviction;
+mod memory;
 mod records;
 mod settings;
 #[path = "../support/mod.rs"]
