@@ -38,6 +38,7 @@ mod item;
 pub mod list;
 pub mod listpack;
 pub mod set;
+mod steps;
 pub mod stream;
 mod text;
 pub mod zset;

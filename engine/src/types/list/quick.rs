@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use super::node::{self, Capacity, Node, NodeRef};
-use crate::types::{Item, Listpack, size_class};
+use crate::types::{Item, Listpack, size_class, steps::step};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quick {
@@ -220,6 +220,7 @@ impl Quick {
         if index <= self.len / 2 {
             let mut left = index;
             for (at, node) in self.nodes.iter().enumerate() {
+                step();
                 let len = node.len();
                 if left < len {
                     return Some((at, left));
@@ -229,6 +230,7 @@ impl Quick {
         } else {
             let mut left = self.len - index;
             for (at, node) in self.nodes.iter().enumerate().rev() {
+                step();
                 let len = node.len();
                 if left <= len {
                     return Some((at, len - left));

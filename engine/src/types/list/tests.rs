@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::steps;
 
 fn texts(list: &List) -> Vec<Vec<u8>> {
     list.iter().map(Item::to_vec).collect()
@@ -39,6 +40,36 @@ fn a_queue_of_a_million_elements_empties_in_order_and_gives_memory_back() {
     }
     assert!(list.is_empty());
     assert!(list.memory_usage() < 1000, "{}", list.memory_usage());
+}
+
+/// The most steps that any of many pushes and pops takes, at each end of a list of so many elements.
+fn most_steps(len: u32) -> [usize; 4] {
+    let limits = Limits::default();
+    let mut list = List::new();
+    (0..len).for_each(|n| list.push_back(n.to_string().as_bytes(), &limits));
+    let mut most = [0; 4];
+    // Over the borders of several nodes, back and forth.
+    for n in 0..20_000u32 {
+        let element = n.to_string().into_bytes();
+        let taken = [
+            steps::of(|| list.push_front(&element, &limits)),
+            steps::of(|| list.push_back(&element, &limits)),
+        ];
+        most = [most[0].max(taken[0]), most[1].max(taken[1]), most[2], most[3]];
+    }
+    for _ in 0..20_000u32 {
+        let taken = [steps::of(|| list.pop_front()), steps::of(|| list.pop_back())];
+        most = [most[0], most[1], most[2].max(taken[0]), most[3].max(taken[1])];
+    }
+    assert_eq!(list.len(), len as usize);
+    most
+}
+
+#[test]
+fn both_ends_take_no_more_steps_at_a_million_elements_than_at_ten() {
+    let many = most_steps(1_000_000);
+    assert_eq!(many, most_steps(10));
+    assert!(many.iter().all(|steps| *steps <= 8), "{many:?}");
 }
 
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@
 //! | `f0` + 4 | bytes, 32-bit length |
 //! | `f1` `f2` `f3` `f4` | integer of 2, 3, 4, 8 bytes |
 
-use crate::types::Item;
+use crate::types::{Item, steps::step};
 
 /// An element on its way in.
 pub(super) struct Entry<'a> {
@@ -122,6 +122,7 @@ fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
 /// The whole length of the entry at the start of `bytes`, which are well formed.
 #[inline]
 pub(super) fn entry_len(bytes: &[u8]) -> usize {
+    step();
     let (head, body) = measure(bytes).unwrap_or((1, 0));
     head + body + backlen_width(head + body)
 }
@@ -129,6 +130,7 @@ pub(super) fn entry_len(bytes: &[u8]) -> usize {
 /// The element at the start of `bytes`, which are well formed.
 #[inline]
 pub(super) fn decode(bytes: &[u8]) -> Item<'_> {
+    step();
     let (head, body) = measure(bytes).unwrap_or((1, 0));
     match bytes[0] {
         first @ 0..=0x7f => Item::Int(i64::from(first)),
@@ -150,6 +152,7 @@ pub(super) fn decode(bytes: &[u8]) -> Item<'_> {
 
 /// The length that the entry ending with `bytes` states, and the width of that statement.
 pub(super) fn backlen_at(bytes: &[u8]) -> (usize, usize) {
+    step();
     let mut len = 0;
     for (index, &byte) in bytes.iter().rev().take(5).enumerate() {
         len |= usize::from(byte & 0x7f) << (7 * index);

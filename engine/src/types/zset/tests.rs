@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::steps;
 
 fn limits() -> Limits {
     Limits { zset_max_listpack_entries: 8, zset_max_listpack_value: 20, ..Limits::default() }
@@ -30,6 +31,46 @@ fn encoding_follows_the_limits() {
     zset.insert(b"z", 0.0, &limits());
     assert_eq!(zset.encoding(), "skiplist");
     assert_eq!(zset.rank(b"z"), Some(1));
+}
+
+/// The most nodes that any of some ranks, inserts, ranges of ten and removals looks at, in a set of so many members.
+fn most_steps(members: u32) -> [usize; 4] {
+    let limits = Limits::default();
+    let name = |n: u32| format!("member:{n}").into_bytes();
+    // Spread over all scores, many of them equal.
+    let score = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 12);
+    let mut zset = ZSet::new();
+    for n in 0..members {
+        zset.insert(&name(n), score(n), &limits);
+    }
+    let mut most = [0; 4];
+    for n in 0..2_000u32 {
+        let known = name(n.wrapping_mul(40_503) % members);
+        let new = members + n;
+        let rank = zset.rank(&known).unwrap();
+        let taken = [
+            steps::of(|| zset.rank(&known)),
+            steps::of(|| zset.insert(&name(new), score(new), &limits)),
+            steps::of(|| assert!(zset.iter_ranks(rank..rank + 10).count() > 0)),
+            steps::of(|| assert!(zset.remove(&known).is_some())),
+        ];
+        zset.insert(&known, score(n), &limits);
+        for (most, taken) in most.iter_mut().zip(taken) {
+            *most = taken.max(*most);
+        }
+    }
+    most
+}
+
+#[test]
+fn work_in_a_million_members_is_that_of_a_path_through_the_tree() {
+    let (some, many) = (most_steps(10_000), most_steps(1_000_000));
+    // A hundred times as many members make the tree at most two levels higher, and nothing else.
+    for (what, (some, many)) in
+        ["rank", "insert", "range", "remove"].iter().zip(some.iter().zip(many))
+    {
+        assert!(many <= some + 24 && many <= 64, "{what}: {some} nodes looked at, then {many}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::types::size_class;
+use crate::types::{size_class, steps::step};
 
 #[derive(Clone)]
 pub(super) struct Arena<T> {
@@ -43,12 +43,14 @@ impl<T> Index<u32> for Arena<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
+        step();
         self.nodes[id as usize].as_deref().expect("nodes name live nodes only")
     }
 }
 
 impl<T> IndexMut<u32> for Arena<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
+        step();
         self.nodes[id as usize].as_deref_mut().expect("nodes name live nodes only")
     }
 }
