@@ -62,6 +62,23 @@ fn a_hundred_clients_count_to_a_hundred_thousand() {
 }
 
 #[test]
+fn a_pipeline_of_a_thousand_is_answered_as_a_thousand_calls_are() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    let set = |way: &str, n: usize| ["SET".into(), format!("{way}:{n}"), n.to_string()];
+    let singly: Vec<Value> = (0..1000).map(|n| client.command(&set("singly", n))).collect();
+    let whole: Vec<u8> = (0..1000).flat_map(|n| encode(&set("piped", n))).collect();
+    client.send_raw(&whole);
+    let piped: Vec<Value> = (0..1000).map(|_| client.reply().unwrap()).collect();
+    assert_eq!(piped, singly);
+    assert!(piped.iter().all(|reply| text(reply) == "OK"));
+    assert_eq!(client.words("DBSIZE"), Value::Int(2000));
+    for n in [0, 1, 499, 999] {
+        assert_eq!(text(&client.words(&format!("GET piped:{n}"))), n.to_string());
+    }
+}
+
+#[test]
 fn a_transaction_is_seen_as_a_whole_or_not_at_all() {
     let server = Server::larder(&["--io-threads", "2"]);
     let transaction: Vec<u8> = [&["MULTI"][..], &["INCR", "a"], &["INCR", "b"], &["EXEC"]]
