@@ -45,6 +45,8 @@ pub struct Client {
 enum Speaks {
     /// RESP, to a server alone and to a cluster.
     Redis,
+    /// RESP, to a cluster.
+    Cluster,
     /// RESP, to whoever is primary of a shard's two members.
     OnePrimary,
     Memcached,
@@ -68,6 +70,9 @@ const PYTHON: Language = Language {
         Ok(python)
     },
 };
+
+/// Libraries that want another one in a version of long ago.
+const OLD_PYTHON: Language = Language { folder: "python_old", ..PYTHON };
 
 const NODE: Language = Language {
     folder: "node",
@@ -124,6 +129,7 @@ const JAVA: Language = Language {
 pub const CLIENTS: &[Client] = &[
     Client { name: "clients_redis_py", language: &PYTHON, words: &["redis_or_valkey.py", "redis"], speaks: Speaks::Redis },
     Client { name: "clients_valkey_py", language: &PYTHON, words: &["redis_or_valkey.py", "valkey"], speaks: Speaks::Redis },
+    Client { name: "clients_redis_py_cluster", language: &OLD_PYTHON, words: &["with_redis_py_cluster.py"], speaks: Speaks::Cluster },
     Client { name: "clients_pool_outlives_a_planned_change", language: &PYTHON, words: &["with_a_pool.py"], speaks: Speaks::OnePrimary },
     Client { name: "clients_go_redis", language: &GO, words: &["with_go_redis"], speaks: Speaks::Redis },
     Client { name: "clients_jedis", language: &JAVA, words: &["WithJedis.java"], speaks: Speaks::Redis },
@@ -146,11 +152,15 @@ pub async fn run(clients: &[&Client]) -> Result<Tally> {
         let (server, place) = alone(folder.path(), Speaks::Redis).await?;
         servers.push(server);
         places.push(place);
+    }
+    if speaks(Speaks::Redis) || speaks(Speaks::Cluster) {
         let state = folder.path().join("cluster");
         let cluster = Local::start(&tools::project().join("examples/minimal.yaml"), &state).await?;
         let address = cluster.book.all().first().context("a member")?.to_string();
-        let password = cluster.password.clone();
-        places.push(Place { address, password, speaks: Speaks::Redis, is_cluster: true });
+        for speaks in [Speaks::Redis, Speaks::Cluster] {
+            let (address, password) = (address.clone(), cluster.password.clone());
+            places.push(Place { address, password, speaks, is_cluster: true });
+        }
         clusters.push(cluster);
     }
     if speaks(Speaks::OnePrimary) {
