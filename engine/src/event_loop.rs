@@ -355,7 +355,9 @@ impl EventLoop {
         if unblocks {
             // Another client's write has served this one: the reply is an acknowledgement like any other.
             let end = shared.journal.end();
-            conn.leased |= executor.is_leased();
+            if executor.is_leased() {
+                conn.note_leased(shared.state.reign.load(Ordering::Acquire));
+            }
             if shared.quorum.is_on() {
                 conn.quorum_gate = end;
             }

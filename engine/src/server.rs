@@ -92,6 +92,9 @@ pub struct State {
     /// A primary that the council manages: monotonic milliseconds until which it may acknowledge writes.
     /// `u64::MAX` where there is no council.
     pub lease_until_ms: AtomicU64,
+    /// How often this process has begun a history of its own as primary. What it executed before the last time may be in
+    /// no data set any more, and is not acknowledged under a later lease.
+    pub reign: AtomicU64,
     pub shutdown: AtomicBool,
     /// appendfsync always: replies to writes wait until `durable_offset` has come up to them.
     pub acks_wait_for_disk: AtomicBool,
@@ -122,6 +125,7 @@ impl Default for State {
             write_blocks: RwLock::default(),
             write_blocked: AtomicBool::new(false),
             lease_until_ms: AtomicU64::new(u64::MAX),
+            reign: AtomicU64::new(1),
             shutdown: AtomicBool::new(false),
             acks_wait_for_disk: AtomicBool::new(false),
             durable_offset: Apart::default(),

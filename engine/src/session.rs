@@ -211,8 +211,9 @@ pub struct Session {
     pub last_write: u64,
     /// Journal offset that a majority must have before the replies so far may go out.
     pub quorum_gate: u64,
-    /// Something was executed under the primary's lease since the last flush.
-    pub leased: bool,
+    /// Something was executed under the primary's lease since the last flush: the reign in which it was, or the first of
+    /// several; 0: nothing was.
+    pub leased: u64,
     /// Properties a link to a replica told by REPLCONF.
     pub replica: crate::replication::PeerState,
 }
@@ -252,7 +253,7 @@ impl Session {
             after: After::Continue,
             last_write: 0,
             quorum_gate: 0,
-            leased: false,
+            leased: 0,
             replica: crate::replication::PeerState::default(),
         }
     }

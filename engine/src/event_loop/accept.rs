@@ -149,7 +149,7 @@ impl EventLoop {
             seen_write: 0,
             quorum_gate: 0,
             quorum_since_ms: 0,
-            leased: false,
+            leased: 0,
             closing: false,
             read_closed: false,
         }));

@@ -176,7 +176,8 @@ impl EventLoop {
     /// Takes the output of a batch, and what its replies have to wait for.
     pub(super) fn settle(&mut self, conn: &mut Conn, out: Vec<u8>) {
         conn.out = out;
-        conn.leased |= std::mem::take(&mut conn.session.leased);
+        let leased = std::mem::take(&mut conn.session.leased);
+        conn.note_leased(leased);
         conn.quorum_gate = conn.quorum_gate.max(std::mem::take(&mut conn.session.quorum_gate));
         if conn.session.last_write != conn.seen_write {
             conn.seen_write = conn.session.last_write;

@@ -38,8 +38,8 @@ pub(super) struct Conn {
     /// The same for a majority of the shard's members, and since when they wait, monotonic milliseconds.
     pub(super) quorum_gate: u64,
     pub(super) quorum_since_ms: u64,
-    /// Requests were executed under the primary's lease since the last flush.
-    pub(super) leased: bool,
+    /// The reign in which requests were executed under the primary's lease since the last flush; 0: none were.
+    pub(super) leased: u64,
     pub(super) closing: bool,
     /// The client has closed its side: a read must go on until the end of the stream, since no
     /// further event will tell of it.
@@ -47,6 +47,14 @@ pub(super) struct Conn {
 }
 
 impl Conn {
+    /// Something was executed under the lease of that reign (0: nothing was). The first one of several counts.
+    #[inline]
+    pub(super) fn note_leased(&mut self, reign: u64) {
+        if self.leased == 0 {
+            self.leased = reign;
+        }
+    }
+
     /// More output waits for the client to read it than it may leave unread and still be served.
     #[inline]
     pub(super) fn is_full(&self) -> bool {

@@ -65,6 +65,12 @@ impl EventLoop {
     /// Writes what a connection's client may see by now.
     pub(super) fn flush(&mut self, token: usize, executor: &mut Executor<'_>) {
         let Some(Some(conn)) = self.conns.get(token) else { return };
+        if conn.leased != 0 && conn.leased != self.shared.state.reign.load(Ordering::Acquire) {
+            // Another one was primary meanwhile: what was executed for this client may be gone, whatever offset the
+            // journal comes to. see: `what_was_dropped_is_not_acknowledged_when_its_primary_is_primary_again`
+            self.close(token);
+            return;
+        }
         if conn.gate > 0 && !self.is_logged(conn.gate) {
             if self.shared.state.disk_failed.load(Ordering::Acquire) {
                 // What it wrote may never be on disk: no reply is better than a false one.
@@ -91,14 +97,14 @@ impl EventLoop {
             }
             (conn.quorum_gate, conn.quorum_since_ms) = (0, 0);
         }
-        if conn.leased {
+        if conn.leased != 0 {
             // A lease that ended since the request ran: its reply would be an acknowledgement too late.
             let lease = self.shared.state.lease_until_ms.load(Ordering::Acquire);
             if lease != u64::MAX && clock::monotonic_ms() >= lease {
                 self.close(token);
                 return;
             }
-            conn.leased = false;
+            conn.leased = 0;
         }
         while conn.sent < conn.out.len() {
             match conn.stream.write(&conn.out[conn.sent..]) {

@@ -142,7 +142,10 @@ impl Executor<'_> {
         if self.shared.hold.is_vain(self.mono_ms) {
             return Err("CLUSTERDOWN The shard's primary is changing".into());
         }
-        session.leased = true;
+        if session.leased == 0 {
+            // Read before it is executed: it is executed in this reign, or not acknowledged.
+            session.leased = state.reign.load(Ordering::Acquire);
+        }
         Ok(())
     }
 

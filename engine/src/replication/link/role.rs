@@ -95,9 +95,10 @@ pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
         return Err("ERR the data set is being replaced by a full sync that is not complete".into());
     }
     let _locked = shared.keyspace.lock_all();
-    if shared.state.is_replica.swap(false, Ordering::AcqRel)
-        || !replication.was_primary.load(Ordering::Acquire)
-    {
+    let was_replica = shared.state.is_replica.load(Ordering::Acquire);
+    if was_replica || !replication.was_primary.load(Ordering::Acquire) {
+        shared.state.reign.fetch_add(1, Ordering::AcqRel);
+        shared.state.is_replica.store(false, Ordering::Release);
         begin_history(shared);
         shared.reset_quorum();
         tracing::info!(replid = replication.replid(), "promoted");
