@@ -74,6 +74,32 @@ fn a_chain_follows_its_head_through_a_promotion() {
     assert_eq!(clients[1].info("sync_full"), "1");
 }
 
+/// Who followed a replica before that one was promoted must not take the new history for the old one: it would let the former
+/// primary go on with the stream in the middle, with writes of its own in place of those that it lacks.
+#[test]
+fn who_followed_a_replica_that_is_promoted_learns_of_the_new_history() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let members: Vec<Server> = dirs.iter().map(|d| Server::start(d.path(), &[])).collect();
+    let mut clients: Vec<Client> = members.iter().map(Server::client).collect();
+    let [former, promoted, next] = &mut clients[..] else { panic!("three were started") };
+    former.ok(&["SET", "shared", "1"]);
+    follow(promoted, &members[0]);
+    follow(next, &members[1]);
+    former.ok(&["SET", "shared", "2"]);
+    next.until(&["GET", "shared"], "2");
+    promoted.ok(&["REPLICAOF", "NO", "ONE"]);
+    promoted.ok(&["SET", "of-the-promoted", "1"]);
+    promoted.ok(&["SET", "more", &"x".repeat(1000)]);
+    let replid = promoted.info("master_replid");
+    next.until_info("master_replid", &replid);
+    next.until_info("master_repl_offset", &promoted.info("master_repl_offset"));
+    former.ok(&["SET", "of-the-former", "1"]);
+    next.ok(&["REPLICAOF", "NO", "ONE"]);
+    follow(former, &members[2]);
+    former.until(&["GET", "of-the-promoted"], "1");
+    assert_eq!(former.call(&["EXISTS", "of-the-former"]), "0");
+}
+
 #[test]
 fn a_former_primary_gives_up_what_only_it_has_and_counts_it() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

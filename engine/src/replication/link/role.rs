@@ -97,6 +97,9 @@ pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
     let _locked = shared.keyspace.lock_all();
     let was_replica = shared.state.is_replica.load(Ordering::Acquire);
     if was_replica || !replication.was_primary.load(Ordering::Acquire) {
+        // Our own replicas learn of the new history when they ask again; before anything is written in it, or
+        // they would take it for the old one. see: `who_followed_a_replica_that_is_promoted_learns_of_the_new_history`
+        replication.cut_peers();
         shared.state.reign.fetch_add(1, Ordering::AcqRel);
         shared.state.is_replica.store(false, Ordering::Release);
         begin_history(shared);
