@@ -158,6 +158,11 @@ impl ClusterState {
         (owner != NOBODY && !mine).then(|| self.moved(slot, owner, by_tls))
     }
 
+    /// This member, whichever process of it, is primary by the topology that it knows.
+    pub fn names_us_primary(&self) -> bool {
+        self.is_primary.load(Ordering::Acquire)
+    }
+
     /// The slot is served by this member's shard.
     pub fn owns(&self, slot: u16) -> bool {
         let mine = self.my_shard.load(Ordering::Acquire);

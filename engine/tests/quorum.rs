@@ -169,6 +169,22 @@ fn a_replica_that_falls_silent_has_writes_refused_as_one_that_is_gone() {
     }
 }
 
+/// Its data set is loaded, and the topology on its disk still says that it is primary; what others have done since it cannot
+/// know.
+#[test]
+fn a_primary_that_was_restarted_and_hears_nobody_answers_for_no_key() {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, QUORUM);
+    assert!(answers(&cluster, "k", &["SET", "k", "v"], "OK"));
+    let primary = cluster.primary_of(0).unwrap();
+    cluster.nodes.iter_mut().for_each(|node| node.server.kill());
+    cluster.nodes[primary].restart();
+    let port = cluster.ports()[primary];
+    let ask = |args: &[&str]| Client::try_connect(port).and_then(|mut c| c.try_call(args));
+    cluster.until("its data are loaded", |_| ask(&["DBSIZE"]).is_ok_and(|n| n == "1"));
+    let reply = ask(&["GET", "k"]).unwrap();
+    assert!(reply.starts_with("-CLUSTERDOWN"), "{reply}");
+}
+
 /// More than what the system keeps for a connection whose other end does not read, bytes.
 const FILL_BYTES: usize = 16 << 20;
 

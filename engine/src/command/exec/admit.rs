@@ -132,7 +132,15 @@ impl Executor<'_> {
     fn check_lease(&self, session: &mut Session) -> Result<(), String> {
         let state = &self.shared.state;
         let lease = state.lease_until_ms.load(Ordering::Acquire);
-        if lease == u64::MAX || state.is_replica.load(Ordering::Acquire) {
+        if lease == u64::MAX {
+            return Ok(());
+        }
+        if state.is_replica.load(Ordering::Acquire) {
+            // Clients are sent to whoever the topology names. One that was restarted, or does not act as primary yet,
+            // does not know what another may have written meanwhile.
+            if self.shared.cluster.names_us_primary() && !session.readonly {
+                return Err("CLUSTERDOWN The primary has no lease".into());
+            }
             return Ok(());
         }
         if self.mono_ms >= lease {
