@@ -243,13 +243,16 @@ pub fn info(shared: &Shared) -> Info {
     }
 }
 
-/// Replies to writes wait for the log, or with `appendfsync always` for the disk, while the log counts.
+/// Replies to writes wait for the log, or with `appendfsync always` for the disk, while the log counts. A majority
+/// that is to have it on disk is waited for until the log counts: a member that has just taken its data from another may be
+/// primary before.
 fn apply_policy(shared: &Shared) {
     let always = Policy::of(shared) == Policy::Always;
+    let by_majority = always && shared.quorum.is_configured();
     let running = shared.persist.aof();
-    let counts = running
-        .as_ref()
-        .is_some_and(|r| r.failure().is_some() || !r.is_suspended() && lock(&r.log).counts());
+    let counts = running.as_ref().is_some_and(|r| {
+        by_majority || r.failure().is_some() || !r.is_suspended() && lock(&r.log).counts()
+    });
     let state = &shared.state;
     if always && counts {
         if !state.acks_wait_for_disk.swap(true, Ordering::AcqRel) {

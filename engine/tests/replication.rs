@@ -330,6 +330,26 @@ fn waitaof_tells_when_writes_are_on_disks() {
     assert_eq!(p.call(&["WAITAOF", "0", "0", "0"]), "0 0");
 }
 
+/// Its log was on disk up to a higher offset of its own history.
+#[test]
+fn a_replica_whose_log_holds_another_data_set_has_nothing_of_this_one_on_disk() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let args = ["--appendonly", "yes", "--appendfsync", "always"];
+    let replica = Server::start(dirs[1].path(), &args);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    r.ok(&["SET", "before", &"x".repeat(100_000)]);
+    // It cannot begin a log of its new data set.
+    let folder = dirs[1].path().join("appendonlydir");
+    std::fs::remove_dir_all(&folder).unwrap();
+    follow(&mut r, &primary);
+    p.ok(&["SET", "a", "1"]);
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    assert_eq!(p.call(&["WAITAOF", "0", "1", "300"]), "0 0");
+    std::fs::create_dir(&folder).unwrap();
+    assert_eq!(p.call(&["WAITAOF", "0", "1", "0"]), "0 1");
+}
+
 #[test]
 fn a_client_in_wait_can_be_unblocked() {
     let dir = tempfile::tempdir().unwrap();

@@ -80,6 +80,10 @@ fn rewrite_once(shared: &Shared, running: &Running, anew: bool) -> io::Result<()
     if let Err(e) = adopted {
         // It may not be there at all.
         let _ = disk.remove(&temporary);
+        if anew && shared.quorum.is_configured() {
+            // Writes wait for it (see `apply_policy`): they are refused instead, and the council is told.
+            running.fail(shared, &format!("the log cannot be begun anew: {e}"), true);
+        }
         return Err(e);
     }
     if anew {

@@ -115,10 +115,13 @@ impl Running {
         self.written.load(Ordering::Acquire)
     }
 
-    /// The journal is about to begin anew; what is in it is not read before a restart.
-    pub fn suspend(&self) {
+    /// The journal is about to begin anew; what is in it is not read before a restart, and nothing of it is on disk.
+    pub fn suspend(&self, shared: &Shared) {
+        // A sync that is under way tells of the journal that was: not behind this.
+        let _place = lock(&self.place);
         self.suspended.store(true, Ordering::Release);
         lock(&self.orders).clear();
+        shared.state.durable_offset.store(0, Ordering::Release);
     }
 
     pub fn is_suspended(&self) -> bool {
@@ -274,7 +277,12 @@ impl Running {
             Ok(()) if !counts => {}
             Ok(()) => {
                 let state = &shared.state;
+                let place = lock(&self.place);
+                if self.is_suspended() {
+                    return;
+                }
                 state.durable_offset.store(at, Ordering::Release);
+                drop(place);
                 if state.acks_wait_for_disk.load(Ordering::Acquire) {
                     shared.wake_loops();
                 }
@@ -303,6 +311,9 @@ impl Running {
         }
         self.retry_ms.store(clock::monotonic_ms() + RETRY_MS, Ordering::Release);
         let mut place = lock(&self.place);
+        if self.is_suspended() {
+            return false;
+        }
         // What was not written is still in the journal: it is the trial.
         self.fetch(shared, &mut place);
         let mut log = lock(&self.log);

@@ -137,7 +137,7 @@ fn spawn_writer(
         .ok_or_else(|| io::Error::other("the journal does not hold its own end"))?;
     let running = Arc::new(Running::new(log, pin));
     if waits {
-        running.suspend();
+        running.suspend(shared);
     }
     running.base_bytes.store(base, Ordering::Relaxed);
     running.bytes.store(base + incr, Ordering::Relaxed);

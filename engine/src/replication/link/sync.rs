@@ -124,7 +124,7 @@ impl Attempt<'_> {
 pub(super) fn drop_data(shared: &Shared) {
     shared.replication.cut_peers();
     if let Some(running) = shared.persist.aof() {
-        running.suspend();
+        running.suspend(shared);
     }
     shared.replication.fresh.forget();
     loading::empty(shared);
