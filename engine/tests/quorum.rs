@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, Follower};
 use engine::bus::{Answer, Ask};
-use engine::topology::{SlotRange, even_slots, slot_of};
+use engine::topology::{Lineage, SlotRange, even_slots, slot_of};
 use processes::Client;
 
 const QUORUM: &[&str] = &["--larder-durability", "quorum"];
@@ -183,6 +183,31 @@ fn a_primary_that_was_restarted_and_hears_nobody_answers_for_no_key() {
     cluster.until("its data are loaded", |_| ask(&["DBSIZE"]).is_ok_and(|n| n == "1"));
     let reply = ask(&["GET", "k"]).unwrap();
     assert!(reply.starts_with("-CLUSTERDOWN"), "{reply}");
+}
+
+/// The file beside the log is written when a new epoch is heard of; what came before that may not have got into the log, and
+/// who has it must not lose against who only knows the epoch.
+#[test]
+fn a_restarted_member_tells_the_epoch_that_its_log_has_come_to() {
+    let mut cluster = Cluster::form(&[0, 0, 0], 1, QUORUM);
+    assert!(answers(&cluster, "k", &["SET", "k", "v"], "OK"));
+    let replica = (0..3).find(|n| cluster.primary_of(0) != Some(*n)).unwrap();
+    cluster.nodes.iter_mut().for_each(|node| node.server.kill());
+    let file = cluster.nodes[replica].dir.join("appendonlydir/lineage.json");
+    let told: Lineage = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let ahead = Lineage { epoch: told.epoch + 1, ..told.clone() };
+    std::fs::write(&file, serde_json::to_vec(&ahead).unwrap()).unwrap();
+    cluster.nodes[replica].restart();
+    cluster.until("its data are loaded", |c| match c.try_ask(replica, Ask::Report) {
+        Some(Answer::Report { report, .. }) => {
+            let lineage = report.lineage.filter(|_| !report.loading);
+            lineage.is_some_and(|lineage| {
+                assert_eq!(lineage.epoch, told.epoch);
+                true
+            })
+        }
+        _ => false,
+    });
 }
 
 /// More than what the system keeps for a connection whose other end does not read, bytes.
