@@ -60,7 +60,7 @@ impl Peer {
     }
 
     pub fn is_online(&self) -> bool {
-        load(&self.state) == ONLINE
+        load(&self.state) == ONLINE && !self.closed.load(Ordering::Acquire)
     }
 
     /// Offset up to which it has everything.
@@ -188,7 +188,14 @@ fn run(
         note: Mutex::default(),
         is_noted: AtomicBool::new(false),
     });
-    lock(&shared.replication.peers).push(peer.clone());
+    {
+        let mut peers = lock(&shared.replication.peers);
+        // A member has one link: what it had said on an earlier one may be no more, if it was restarted meanwhile.
+        let is_earlier =
+            |other: &&Arc<Peer>| !told.member.is_empty() && other.member == told.member;
+        peers.iter().filter(is_earlier).for_each(|other| other.cut());
+        peers.push(peer.clone());
+    }
     let reads = {
         let (peer, shared, stream) = (peer.clone(), shared.clone(), stream.clone());
         std::thread::Builder::new().name("replica-acks".into()).spawn(move || {
