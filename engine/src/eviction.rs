@@ -189,6 +189,10 @@ fn offer(pool: &mut Vec<Candidate>, score: u64, db: u16, slot: u16, key: &[u8]) 
 fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool {
     let mut env = env.clone();
     let locked = shared.keyspace.lock_slot(candidate.slot);
+    if shared.state.is_replica.load(Ordering::Acquire) {
+        // Since this was asked for: what is evicted is the primary's to say.
+        return false;
+    }
     shared.heed(&mut env);
     let preimages = shared.preimages();
     let mut db = Db::new(locked, candidate.db, &env, preimages.as_deref());

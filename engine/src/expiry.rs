@@ -90,6 +90,11 @@ impl Sweep {
 fn expire_some(executor: &mut Executor<'_>, index: u16, slot: u16, walk: &mut ExpiryWalk) {
     let shared = executor.shared;
     let locked = shared.keyspace.lock_slot(slot);
+    if shared.state.is_replica.load(Ordering::Acquire) {
+        // Since this turn began: what expires is the primary's to say.
+        walk.done = true;
+        return;
+    }
     shared.heed(&mut executor.env);
     let preimages = shared.preimages();
     let mut db = Db::new(locked, index, &executor.env, preimages.as_deref());

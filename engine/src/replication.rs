@@ -204,6 +204,13 @@ impl Shared {
             && lock(&self.replication.link).as_ref().is_none_or(|link| !link.is_up())
     }
 
+    /// What is done here goes into the journal, if anybody reads it; a replica's is its primary's. Asked under the locks of the
+    /// keys: roles change under all locks.
+    #[inline]
+    pub fn writes_journal(&self) -> bool {
+        self.journal.is_active() && !self.state.is_replica.load(Ordering::Acquire)
+    }
+
     /// How many replicas have acknowledged the journal up to an offset.
     pub fn replicas_at(&self, offset: u64) -> u32 {
         self.count_replicas(|peer| peer.ack() >= offset)

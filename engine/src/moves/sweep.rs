@@ -1,5 +1,7 @@
 //! Keys in slots that this member's shard does not own: left over from a move, in either direction.
 
+use std::sync::atomic::Ordering;
+
 use super::{SlotSet, acting};
 use crate::keyspace::Db;
 use crate::lazy;
@@ -48,7 +50,7 @@ fn clear_some(shared: &Shared, index: u16, slot: u16) {
     let mut env = load::env(shared);
     let mut locked = shared.keyspace.lock_slot(slot);
     // Whatever somebody believed before: what is ours is not left over.
-    if shared.cluster.owns(slot) {
+    if shared.cluster.owns(slot) || shared.state.is_replica.load(Ordering::Acquire) {
         return;
     }
     // What is imported key by key is there only while the slot is known to be: looked at under its lock.

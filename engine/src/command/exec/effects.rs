@@ -25,7 +25,7 @@ impl Executor<'_> {
     ) {
         let shared = self.shared;
         shared.state.dirty.add(self.env.thread, dirty as i64);
-        if !shared.journal.is_active() || session.from_primary {
+        if session.from_primary || !shared.writes_journal() {
             db.expired.clear();
             return;
         }

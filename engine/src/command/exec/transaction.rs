@@ -118,7 +118,7 @@ impl Executor<'_> {
             bump(&stats.failed, u64::from(reply.errors > errors));
         }
         shared.state.dirty.add(self.env.thread, total as i64);
-        if !out.is_empty() && shared.journal.is_active() && !session.from_primary {
+        if !out.is_empty() && !session.from_primary && shared.writes_journal() {
             session.last_write = shared.journal.append_all(&out);
         }
         self.note_quorum(session, &mut db, !out.is_empty());

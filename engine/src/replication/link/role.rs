@@ -27,6 +27,8 @@ pub fn follow(shared: &Arc<Shared>, host: &str, port: u16) {
         // What was applied last counts; no client's write comes behind it.
         let _applying = replication.applying();
         let _locked = shared.keyspace.lock_all();
+        // What keeps links alive, too: who is about to write it may have asked before who we are.
+        shared.journal.seal(true);
         if !shared.state.is_replica.swap(true, Ordering::AcqRel) {
             let db = shared.journal.db().unwrap_or(0);
             if shared.journal.is_active() && replication.was_primary.load(Ordering::Acquire) {
@@ -53,6 +55,7 @@ pub(in crate::replication) fn give_way(
         if !has_all() || shared.state.is_replica.swap(true, Ordering::AcqRel) {
             return None;
         }
+        shared.journal.seal(true);
         let db = shared.journal.db().unwrap_or(0);
         replication.stream_db.store(u64::from(db), Ordering::Relaxed);
         *lock(&replication.link) = Some(link.clone());
@@ -69,6 +72,7 @@ pub fn rest(shared: &Shared) {
     }
     let _applying = replication.applying();
     let _locked = shared.keyspace.lock_all();
+    shared.journal.seal(true);
     shared.state.is_replica.store(true, Ordering::Release);
 }
 
@@ -105,6 +109,10 @@ pub fn promote(shared: &Arc<Shared>) -> Result<(), String> {
         begin_history(shared);
         shared.reset_quorum();
         tracing::info!(replid = replication.replid(), "promoted");
+    }
+    if !shared.has_council() {
+        // Else its lease does, once the mark of its epoch has come first.
+        shared.journal.seal(false);
     }
     Ok(())
 }
