@@ -121,6 +121,25 @@ fn a_former_primary_gives_up_what_only_it_has_and_counts_it() {
     assert_eq!(o.info("larder_dropped_writes"), "3");
 }
 
+/// A script makes room before it runs; a replica's data set is its primary's, and so is what its journal has.
+#[test]
+fn a_script_on_a_replica_without_room_evicts_nothing_there() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let primary = Server::start(dirs[0].path(), &[]);
+    let replica = Server::start(dirs[1].path(), &["--maxmemory-policy", "allkeys-random"]);
+    let (mut p, mut r) = (primary.client(), replica.client());
+    follow(&mut r, &primary);
+    for i in 0..100 {
+        p.ok(&["SET", &format!("key:{i}"), &"x".repeat(1000)]);
+    }
+    assert_eq!(p.call(&["WAIT", "1", "10000"]), "1");
+    r.ok(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(r.call(&["EVAL", "#!lua flags=no-writes,allow-oom\nreturn 1", "0"]), "1");
+    assert_eq!(r.call(&["DBSIZE"]), "100");
+    let offset = p.info("master_repl_offset");
+    r.until_info("master_repl_offset", &offset);
+}
+
 #[test]
 fn a_restarted_replica_with_a_log_needs_no_full_sync() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
