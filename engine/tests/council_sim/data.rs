@@ -54,19 +54,21 @@ pub(crate) struct Data {
     pub(crate) looked_ms: u64,
     /// Where the shard acknowledges by its in-sync set.
     pub(crate) set: InSync,
+    /// It acknowledges by that set or by majority.
+    quorum: bool,
 }
 
 impl Data {
-    pub(crate) fn new(min_in_sync: usize) -> Self {
-        Self { set: InSync::new(min_in_sync), ..Self::default() }
+    pub(crate) fn new(quorum: bool, min_in_sync: usize) -> Self {
+        Self { set: InSync::new(min_in_sync), quorum, ..Self::default() }
     }
 
     /// The process is gone; `keep` writes of the journal were on disk.
     pub(crate) fn restart(&mut self, keep: usize) {
         let mut journal = std::mem::take(&mut self.journal);
         journal.truncate(keep);
-        let set = InSync::new(self.set.min());
-        *self = Self { durable: journal.len(), journal, set, ..Self::default() };
+        let (set, quorum) = (InSync::new(self.set.min()), self.quorum);
+        *self = Self { durable: journal.len(), journal, set, quorum, ..Self::default() };
     }
 
     fn last_epoch(&self) -> Epoch {
@@ -216,6 +218,7 @@ impl Data {
             held_epoch: self.held.filter(|_| self.acting == self.held).unwrap_or(0),
             dropped_epoch: self.dropped.0,
             dropped_writes: self.dropped.1,
+            quorum: self.quorum,
             min_in_sync: self.set.min() as u16,
             ..Report::default()
         }

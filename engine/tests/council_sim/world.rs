@@ -82,6 +82,8 @@ struct Weather {
     refusals: bool,
     /// Writes are acknowledged once a majority of the shard has them, or its in-sync set; nothing written is lost.
     quorum: bool,
+    /// A majority counts in shards of three.
+    by_two_of_three: bool,
     /// The least that is in such a set; 0: a majority counts.
     min_in_sync: usize,
     /// A crash keeps the data set, but for its tail.
@@ -126,6 +128,7 @@ impl World {
         let mut apart = Rng::new(seed ^ 0x5e7);
         let by_set = replicas > 0 && apart.chance(1, 3);
         let min_in_sync = if by_set { 1 + apart.below(2) as usize } else { 0 };
+        let majority = majority || replicas == 2 && !by_set && apart.chance(1, 2);
         let quorum = majority || by_set;
         let weather = Weather {
             loss_permille: [0, 10, 50, 200][rng.below(4) as usize],
@@ -134,6 +137,7 @@ impl World {
             fault_every_ms: 200 + rng.below(2_500),
             refusals: rng.chance(1, 2),
             quorum,
+            by_two_of_three: majority && replicas == 2,
             min_in_sync,
             persistent: quorum || rng.chance(2, 3),
         };
@@ -209,7 +213,7 @@ impl World {
             member,
             council: None,
             disk: Disk::default(),
-            data: Data::new(self.weather.min_in_sync),
+            data: Data::new(self.weather.quorum, self.weather.min_in_sync),
             boot: 0,
             clock_offset: self.rng.below(1_000_000_000),
             drift_ppm,

@@ -115,6 +115,10 @@ impl World {
         if self.weather.quorum && !self.is_whole(self.nodes[n].member.shard) {
             return;
         }
+        // Of three, two acknowledge: with a second one that is away for a while, too, what they had may be lost.
+        if self.weather.by_two_of_three {
+            return;
+        }
         self.has_lost_disk = true;
         self.tally.count(What::LostDisk, 1);
         let down = 50_000 + self.rng.below(3_000_000);
@@ -122,7 +126,7 @@ impl World {
         let id = self.rng.hex40();
         let node = &mut self.nodes[n];
         node.disk = Disk::default();
-        node.data = Data::new(node.data.set.min());
+        node.data = Data::new(self.weather.quorum, node.data.set.min());
         self.ids.remove(&node.member.id);
         node.member.id.clone_from(&id);
         self.ids.insert(id, n);

@@ -245,7 +245,8 @@ impl World {
         }
     }
 
-    /// What the replicas are known to have is acknowledged: with two members a majority is both; by a set it is who is in it.
+    /// What the replicas are known to have is acknowledged: with two or three members a majority is two; by a set it is who is
+    /// in it.
     pub(super) fn acknowledge_quorum(&mut self, n: usize) {
         if !self.weather.quorum || !self.holds_lease(n) {
             return;
