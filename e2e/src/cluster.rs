@@ -31,6 +31,15 @@ pub struct Member {
     pub ready: bool,
 }
 
+/// The shard of a witness.
+const NO_SHARD: usize = usize::MAX;
+
+impl Member {
+    fn has_data(&self) -> bool {
+        self.shard != NO_SHARD
+    }
+}
+
 /// One CacheCluster.
 pub struct Cluster {
     pub world: Arc<World>,
@@ -147,7 +156,7 @@ impl Cluster {
             self.book.set(addresses(&members));
             self.primaries().await?;
             // And a process that was just killed is not what the kubelet last saw.
-            for member in members.iter().filter(|member| member.shard != usize::MAX) {
+            for member in members.iter().filter(|member| member.has_data()) {
                 let facts = self.replication_facts(&member.name).await?;
                 crate::ensure!(
                     facts.contains("larder_in_sync:1"),
@@ -301,7 +310,7 @@ fn member(pod: &Pod) -> Member {
         shard: label
             .and_then(|shard| shard.parse().ok())
             .or(shard_of(&pod.name_any()))
-            .unwrap_or(usize::MAX),
+            .unwrap_or(NO_SHARD),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         address: ip.map(|ip| SocketAddr::new(ip, PORT)),
         container: containers.first().and_then(|container| container.container_id.clone()),

@@ -176,7 +176,8 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T>>) -
         .map_err(|_| Failure::new(format!("no reply within {patience:?}")))?
 }
 
-fn encode<A: AsRef<[u8]>>(out: &mut Vec<u8>, arguments: &[A]) {
+/// A request, as RESP has it.
+pub(crate) fn encode<A: AsRef<[u8]>>(out: &mut Vec<u8>, arguments: &[A]) {
     out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
     for argument in arguments {
         let argument = argument.as_ref();

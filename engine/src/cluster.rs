@@ -14,7 +14,7 @@ use crate::keyspace::Db;
 use crate::server::Shared;
 use crate::session::Session;
 use crate::stream::Stream;
-use crate::topology::{Member, MemberId, SLOTS, ShardId, Topology, slot_of};
+use crate::topology::{Member, MemberId, SLOTS, Shard, ShardId, Topology, slot_of};
 
 /// No shard owns the slot, or this member is in none.
 const NOBODY: u16 = u16::MAX;
@@ -47,6 +47,11 @@ pub struct View {
 impl View {
     pub fn me(&self) -> Option<&Member> {
         self.topology.members.get(&self.my_id)
+    }
+
+    /// The shard that this member is of.
+    pub fn my_shard(&self) -> Option<&Shard> {
+        self.topology.shards.get(&self.me()?.shard?)
     }
 
     /// The primary of a shard.
@@ -88,7 +93,7 @@ impl ClusterState {
     /// This very process is in its shard's in-sync set, as far as this member knows: it may be promoted.
     pub fn is_in_sync(&self) -> bool {
         let view = self.view();
-        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        let shard = view.my_shard();
         shard.is_some_and(|s| s.is_in_sync(&view.my_id, self.boot()))
     }
 

@@ -439,7 +439,7 @@ fn await_release(shared: &Shared) {
     let until = clock::monotonic_ms() + RELEASE_MS;
     let is_awaited = || {
         let view = shared.cluster.view();
-        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        let shard = view.my_shard();
         shard.is_some_and(|s| {
             s.in_sync.contains_key(&view.my_id) && s.in_sync.len() > shared.quorum.min_in_sync()
         })

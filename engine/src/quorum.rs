@@ -179,7 +179,7 @@ impl Shared {
     }
 
     fn acked(&self, in_sync: &InSync, view: &View, followers: &[Follower<'_>]) -> Acked {
-        let shard = view.me().and_then(|m| view.topology.shards.get(&m.shard?));
+        let shard = view.my_shard();
         match shard.filter(|_| in_sync.min() > 0) {
             Some(shard) => in_sync.state(shard, &view.my_id, followers),
             None => majority(followers, self.quorum.needed.load(Ordering::Acquire)),

@@ -85,7 +85,7 @@ pub struct Shard {
 
 impl Shard {
     /// This process of the member may be promoted: it has what was acknowledged, but for the asynchronous tail.
-    pub fn is_in_sync(&self, member: &MemberId, boot: &str) -> bool {
+    pub fn is_in_sync(&self, member: &str, boot: &str) -> bool {
         self.in_sync.get(member).is_some_and(|of_set| of_set == boot)
     }
 }

@@ -3,6 +3,7 @@
 //! One fill alone flatters or punishes a table by where it stands between two sizes; the four
 //! fills are spread evenly over one doubling. Then collections: many small ones, and one large one of each kind.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::fill::fill;
@@ -58,20 +59,27 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     collections::run(options, &peers)
 }
 
-/// Rehashes and the buffers of the fill's connection end on the servers' own timers.
-const SETTLES_WITHIN: Duration = Duration::from_millis(1500);
-
 fn bytes_per_key(
     options: &Options,
     peer: &Peer,
     keys: u64,
     ttl: Option<u64>,
 ) -> Result<f64, Error> {
-    let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
     let encoder = Encoder::new(peer.dialect, Workload::Set, VALUE, ttl, (0, 1));
+    let bytes = growth(options, peer, |addr| fill(addr, peer.dialect, &encoder, 0..keys))?;
+    Ok(bytes / keys as f64)
+}
+
+/// Resident bytes by which a new server grows.
+fn growth(
+    options: &Options,
+    peer: &Peer,
+    fill: impl FnOnce(SocketAddr) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
     let before = server.rss()?;
-    fill(server.addr, peer.dialect, &encoder, 0..keys)
-        .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
-    std::thread::sleep(SETTLES_WITHIN);
-    Ok((server.rss()?.saturating_sub(before)) as f64 / keys as f64)
+    fill(server.addr).map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
+    // Rehashes and the buffers of the fill's connection end on the servers' own timers.
+    std::thread::sleep(Duration::from_millis(1500));
+    Ok(server.rss()?.saturating_sub(before) as f64)
 }

@@ -224,7 +224,7 @@ fn set_config_epoch(ctx: &mut Ctx<'_, '_>, view: &View) {
 
 /// No two primaries ever have one epoch here, and no epoch decides who owns a slot: there is nothing to bump.
 fn bump_epoch(ctx: &mut Ctx<'_, '_>, view: &View) {
-    let shard = view.me().and_then(|m| m.shard).and_then(|s| view.topology.shards.get(&s));
+    let shard = view.my_shard();
     let epoch = shard.map_or(0, |s| s.epoch);
     ctx.reply.simple(&format!("STILL {epoch}"));
 }

@@ -90,9 +90,7 @@ impl Council {
         if matches!(change, Change::Own(OwnChange::Forget { .. }))
             && topology.members_of(id).len() == 1
         {
-            let is_there =
-                *member == self.me || self.seen.is_live(member, self.now_ms, &self.settings);
-            return if is_there && !shard.slots.is_empty() {
+            return if self.is_there(member) && !shard.slots.is_empty() {
                 Err(format!("the member is the primary of shard {id}, which owns slots"))
             } else {
                 Ok(())
@@ -107,18 +105,20 @@ impl Council {
         ))
     }
 
+    /// It is this member, or one that is heard.
+    pub(super) fn is_there(&self, member: &MemberId) -> bool {
+        *member == self.me || self.seen.is_live(member, self.now_ms, &self.settings)
+    }
+
     /// Whoever joins under a member's name takes its place. A pod that was deleted by force may live on for a while: its
     /// process is asked to end, and hands over what it serves, unless it is forgotten before. It is waited for as long as
     /// it is heard, and not for longer than a silent voter keeps its seat.
     pub(super) fn may_replace(&mut self, member: &Member) -> Result<(), String> {
-        let (Some(consensus), Some(tenure)) = (&self.consensus, &mut self.tenure) else {
-            return Ok(());
-        };
+        let Some(consensus) = &self.consensus else { return Ok(()) };
         let namesake = |m: &&Member| m.name == member.name && m.id != member.id;
-        let Some(old) = consensus.machine.members.values().find(namesake) else { return Ok(()) };
-        if old.id != self.me && !self.seen.is_live(&old.id, self.now_ms, &self.settings) {
-            return Ok(());
-        }
+        let old = consensus.machine.members.values().find(namesake);
+        let Some(old) = old.filter(|old| self.is_there(&old.id)) else { return Ok(()) };
+        let Some(tenure) = &mut self.tenure else { return Ok(()) };
         let since_ms = *tenure.succeeded.entry(old.id.clone()).or_insert(self.now_ms);
         if self.now_ms >= since_ms + self.settings.voter_silence_ms {
             return Ok(());

@@ -173,8 +173,7 @@ impl Council {
         };
         let wanted = pick(topology, presence);
         let surplus = |v: &MemberId| *v != me && !wanted.contains(v);
-        let is_there = |v: &MemberId| *v == me || self.seen.is_live(v, self.now_ms, &self.settings);
-        let old = let_off(&topology.voters, surplus, is_there).cloned();
+        let old = let_off(&topology.voters, surplus, |v| self.is_there(v)).cloned();
         let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
             return;
         };

@@ -121,7 +121,7 @@ impl InSync {
             let member = topology.members.get(f.id);
             f.id != me
                 && member.is_some_and(|m| m.shard == Some(id))
-                && shard.in_sync.get(f.id).is_none_or(|boot| boot != f.boot)
+                && !shard.is_in_sync(f.id, f.boot)
         };
         self.seen.retain(|(id, boot), _| follows(id, boot).is_some_and(|f| is_outside(&f)));
         if let Some(joiner) = &mut self.joiner {

@@ -1,11 +1,11 @@
 //! Resident bytes of collections: per key of small ones, per member of large ones.
 
-use super::SETTLES_WITHIN;
+use super::growth;
 use crate::bench::fill::send;
 use crate::bench::peers::Peer;
-use crate::bench::server::Server;
 use crate::bench::wire::Dialect;
 use crate::bench::{Error, Options, table};
+use crate::wire::encode;
 
 /// Keys with a small collection each, and members of a large one.
 const SMALL: u64 = 200_000;
@@ -48,8 +48,7 @@ pub(super) fn run(options: &Options, peers: &[Peer]) -> Result<(), Error> {
     println!(
         "\nRSS of collections, members, fields and values of 16 bytes: per key, {SMALL} of {FEW} members each; per member, one of {LARGE}.\n"
     );
-    let peers: Vec<&Peer> =
-        peers.iter().filter(|peer| peer.dialect == Dialect::Resp && !peer.is_floor()).collect();
+    let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.dialect == Dialect::Resp).collect();
     let small = KINDS.iter().map(|kind| (kind, true));
     let large = KINDS.iter().chain([&INTEGERS]).map(|kind| (kind, false));
     let mut rows = Vec::new();
@@ -76,25 +75,15 @@ pub(super) fn run(options: &Options, peers: &[Peer]) -> Result<(), Error> {
 }
 
 fn bytes_of(options: &Options, peer: &Peer, kind: &Kind, is_small: bool) -> Result<f64, Error> {
-    let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
-    let before = server.rss()?;
-    let (requests, few) = if is_small { (SMALL, FEW) } else { (LARGE / FEW, FEW) };
-    let encode = |number: u64, out: &mut Vec<u8>| {
+    let (requests, counted) = if is_small { (SMALL, SMALL) } else { (LARGE / FEW, LARGE) };
+    let request = |number: u64, out: &mut Vec<u8>| {
         let key = if is_small { format!("key:{number:012}") } else { "large".into() };
-        let elements = (number * few..(number + 1) * few).flat_map(kind.element);
+        let elements = (number * FEW..(number + 1) * FEW).flat_map(kind.element);
         let words: Vec<String> = [kind.command.into(), key].into_iter().chain(elements).collect();
-        request(&words, out);
+        encode(out, &words);
     };
-    send(server.addr, peer.dialect, 64 * FEW as usize, encode, 0..requests)
-        .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
-    std::thread::sleep(SETTLES_WITHIN);
-    let counted = if is_small { SMALL } else { LARGE };
-    Ok(server.rss()?.saturating_sub(before) as f64 / counted as f64)
-}
-
-fn request(words: &[String], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
-        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
-    }
+    let bytes = growth(options, peer, |addr| {
+        send(addr, peer.dialect, 64 * FEW as usize, request, 0..requests)
+    })?;
+    Ok(bytes / counted as f64)
 }
