@@ -4,11 +4,12 @@ use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually};
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::Writers;
+use crate::slot::held_ms;
 use crate::wire::Connection;
 use crate::world::{MANAGER, Room, World, condition};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -173,6 +174,20 @@ impl Cluster {
     /// Its members' pods.
     pub async fn members(&self) -> Result<Vec<Member>> {
         members(&self.world, &self.namespace, &self.name).await
+    }
+
+    /// For how long moves of slots held their clients in the last so many seconds, milliseconds, as the logs of the pods that
+    /// are there tell.
+    pub async fn held_ms(&self, since_seconds: i64) -> Result<Vec<f64>> {
+        let pods = self.world.pods(&self.namespace);
+        let params = LogParams { since_seconds: Some(since_seconds), ..LogParams::default() };
+        let mut held = vec![];
+        for member in self.members().await? {
+            // One that is just going has none to give.
+            let log = pods.logs(&member.name, &params).await.unwrap_or_default();
+            held.extend(held_ms(&log));
+        }
+        Ok(held)
     }
 
     pub fn client(&self) -> Client {

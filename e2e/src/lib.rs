@@ -5,6 +5,7 @@ pub mod bench;
 pub mod client;
 pub mod clients;
 pub mod clock;
+mod clock_steps;
 pub mod cluster;
 pub mod deb;
 pub mod failure;

@@ -2,6 +2,7 @@
 
 use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually, seconds};
+use crate::clock_steps::local_clock_steps_are_not_felt;
 use crate::deb::local_package_starts_as_it_is_unpacked;
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
@@ -48,6 +49,7 @@ pub const TESTS: &[Test] = &[
     test!(local_quorum_is_linearizable),
     test!(local_shards_that_go_on_alone_are_linearizable),
     test!(local_storm_is_linearizable),
+    test!(local_clock_steps_are_not_felt),
 ];
 
 pub async fn run(tests: &[&Test]) -> Tally {
@@ -145,6 +147,15 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) async fn start(manifest: &Path, folder: &Path) -> Result<Self> {
+        Self::start_in(manifest, folder, &[]).await
+    }
+
+    /// The same in an environment, which its members have from it.
+    pub(crate) async fn start_in(
+        manifest: &Path,
+        folder: &Path,
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
         let program = tools::project().join("target/debug/larder");
         let log = folder.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
@@ -153,6 +164,7 @@ impl Local {
             .arg(manifest)
             .arg("--dir")
             .arg(folder)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -390,22 +402,14 @@ async fn linearizable(scene: &Scene, spec: serde_json::Value, signals: &[&str]) 
         let range = client.ranges().get(round % 2).context("a shard")?;
         let primary = *range.members.first().context("a primary")?;
         let tag = &probes.tags()[round % 2];
-        let goes_on = |more: usize| {
-            let goal = probes.ended(tag) + more;
-            let probes = &probes;
-            eventually("the shard serves", Duration::from_secs(30), move || async move {
-                let ended = probes.ended(tag);
-                crate::ensure!(ended >= goal, "{ended} of {goal} operations");
-                Ok(())
-            })
-        };
         let mut stopped = Vec::new();
         if goes_on_alone {
             let replica = *range.members.get(1).context("a replica")?;
             let pid = local.pid_of(replica).await?;
             crate::sh!("kill", "-STOP", &pid)?;
             stopped.push(pid);
-            goes_on(500).await.context(format!("without its replica {replica}"))?;
+            let served = goes_on(&probes, tag, 500).await;
+            served.context(format!("without its replica {replica}"))?;
         }
         let pid = local.pid_of(primary).await?;
         crate::sh!("kill", signal, &pid)?;
@@ -418,7 +422,7 @@ async fn linearizable(scene: &Scene, spec: serde_json::Value, signals: &[&str]) 
                 crate::sh!("kill", "-CONT", &pid)?;
             }
         }
-        let served = goes_on(500).await;
+        let served = goes_on(&probes, tag, 500).await;
         for pid in stopped {
             crate::sh!("kill", "-CONT", &pid)?;
         }
@@ -427,6 +431,17 @@ async fn linearizable(scene: &Scene, spec: serde_json::Value, signals: &[&str]) 
     whole(&local).await?;
     probes.check(Vec::new()).await?;
     local.stop().await
+}
+
+/// Waits until so many more operations on the keys of a tag have ended.
+pub(crate) async fn goes_on(probes: &Probes, tag: &str, more: usize) -> Result {
+    let goal = probes.ended(tag) + more;
+    eventually("the shard serves", Duration::from_secs(30), || async {
+        let ended = probes.ended(tag);
+        crate::ensure!(ended >= goal, "{ended} of {goal} operations");
+        Ok(())
+    })
+    .await
 }
 
 async fn thousand(writers: &Writers) -> Result {

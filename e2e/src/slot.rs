@@ -23,9 +23,21 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
+/// For how long moves of slots held their clients, milliseconds, as a member's log tells.
+pub fn held_ms(log: &str) -> impl Iterator<Item = f64> {
+    let held = log.lines().filter_map(|line| line.split_once("held_us=")?.1.split(' ').next());
+    held.filter_map(|us| us.trim().parse().ok()).map(|us: f64| us / 1000.0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::slot_of;
+    use super::{held_ms, slot_of};
+
+    #[test]
+    fn what_a_log_tells_of_moves_is_read() {
+        let log = "INFO engine::moves::source: the slots' clients were held id=7 held_us=6250 laps_us=\"held=9 \"\nother\n";
+        assert_eq!(held_ms(log).collect::<Vec<_>>(), [6.25]);
+    }
 
     #[test]
     fn slots_are_those_of_redis() {

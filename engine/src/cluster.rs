@@ -94,7 +94,7 @@ impl ClusterState {
     pub fn is_in_sync(&self) -> bool {
         let view = self.view();
         let shard = view.my_shard();
-        shard.is_some_and(|s| s.is_in_sync(&view.my_id, self.boot()))
+        shard.is_some_and(|s| s.counts_on(&view.my_id, self.boot()))
     }
 
     /// The members that met are a cluster by themselves.
@@ -236,7 +236,6 @@ impl Shared {
         drop(view);
         self.leave_foreign_shards();
         self.invalidate_foreign();
-        self.quorum.set_members(my_shard.map_or(0, |shard| topology.members_of(shard).len()));
         self.note_acks();
     }
 

@@ -26,7 +26,7 @@ use crate::keyspace::Env;
 use crate::listeners::Listener;
 use crate::moves::held::Seen;
 use crate::resp::Reply;
-use crate::server::{Mail, Shared};
+use crate::server::{Basis, Mail, Shared};
 use ahead::{GROUP, ReadAhead};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
@@ -342,39 +342,33 @@ impl EventLoop {
         token: usize,
         client: u64,
         bytes: &[u8],
-        unblocks: bool,
+        unblocks: Option<Basis>,
         executor: &mut Executor<'_>,
     ) {
         let shared = self.shared.clone();
-        let waits = unblocks && shared.state.acks_wait();
         let (of_listeners, of_others) =
             (self.hot.pubsub_output_bytes_max, self.hot.reply_bytes_max);
         let Some(conn) = self.conn_of(token, client) else { return };
         let limit = if conn.session.info.listens_to() > 0 { of_listeners } else { of_others };
         conn.out.extend_from_slice(bytes);
-        if unblocks {
-            // Another client's write has served this one: the reply is an acknowledgement like any other.
-            let end = shared.journal.end();
-            if executor.is_leased() {
-                conn.note_leased(shared.state.reign.load(Ordering::Acquire));
+        if let Some(Basis { reign, end }) = unblocks {
+            if reign != 0 {
+                conn.note_leased(reign);
             }
             if shared.quorum.is_on() {
                 conn.quorum_gate = end;
             }
-            if waits {
+            if shared.state.acks_wait() {
                 conn.gate = end;
+                self.wrote = self.wrote.max(end);
             }
-        }
-        if !unblocks && limit > 0 && conn.out.len() - conn.sent > limit {
+        } else if limit > 0 && conn.out.len() - conn.sent > limit {
             // It does not read what it subscribed to, or looks on at: cut off, so that others are not slowed.
             self.close(token);
             return;
         }
-        if waits {
-            self.wrote = shared.journal.end();
-        }
         self.mark_dirty(token);
-        if unblocks {
+        if unblocks.is_some() {
             self.unblocked(token, executor);
         }
     }

@@ -95,7 +95,7 @@ impl Shared {
             if waiter.cancel() {
                 self.waiters.unblock(&waiter);
                 let bytes = format!("-{line}\r\n").into_bytes();
-                self.deliver(&waiter.client, bytes.into(), true);
+                self.deliver(&waiter.client, bytes.into(), Some(self.basis()));
             }
         }
     }

@@ -139,7 +139,7 @@ impl Shared {
             let notices = what(by_tls);
             for (client, endpoint) in concerned.filter(|_| !notices.is_empty()) {
                 let bytes: Vec<u8> = notices.iter().flat_map(|n| n.bytes(*endpoint)).collect();
-                self.deliver(client, bytes.into(), false);
+                self.deliver(client, bytes.into(), None);
             }
         }
     }

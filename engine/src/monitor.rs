@@ -56,7 +56,7 @@ impl Shared {
         let line = line(clock::unix_us(), session.db, &session.info.addr, command, args);
         let line: Arc<[u8]> = line.into_bytes().into();
         let clients = self.monitors.clients.read().unwrap_or_else(PoisonError::into_inner);
-        clients.iter().for_each(|client| self.deliver(client, line.clone(), false));
+        clients.iter().for_each(|client| self.deliver(client, line.clone(), None));
     }
 }
 

@@ -10,20 +10,24 @@
 //! has written to since wait for nothing, so that reads go on when too few replicas are there. Writes are
 //! refused then, before they are made.
 //!
+//! Whose majority that is stands in the council's topology: see `electors`.
+//!
 //! With `minInSync` it is not a majority, but every member of the in-sync set that the council has in its topology: see
 //! `set` for who is in it. Such a shard goes on with fewer members, down to that number.
 
+pub mod electors;
 pub mod keeper;
 pub mod set;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::cluster::View;
 use crate::replication::Peer;
 use crate::server::Shared;
-use crate::topology::{MemberId, SLOTS};
+use crate::topology::{Change, MemberId, SLOTS};
+use electors::Electors;
 use set::{Acked, Follower, InSync};
 
 /// Replies that wait for a majority longer than this are given up with their connection, milliseconds: whether
@@ -32,8 +36,6 @@ pub const WAIT_MS: u64 = 5_000;
 
 #[derive(Default)]
 pub struct Quorum {
-    /// Members of the shard beside this one that make a majority with it.
-    needed: AtomicUsize,
     /// Replies wait for others.
     waits: AtomicBool,
     /// There are too few to go on with writes.
@@ -42,8 +44,15 @@ pub struct Quorum {
     offset: AtomicU64,
     /// Offset behind the last write to each slot; empty where durability is not Quorum.
     written: Box<[AtomicU64]>,
-    /// Who is waited for, with `minInSync`. Whatever follows from it is made known under its lock.
-    in_sync: Mutex<InSync>,
+    /// Who is waited for. Whatever follows from it is made known under its lock.
+    awaited: Mutex<Awaited>,
+}
+
+/// Who is waited for: the in-sync set with `minInSync`, a majority of the electors without.
+#[derive(Default)]
+struct Awaited {
+    in_sync: InSync,
+    electors: Electors,
 }
 
 impl Quorum {
@@ -52,7 +61,10 @@ impl Quorum {
         let slots = if is_on { SLOTS } else { 0 };
         Quorum {
             written: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-            in_sync: Mutex::new(InSync::new(if is_on { min_in_sync } else { 0 })),
+            awaited: Mutex::new(Awaited {
+                in_sync: InSync::new(if is_on { min_in_sync } else { 0 }),
+                electors: Electors::default(),
+            }),
             ..Quorum::default()
         }
     }
@@ -64,11 +76,11 @@ impl Quorum {
 
     /// `minInSync`; 0: a majority counts.
     pub fn min_in_sync(&self) -> usize {
-        self.in_sync().min()
+        self.awaited().in_sync.min()
     }
 
-    fn in_sync(&self) -> MutexGuard<'_, InSync> {
-        self.in_sync.lock().unwrap_or_else(PoisonError::into_inner)
+    fn awaited(&self) -> MutexGuard<'_, Awaited> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replies wait for other members.
@@ -93,14 +105,7 @@ impl Quorum {
         !self.lacks.load(Ordering::Acquire)
     }
 
-    /// The shard has that many members.
-    pub fn set_members(&self, members: usize) {
-        // A majority of n is n / 2 + 1, the primary among them.
-        let needed = if self.is_configured() { members / 2 } else { 0 };
-        self.needed.store(needed, Ordering::Release);
-    }
-
-    /// What is known now: for the in-sync set under its lock.
+    /// What is known now; who is awaited is locked.
     fn set(&self, acked: Acked) {
         self.waits.store(acked.offset != u64::MAX, Ordering::SeqCst);
         self.lacks.store(!acked.enough, Ordering::Release);
@@ -125,25 +130,27 @@ impl Quorum {
     }
 }
 
-/// What a majority has: `needed` others and the primary.
-fn majority(followers: &[Follower<'_>], needed: usize) -> Acked {
-    let mut best: Vec<(&str, u64)> = Vec::new();
-    let mut heard: Vec<&str> = Vec::new();
-    for follower in followers {
-        if follower.is_heard && !heard.contains(&follower.id) {
-            heard.push(follower.id);
-        }
-        match best.iter_mut().find(|(id, _)| *id == follower.id) {
-            Some((_, known)) => *known = follower.offset.max(*known),
-            None => best.push((follower.id, follower.offset)),
+impl Awaited {
+    fn state(&self, view: &View, followers: &[Follower<'_>]) -> Acked {
+        let nobody = Acked { offset: u64::MAX, enough: true };
+        let Some(id) = view.me().and_then(|me| me.shard) else { return nobody };
+        match view.topology.shards.get(&id) {
+            None => nobody,
+            Some(shard) if self.in_sync.min() > 0 => {
+                self.in_sync.state(shard, &view.my_id, followers)
+            }
+            Some(_) => self.electors.state(&view.topology, id, &view.my_id, followers),
         }
     }
-    best.sort_unstable_by_key(|(_, offset)| std::cmp::Reverse(*offset));
-    let offset = match needed {
-        0 => u64::MAX,
-        _ => best.get(needed - 1).map_or(0, |(_, offset)| *offset),
-    };
-    Acked { offset, enough: heard.len() >= needed }
+
+    /// One look: a change to be proposed, for the topology of that epoch only. `end`: of the journal.
+    fn look(&mut self, view: &View, followers: &[Follower<'_>], end: u64) -> Option<Change> {
+        let (topology, me, id) = (&view.topology, &view.my_id, view.me()?.shard?);
+        match self.in_sync.min() {
+            0 => self.electors.look(topology, id, me, followers, end),
+            _ => self.in_sync.look(topology, id, me, followers, end),
+        }
+    }
 }
 
 impl Shared {
@@ -153,11 +160,11 @@ impl Shared {
         if !quorum.is_configured() {
             return;
         }
-        let in_sync = quorum.in_sync();
+        let awaited = quorum.awaited();
         let view = self.cluster.view();
         let peers = self.replication.peers();
         let followers = self.followers(&view, &peers);
-        quorum.set(self.acked(&in_sync, &view, &followers));
+        quorum.set(awaited.state(&view, &followers));
     }
 
     /// The other members of the shard that follow this one, by what they have told.
@@ -178,17 +185,9 @@ impl Shared {
             .collect()
     }
 
-    fn acked(&self, in_sync: &InSync, view: &View, followers: &[Follower<'_>]) -> Acked {
-        let shard = view.my_shard();
-        match shard.filter(|_| in_sync.min() > 0) {
-            Some(shard) => in_sync.state(shard, &view.my_id, followers),
-            None => majority(followers, self.quorum.needed.load(Ordering::Acquire)),
-        }
-    }
-
     /// What was acknowledged to another primary counts for nothing in a new epoch; everything must be locked.
     pub fn reset_quorum(&self) {
-        let _in_sync = self.quorum.in_sync();
+        let _awaited = self.quorum.awaited();
         self.quorum.offset.store(0, Ordering::Release);
         let end = self.journal.end();
         // What came with the old epoch is certain only once those who are needed follow in this one.
@@ -199,34 +198,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_majority_is_counted_with_the_primary_in_it() {
-        let quorum = Quorum::new(true, 0);
-        for (members, needed) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
-            quorum.set_members(members);
-            assert_eq!(quorum.needed.load(Ordering::Relaxed), needed, "{members} members");
-        }
-        let off = Quorum::new(false, 0);
-        off.set_members(3);
-        assert!(!off.is_on());
-        let follower = |id, offset| Follower { id, boot: "", offset, is_heard: true };
-        let follow = [follower("b", 10), follower("c", 30), follower("b", 20), follower("d", 5)];
-        assert_eq!(majority(&follow, 0), Acked { offset: u64::MAX, enough: true });
-        assert_eq!(majority(&follow, 1), Acked { offset: 30, enough: true });
-        assert_eq!(
-            majority(&follow, 2),
-            Acked { offset: 20, enough: true },
-            "a member counts once"
-        );
-        assert_eq!(majority(&follow, 4), Acked { offset: 0, enough: false });
-        let silent = follow.map(|f| Follower { is_heard: f.id == "b", ..f });
-        assert_eq!(
-            majority(&silent, 2),
-            Acked { offset: 20, enough: false },
-            "what the silent have counts, but they are not written to"
-        );
-    }
 
     #[test]
     fn a_read_waits_for_the_last_write_to_its_slot_only() {

@@ -210,12 +210,21 @@ pub enum Speaks {
     Memcached,
 }
 
+/// What the reply of a blocked command rests on: an acknowledgement like any other, made by somebody else's thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis {
+    /// The reign under whose lease it was executed; 0: under none.
+    pub reign: u64,
+    /// Of the journal, behind what it did.
+    pub end: u64,
+}
+
 /// What a loop is told by others.
 pub enum Mail {
     /// A connection that another thread accepted.
     Accepted(Connection, Speaks),
-    /// Bytes for a client: a push, or the reply of a command that was blocked.
-    Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: bool },
+    /// Bytes for a client: a push, or the reply of a command that was blocked, which goes out by what it rests on.
+    Deliver { token: usize, client: u64, bytes: Arc<[u8]>, unblocks: Option<Basis> },
     /// The reply that a client waits for, of something that was not done under this member's lease.
     Answer { token: usize, client: u64, bytes: Arc<[u8]> },
     /// Close a client.
@@ -447,8 +456,21 @@ impl Shared {
         changed
     }
 
+    /// This member answers for its keys under a lease.
+    pub fn is_leased(&self) -> bool {
+        let state = &self.state;
+        state.lease_until_ms.load(Ordering::Acquire) != u64::MAX
+            && !state.is_replica.load(Ordering::Acquire)
+    }
+
+    /// What a reply rests on that is made now. For what was executed: while its slots are still locked.
+    pub fn basis(&self) -> Basis {
+        let reign = if self.is_leased() { self.state.reign.load(Ordering::Acquire) } else { 0 };
+        Basis { reign, end: self.journal.end() }
+    }
+
     /// Sends bytes to a client on whichever loop it lives.
-    pub fn deliver(&self, client: &ClientInfo, bytes: Arc<[u8]>, unblocks: bool) {
+    pub fn deliver(&self, client: &ClientInfo, bytes: Arc<[u8]>, unblocks: Option<Basis>) {
         if let Some(to) = self.loops.get(client.thread) {
             to.send(Mail::Deliver { token: client.token, client: client.id, bytes, unblocks });
         }
@@ -481,12 +503,12 @@ impl Shared {
 
     /// Publishes to the subscribers of this member.
     pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
-        self.pubsub.publish(channel, message, |client, bytes| self.deliver(client, bytes, false))
+        self.pubsub.publish(channel, message, |client, bytes| self.deliver(client, bytes, None))
     }
 
     /// Publishes a shard channel's message to its listeners on this member.
     pub fn spublish(&self, channel: &[u8], message: &[u8]) -> usize {
-        self.pubsub.spublish(channel, message, |client, bytes| self.deliver(client, bytes, false))
+        self.pubsub.spublish(channel, message, |client, bytes| self.deliver(client, bytes, None))
     }
 
     /// Shard channels of this slot are heard here.

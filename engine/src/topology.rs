@@ -3,6 +3,7 @@
 //! A `Topology` is the state machine of the council: it is a value, it only changes by applying a
 //! committed `Change`, and `epoch` grows with every change. Nothing here knows sockets, disks or clocks.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -81,12 +82,33 @@ pub struct Shard {
     /// Lineage of the primary when it was promoted: a data set below it is an older one.
     #[serde(default)]
     pub floor: Option<Lineage>,
+    /// Where a majority acknowledges: the members whose majority has each acknowledged write, those among them that
+    /// are gone by now, too. Empty: its members. see: `crate::quorum::electors`
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub electors: BTreeSet<MemberId>,
+    /// Members that leave once they are no electors any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retiring: BTreeSet<MemberId>,
 }
 
 impl Shard {
     /// This process of the member may be promoted: it has what was acknowledged, but for the asynchronous tail.
     pub fn is_in_sync(&self, member: &str, boot: &str) -> bool {
         self.in_sync.get(member).is_some_and(|of_set| of_set == boot)
+    }
+
+    /// The same, and where a majority acknowledges it is one of those that count.
+    pub fn counts_on(&self, member: &str, boot: &str) -> bool {
+        let is_elector = self.electors.is_empty() || self.electors.contains(member);
+        is_elector && self.is_in_sync(member, boot)
+    }
+}
+
+impl Change {
+    /// The wish for a handover of the shard, as it is at that epoch. `to` empty: to whom the council finds best.
+    pub fn handover(shard: ShardId, to: MemberId, expected: Epoch) -> Change {
+        let (window_ms, boot, lineage) = (0, String::new(), None);
+        Change::Promote { shard, to, expected, window_ms, boot, lineage, by_majority: false }
     }
 }
 
@@ -305,11 +327,18 @@ pub enum Change {
         boot: String,
         #[serde(default)]
         lineage: Option<Lineage>,
+        /// It acknowledges by majority.
+        #[serde(default)]
+        by_majority: bool,
     },
     /// Who is in sync with the primary of that epoch; the council's own finding.
     Synced { shard: ShardId, epoch: Epoch, in_sync: BTreeMap<MemberId, String> },
     /// A process joins the in-sync set that its primary of that epoch keeps. see: `crate::quorum::set`
     JoinSync { shard: ShardId, epoch: Epoch, member: MemberId, boot: String },
+    /// Whose majority acknowledges from here on, by the word of the primary of that epoch. see: `crate::quorum::electors`
+    Electors { shard: ShardId, epoch: Epoch, electors: BTreeSet<MemberId> },
+    /// Who is about to leave the shard; the council's own finding.
+    Retiring { shard: ShardId, members: BTreeSet<MemberId> },
     /// The set of voters after the library's own configuration change went through.
     Voters { voters: BTreeSet<MemberId> },
     /// What a returning primary counted.
@@ -476,6 +505,14 @@ impl Topology {
         let owns =
             |s: &Shard| s.slots.iter().any(|r| r.contains(range.first) && r.contains(range.last));
         self.shards.iter().find(|(_, s)| owns(s)).map(|(id, _)| *id)
+    }
+
+    /// Whose majority has what is acknowledged in the shard.
+    pub fn electors_of(&self, shard: ShardId) -> Cow<'_, BTreeSet<MemberId>> {
+        match self.shards.get(&shard) {
+            Some(s) if !s.electors.is_empty() => Cow::Borrowed(&s.electors),
+            _ => Cow::Owned(self.members_of(shard).into_iter().map(|m| m.id.clone()).collect()),
+        }
     }
 
     pub fn move_of(&self, id: Epoch) -> Option<&Move> {

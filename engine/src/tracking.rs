@@ -296,7 +296,7 @@ impl Shared {
                     reply.push(2);
                     reply.bulk(b"tracking-redir-broken");
                     reply.int(mode.redirect as i64);
-                    self.deliver(client, reply.out.into(), false);
+                    self.deliver(client, reply.out.into(), None);
                 }
                 return;
             }
@@ -321,6 +321,6 @@ impl Shared {
             }
             None => reply.null(),
         }
-        self.deliver(target, reply.out.into(), false);
+        self.deliver(target, reply.out.into(), None);
     }
 }

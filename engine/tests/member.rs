@@ -261,14 +261,8 @@ async fn a_wish_for_another_primary_is_a_handover() {
     let old = cluster.primary().unwrap();
     let new = (old + 1) % 3;
     let topology = cluster.topology(old).await.unwrap();
-    let change = Change::Promote {
-        shard: 0,
-        to: cluster.running[new].member.id.clone(),
-        expected: topology.shards[&0].epoch,
-        window_ms: 0,
-        boot: String::new(),
-        lineage: None,
-    };
+    let to = cluster.running[new].member.id.clone();
+    let change = Change::handover(0, to, topology.shards[&0].epoch);
     // Put to any member: it finds the leader.
     let answer = cluster.ask(2, Ask::Wish { change, expected_epoch: None }).await;
     assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, Follower};
 use engine::bus::{Answer, Ask};
-use engine::topology::{Lineage, SlotRange, even_slots, slot_of};
+use engine::topology::{Change, Lineage, SlotRange, even_slots, slot_of};
 use processes::Client;
 
 const QUORUM: &[&str] = &["--larder-durability", "quorum"];
@@ -290,4 +290,36 @@ fn a_replica_that_is_asked_to_end_holds_nobody_up() {
     let view = cluster.topology(primary).unwrap();
     assert_eq!(view.shards[&0].in_sync.len(), 1, "{:?}", view.shards[&0]);
     assert!(answers(&cluster, &key, &["SET", &key, "1"], "OK"));
+}
+
+/// The primary and the one that leaves were the majority that had acknowledged; the third one lags. Let go at once, it would
+/// have left a shard of two of which that third one is half: enough to be promoted without those writes.
+#[test]
+fn a_replica_does_not_leave_before_the_others_have_what_it_acknowledged() {
+    let mut cluster = Cluster::form(&[0, 0, 0, 1, 1], 2, QUORUM);
+    let key = key_in(even_slots(0, 2), "here");
+    let primary = cluster.primary_of(0).unwrap();
+    let (leaver, other) = ((primary + 1) % 3, (primary + 2) % 3);
+    let leave = Change::Leave { member: cluster.nodes[leaver].member.id.clone() };
+    let wish = Ask::Wish { change: leave.clone(), expected_epoch: None };
+    cluster.nodes[other].server.signal("-STOP");
+    cluster.until("a write", |c| answers(c, &key, &["SET", &key, "1"], "OK"));
+    match cluster.try_ask(primary, wish) {
+        Some(Answer::Refused { reason }) => assert!(reason.contains("no majority"), "{reason}"),
+        answer => panic!("{answer:?}"),
+    }
+    let view = cluster.topology(primary).unwrap();
+    assert!(view.members.contains_key(&cluster.nodes[leaver].member.id));
+    cluster.nodes[other].server.signal("-CONT");
+    cluster.wish(leave);
+    let view = cluster.topology(primary).unwrap();
+    assert_eq!(view.shards[&0].electors.len(), 2, "{:?}", view.shards[&0]);
+    cluster.nodes[primary].server.kill();
+    cluster.until("the other one is primary", |c| c.primary_of(0) == Some(other));
+    // Alone it answers nothing: a majority of two is both.
+    cluster.nodes[primary].restart();
+    cluster.until("the other one serves", |c| {
+        let mut client = Client::try_connect(c.ports()[other]).unwrap();
+        client.try_call(&["GET", &key]).is_ok_and(|reply| reply == "1")
+    });
 }

@@ -78,9 +78,7 @@ pub(crate) fn said(step: &Step) -> Option<Said> {
             wish(change, Some(*epoch))
         }
         Step::HandOver { shard, to, epoch, .. } => {
-            let (boot, lineage) = (String::new(), None);
-            let (shard, to, expected) = (*shard, to.clone(), *epoch);
-            wish(Change::Promote { shard, to, expected, window_ms: 0, boot, lineage }, None)
+            wish(Change::handover(*shard, to.clone(), *epoch), None)
         }
         Step::CancelMove { id } => wish(Change::CancelMove { id: *id }, None),
         Step::Configure { seat, hash, directives, reset } => {

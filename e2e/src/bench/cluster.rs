@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::{Connection, Value};
 
 use super::{Error, Options, clock};
+use crate::slot::held_ms;
 
 /// What takes longer is a failure, not a figure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,9 +70,7 @@ impl Cluster {
             let log = std::fs::read_to_string(&file).unwrap_or_default();
             let whole = log.rfind('\n').map_or(0, |end| end + 1);
             let from = read.insert(file, whole).unwrap_or(0);
-            let new = log.get(from..whole).unwrap_or_default().lines();
-            let held = new.filter_map(|line| line.split_once("held_ms=")?.1.split(' ').next());
-            all.extend(held.filter_map(|ms| ms.trim().parse::<f64>().ok()));
+            all.extend(held_ms(log.get(from..whole).unwrap_or_default()));
         }
         Ok(all)
     }

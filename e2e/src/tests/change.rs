@@ -77,6 +77,11 @@ pub(super) async fn shards_added_and_taken_away_under_load(room: Arc<Room>) -> R
         })
         .await?;
         println!("      {shards} shards after {}", clock::seconds(start.elapsed()));
+        let mut held = cluster.held_ms(start.elapsed().as_secs().cast_signed() + 1).await?;
+        held.sort_by(f64::total_cmp);
+        if let (Some(median), Some(most)) = (held.get(held.len() / 2), held.last()) {
+            println!("      {} moves held clients for {median} ms, {most} at most", held.len());
+        }
         cluster.whole(SCALE_MAX).await?;
     }
     let values = cluster.client().get_all(&keys).await?;

@@ -464,7 +464,7 @@ fn unblock(ctx: &mut Ctx<'_, '_>) {
         OnTimeout::NullArray => reply.null_array(),
         OnTimeout::Null => reply.null(),
     }
-    ctx.shared.deliver(&waiter.client, reply.out.into(), true);
+    ctx.shared.deliver(&waiter.client, reply.out.into(), Some(ctx.shared.basis()));
     ctx.reply.int(1);
 }
 

@@ -60,8 +60,7 @@ pub(super) fn hand_over(ctx: &mut Ctx<'_, '_>, shard: ShardId, state: &Shard) {
 }
 
 fn promote(ctx: &mut Ctx<'_, '_>, shard: ShardId, to: MemberId, expected: u64) {
-    let (boot, lineage) = (String::new(), None);
-    wish(ctx, vec![Change::Promote { shard, to, expected, window_ms: 0, boot, lineage }]);
+    wish(ctx, vec![Change::handover(shard, to, expected)]);
 }
 
 /// `CLUSTER MIGRATESLOTS SLOTSRANGE first last [first last ...] NODE id`, sent to the primary that has the slots.

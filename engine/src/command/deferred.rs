@@ -24,7 +24,7 @@ impl Deferred {
     /// The same for what has written to the data set: an acknowledgement like any other.
     pub(super) fn answer_write(self, write: impl FnOnce(&mut Reply)) {
         if let Some(bytes) = self.end(write) {
-            self.shared.deliver(&self.waiter.client, bytes.into(), true);
+            self.shared.deliver(&self.waiter.client, bytes.into(), Some(self.shared.basis()));
         }
     }
 

@@ -68,9 +68,7 @@ impl<'s> Executor<'s> {
 
     /// This member answers for its keys under a lease.
     pub fn is_leased(&self) -> bool {
-        let state = &self.shared.state;
-        state.lease_until_ms.load(Ordering::Acquire) != u64::MAX
-            && !state.is_replica.load(Ordering::Acquire)
+        self.shared.is_leased()
     }
 
     /// Runs one request. `hint` is hash and slot of its first key, where the caller has them.

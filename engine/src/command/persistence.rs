@@ -111,7 +111,7 @@ fn shutdown(ctx: &mut Ctx<'_, '_>) {
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if let Err(why) = shut_down(&shared, how, force) {
             let line = format!("-ERR Errors trying to SHUTDOWN. {why}\r\n");
-            shared.deliver(&client, line.into_bytes().into(), true);
+            shared.deliver(&client, line.into_bytes().into(), Some(shared.basis()));
         }
     });
     if spawned.is_err() {

@@ -73,6 +73,8 @@ impl Topology {
         for shard in left.shards.values_mut() {
             shard.primary = None;
             shard.in_sync.retain(|id, _| survivors.contains(id));
+            shard.electors.retain(|id| survivors.contains(id));
+            shard.retiring.clear();
         }
         Ok(left)
     }
@@ -86,14 +88,19 @@ impl Topology {
             Change::Join(member) => self.join(member)?,
             Change::Leave { member } => self.leave(member)?,
             Change::Assign { shard, slots } => self.assign(*shard, slots)?,
-            Change::Promote { shard, to, expected, window_ms, boot, lineage } => {
+            Change::Promote { shard, to, expected, window_ms, boot, lineage, by_majority } => {
                 let epoch = self.epoch + 1;
+                let electors = match by_majority {
+                    true => self.electors_of(*shard).into_owned(),
+                    false => BTreeSet::new(),
+                };
                 let shard = self.promotable(*shard, to, *expected)?;
                 let (id, state) = shard;
                 let from = state.primary.replace(to.clone());
                 state.epoch = epoch;
                 state.boot.clone_from(boot);
                 state.floor.clone_from(lineage);
+                state.electors = electors;
                 // Who was replaced without having handed over has other data than its successor, until
                 // it has followed that one.
                 if *window_ms > 0
@@ -133,6 +140,21 @@ impl Topology {
                 }
                 let before = known.in_sync.insert(member.clone(), boot.clone());
                 before.as_ref() != Some(boot)
+            }
+            Change::Electors { shard, epoch, electors } => {
+                let known = self.shards.get_mut(shard).ok_or("no such shard")?;
+                if known.epoch != *epoch {
+                    return Err(format!("the shard is at epoch {}", known.epoch));
+                }
+                let altered = known.electors != *electors;
+                known.electors.clone_from(electors);
+                altered
+            }
+            Change::Retiring { shard, members } => {
+                let known = self.shards.get_mut(shard).ok_or("no such shard")?;
+                let altered = known.retiring != *members;
+                known.retiring.clone_from(members);
+                altered
             }
             Change::Voters { voters } => {
                 let altered = self.voters != *voters;
@@ -202,6 +224,7 @@ impl Topology {
     pub(super) fn forget(&mut self, id: &MemberId) -> bool {
         for shard in self.shards.values_mut() {
             shard.in_sync.remove(id);
+            shard.retiring.remove(id);
             if shard.primary.as_ref() == Some(id) {
                 shard.primary = None;
                 shard.boot.clear();

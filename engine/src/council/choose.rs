@@ -13,8 +13,9 @@
 //!
 //! A data set without lineage (empty since boot) wins only where none can come back: in a shard that
 //! never had a primary, or once every member of the shard has said that it is empty.
-//! At least half of the shard's members must have spoken (within the grace), so that whatever a
-//! majority of them had acknowledged is known to one that spoke.
+//! At least half of the shard's electors must have spoken (within the grace), so that whatever a
+//! majority of them had acknowledged is known to one that spoke (where no majority counts: of its members).
+//! An elector that is no member any more cannot come back: it is missing until all members have spoken.
 
 use std::cmp::Reverse;
 
@@ -108,8 +109,12 @@ pub(super) fn choose(
     {
         return wait("only members with older data answer");
     }
-    if !set_has_all && !patience_over && current().count() * 2 < members.len() {
-        return wait("fewer than half of the shard's members answer");
+    let electors = &shard.electors;
+    let is_elector = |c: &Candidate<'_>| electors.is_empty() || electors.contains(c.id);
+    let all = if electors.is_empty() { members.len() } else { electors.len() };
+    let half_spoke = || current().filter(|(c, _)| is_elector(c)).count() * 2 >= all;
+    if !set_has_all && !patience_over && !half_spoke() {
+        return wait("fewer than half of those whose majority has acknowledged answer");
     }
     let not_ahead = |r: &Report| lineage(r).is_some_and(|rank| rank <= found.rank());
     if current().any(|(c, r)| was_in_sync(c, r) && not_ahead(r)) {

@@ -1,14 +1,19 @@
-//! A member that votes leaves in two steps: its vote goes to another first, then it is forgotten.
+//! A member leaves in steps: what it counts for goes to others first, then it is forgotten.
 //!
-//! Who is in the topology no more has no address, and nobody can tell it anything: its vote is lost. Two
-//! that leave one right after the other could then be all that a majority lacks, for ever. So the leader
-//! keeps the wish, gives the vote away (`pick` counts the member out), and lets it go once it has no vote,
-//! and a primary serves its shard.
-//! What cannot come about within a few failure timeouts is refused, and the member stays.
+//! * Its vote. Who is in the topology no more has no address, and nobody can tell it anything: its vote is lost. Two
+//!   that leave one right after the other could then be all that a majority lacks, for ever. So the leader keeps the
+//!   wish, and gives the vote away (`pick` counts the member out).
+//! * Its part in what a majority of its shard has acknowledged. It stands in the topology as one that is retiring, and
+//!   is let go once its primary has found that a majority of the others has all of that: see `crate::quorum::electors`.
+//!
+//! And a primary must serve its shard. What cannot come about within a few failure timeouts is refused, and the member
+//! stays.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Council;
 use super::lead::Tenure;
-use crate::topology::{Change, Epoch, Member, MemberId, OwnChange, Topology};
+use crate::topology::{Change, Epoch, Member, MemberId, OwnChange, ShardId, Topology};
 
 /// A wish is kept for this many failure timeouts: one less than who asked waits for an answer.
 const TIMEOUTS: u64 = 4;
@@ -16,7 +21,7 @@ const TIMEOUTS: u64 = 4;
 /// A member that is to leave, and who wished so.
 pub(super) struct Departure {
     until_ms: u64,
-    /// The `Leave`, or an unmanaged cluster's `Forget`.
+    /// The `Leave`, or an unmanaged cluster's `Forget`, or `Replicate` for who leaves its shard only.
     change: Change,
     from: Option<MemberId>,
     token: u64,
@@ -32,13 +37,18 @@ impl Departure {
 }
 
 impl Tenure {
+    /// It is to leave the cluster, and its vote goes to another.
     pub(super) fn is_departing(&self, member: &MemberId) -> bool {
-        self.departures.contains_key(member)
+        self.departures.get(member).is_some_and(|d| ends_membership(&d.change))
     }
 
     pub(super) fn departed(&mut self, index: u64) {
         self.departures.retain(|_, d| d.index != Some(index));
     }
+}
+
+fn ends_membership(change: &Change) -> bool {
+    !matches!(change, Change::Own(OwnChange::Replicate { .. }))
 }
 
 impl Council {
@@ -60,7 +70,7 @@ impl Council {
                 .apply(&change)
                 .and_then(|()| self.may_depart(machine, &member, &change)),
         };
-        let is_asked = self.tenure.as_ref().is_none_or(|t| t.is_departing(&member));
+        let is_asked = self.tenure.as_ref().is_none_or(|t| t.departures.contains_key(&member));
         let refusal = match fits {
             Ok(()) if is_asked => Some("the member is about to leave already".to_owned()),
             fits => fits.err(),
@@ -105,6 +115,36 @@ impl Council {
         ))
     }
 
+    /// A majority that has acknowledged something may lack it without this member.
+    fn counts(&self, topology: &Topology, member: &MemberId) -> bool {
+        let shard = topology.members.get(member).and_then(|m| topology.shards.get(&m.shard?));
+        shard.is_some_and(|s| {
+            let primary = s.primary.as_ref().filter(|p| *p != member);
+            !s.slots.is_empty()
+                && s.electors.contains(member)
+                && primary.is_some_and(|p| self.acknowledges_by_majority(p))
+        })
+    }
+
+    /// Has primaries look for other electors than those who are to leave, and no longer once those stay.
+    fn note_retiring(&mut self, topology: &Topology) {
+        let Some(tenure) = &self.tenure else { return };
+        let mut wanted: BTreeMap<ShardId, BTreeSet<MemberId>> = BTreeMap::new();
+        for member in tenure.departures.keys() {
+            let Some(id) = topology.members.get(member).and_then(|m| m.shard) else { continue };
+            let is_noted = topology.shards.get(&id).is_some_and(|s| s.retiring.contains(member));
+            if is_noted || self.counts(topology, member) {
+                wanted.entry(id).or_default().insert(member.clone());
+            }
+        }
+        for (id, shard) in &topology.shards {
+            let members = wanted.remove(id).unwrap_or_default();
+            if shard.retiring != members {
+                self.put_for(*id, Change::Retiring { shard: *id, members }, None);
+            }
+        }
+    }
+
     /// It is this member, or one that is heard.
     pub(super) fn is_there(&self, member: &MemberId) -> bool {
         *member == self.me || self.seen.is_live(member, self.now_ms, &self.settings)
@@ -126,16 +166,18 @@ impl Council {
         Err(format!("{}, whose place it is to take, still answers as {}", old.name, old.id))
     }
 
-    /// Lets those go whose votes are others' by now.
+    /// Lets those go for whom others count by now.
     pub(super) fn look_after_departures(&mut self, topology: &Topology) {
+        self.note_retiring(topology);
         let Some(tenure) = &self.tenure else { return };
         let waits = tenure.departures.iter().filter(|(_, d)| d.index.is_none());
         let waits: Vec<(MemberId, Change)> =
             waits.map(|(member, d)| (member.clone(), d.change.clone())).collect();
         for (member, change) in waits {
             let is_changing = self.consensus.as_ref().is_none_or(|c| c.is_changing_voters());
-            let votes = topology.voters.contains(&member);
-            if !is_changing && !votes && self.may_depart(topology, &member, &change).is_ok() {
+            let votes = is_changing || topology.voters.contains(&member);
+            let is_needed = ends_membership(&change) && votes || self.counts(topology, &member);
+            if !is_needed && self.may_depart(topology, &member, &change).is_ok() {
                 let index = self.put(change, None);
                 let Some(tenure) = &mut self.tenure else { return };
                 let departure = tenure.departures.get_mut(&member);
@@ -151,9 +193,12 @@ impl Council {
         let is_over = |_: &MemberId, d: &mut Departure| d.index.is_none() && d.until_ms <= now_ms;
         let over: Vec<_> = tenure.departures.extract_if(.., is_over).collect();
         for (member, departure) in over {
+            let lacks = self.counts(topology, &member).then(|| {
+                format!("without {member} no majority of its shard has all that was acknowledged")
+            });
+            let why = self.may_depart(topology, &member, &departure.change).err().or(lacks);
             let vote = || format!("{member} votes, and no other member can take its vote now");
-            let why = self.may_depart(topology, &member, &departure.change);
-            let why = why.err().unwrap_or_else(vote);
+            let why = why.unwrap_or_else(vote);
             self.answer(departure.from, departure.token, Err(why));
         }
     }

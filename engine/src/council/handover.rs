@@ -152,9 +152,16 @@ impl Council {
         });
         match complete {
             Some((boot, lineage)) => {
-                let expected = shard.epoch;
-                let change =
-                    Change::Promote { shard: id, to, expected, window_ms: 0, boot, lineage };
+                let (expected, by_majority) = (shard.epoch, self.acknowledges_by_majority(&to));
+                let change = Change::Promote {
+                    shard: id,
+                    to,
+                    expected,
+                    window_ms: 0,
+                    boot,
+                    lineage,
+                    by_majority,
+                };
                 let index = self.promote(id, change);
                 if let (Some(index), Some(tenure)) = (index, &mut self.tenure) {
                     tenure.released.remove(&id);

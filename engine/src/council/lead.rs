@@ -27,7 +27,8 @@ pub(super) struct Tenure {
     round_last: u64,
     /// Index of the `Promote` or other change that is in the log and not applied yet.
     promoting: BTreeMap<ShardId, u64>,
-    pub(super) syncing: BTreeMap<ShardId, u64>,
+    /// The same of a `Synced` or `Retiring`.
+    pub(super) finding: BTreeMap<ShardId, u64>,
     pub(super) other: Option<u64>,
     losses: BTreeMap<ShardId, Loss>,
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
@@ -66,7 +67,7 @@ impl Tenure {
             rounds: VecDeque::new(),
             round_last: 0,
             promoting: BTreeMap::new(),
-            syncing: BTreeMap::new(),
+            finding: BTreeMap::new(),
             other: None,
             losses: BTreeMap::new(),
             released: BTreeMap::new(),
@@ -93,7 +94,7 @@ impl Tenure {
     /// The entry at `index` is applied: who asked for it.
     pub(super) fn applied(&mut self, index: u64) -> Option<(Option<MemberId>, u64)> {
         self.promoting.retain(|_, i| *i != index);
-        self.syncing.retain(|_, i| *i != index);
+        self.finding.retain(|_, i| *i != index);
         self.other = self.other.filter(|i| *i != index);
         self.departed(index);
         self.unanswered.remove(&index)
@@ -281,7 +282,16 @@ impl Council {
                 let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));
                 let window_ms = self.now_ms.saturating_sub(last_ms).max(1);
                 let expected = shard.epoch;
-                let change = Change::Promote { shard: id, to, expected, window_ms, boot, lineage };
+                let by_majority = self.acknowledges_by_majority(&to);
+                let change = Change::Promote {
+                    shard: id,
+                    to,
+                    expected,
+                    window_ms,
+                    boot,
+                    lineage,
+                    by_majority,
+                };
                 self.promote(id, change);
             }
             Choice::Wait(reason) => {
@@ -290,6 +300,11 @@ impl Council {
                 }
             }
         }
+    }
+
+    /// As far as is known.
+    pub(super) fn acknowledges_by_majority(&self, member: &MemberId) -> bool {
+        self.seen.get(member).is_some_and(|s| s.report.quorum && s.report.min_in_sync == 0)
     }
 
     pub(super) fn promote(&mut self, id: ShardId, change: Change) -> Option<u64> {
@@ -350,13 +365,6 @@ impl Council {
             self.answer(from, token, Err(refusal::NOT_LEADING.to_owned()));
             return;
         }
-        if let Change::Own(OwnChange::Replicate { member, .. }) = &change
-            && let Some(machine) = self.consensus.as_ref().map(|c| &c.machine)
-            && let Err(why) = self.may_depart(machine, member, &change)
-        {
-            self.answer(from, token, Err(why));
-            return;
-        }
         if let Change::Join(member) = &change
             && let Err(why) = self.may_replace(member)
         {
@@ -364,17 +372,20 @@ impl Council {
             return;
         }
         match change {
-            Change::Own(OwnChange::Forget { ref member }) => {
+            Change::Own(
+                OwnChange::Forget { ref member } | OwnChange::Replicate { ref member, .. },
+            ) => {
                 let member = member.clone();
                 self.start_departure(from, token, member, change, expected);
             }
             // Said late it would count on somebody whom the primary does not wait for any more.
-            Change::JoinSync { .. } if expected.is_none() => {
-                let why = "who joins an in-sync set joins that of a known topology";
+            Change::JoinSync { .. } | Change::Electors { .. } if expected.is_none() => {
+                let why = "who is waited for changes in a known topology";
                 self.answer(from, token, Err(why.to_owned()));
             }
             Change::Join(_)
             | Change::JoinSync { .. }
+            | Change::Electors { .. }
             | Change::Assign { .. }
             | Change::Move { .. }
             | Change::Moved { .. }
@@ -394,7 +405,10 @@ impl Council {
             Change::Promote { shard, to, expected, .. } => {
                 self.start_handover(from, token, shard, to, expected);
             }
-            Change::Voters { .. } | Change::Dropped { .. } | Change::Synced { .. } => {
+            Change::Voters { .. }
+            | Change::Dropped { .. }
+            | Change::Synced { .. }
+            | Change::Retiring { .. } => {
                 let why = "only the council itself decides that";
                 self.answer(from, token, Err(why.to_owned()));
             }

@@ -82,7 +82,8 @@ impl Topology {
         let (epoch, boot) = (self.epoch + 1, boot.to_owned());
         let in_sync = [(member.id.clone(), boot.clone())].into();
         let primary = Some(member.id.clone());
-        self.shards.insert(shard, Shard { primary, epoch, slots, boot, in_sync, floor: None });
+        self.shards
+            .insert(shard, Shard { primary, epoch, slots, boot, in_sync, ..Shard::default() });
         Ok(true)
     }
 

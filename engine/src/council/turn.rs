@@ -277,8 +277,11 @@ fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) ->
     let shards = match change {
         Change::Join(member) => return vec![member.id.clone()],
         Change::Promote { shard, .. } => vec![*shard],
-        // The primary waits for who is in the set.
-        Change::Synced { shard, .. } | Change::JoinSync { shard, .. } => {
+        // The primary waits for who is in the set, or an elector.
+        Change::Synced { shard, .. }
+        | Change::JoinSync { shard, .. }
+        | Change::Electors { shard, .. }
+        | Change::Retiring { shard, .. } => {
             let primary = known.shards.get(shard).and_then(|s| s.primary.clone());
             return primary.into_iter().collect();
         }

@@ -89,15 +89,20 @@ impl Council {
         in_sync: BTreeMap<MemberId, String>,
         expected: Option<Epoch>,
     ) {
-        let is_free = self.tenure.as_ref().is_some_and(|t| !t.syncing.contains_key(&id));
-        if in_sync == shard.in_sync || !is_free {
-            return;
+        if in_sync != shard.in_sync {
+            let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync };
+            self.put_for(id, change, expected);
         }
-        let change = Change::Synced { shard: id, epoch: shard.epoch, in_sync };
-        if let Some(index) = self.put(change, expected)
+    }
+
+    /// Puts a finding about a shard into the log, if the one before it has come true.
+    pub(super) fn put_for(&mut self, id: ShardId, change: Change, expected: Option<Epoch>) {
+        let is_free = self.tenure.as_ref().is_some_and(|t| !t.finding.contains_key(&id));
+        if is_free
+            && let Some(index) = self.put(change, expected)
             && let Some(tenure) = &mut self.tenure
         {
-            tenure.syncing.insert(id, index);
+            tenure.finding.insert(id, index);
         }
     }
 

@@ -150,6 +150,7 @@ impl EventLoop {
             quorum_gate: 0,
             quorum_since_ms: 0,
             leased: 0,
+            came: 0,
             closing: false,
             read_closed: false,
         }));

@@ -40,6 +40,8 @@ pub(super) struct Conn {
     pub(super) quorum_since_ms: u64,
     /// The reign in which requests were executed under the primary's lease since the last flush; 0: none were.
     pub(super) leased: u64,
+    /// Bytes that its last read brought.
+    pub(super) came: usize,
     pub(super) closing: bool,
     /// The client has closed its side: a read must go on until the end of the stream, since no
     /// further event will tell of it.

@@ -147,6 +147,7 @@ impl EventLoop {
             };
             bump(&executor.stats.in_bytes, n as u64);
             bump(&conn.session.info.in_bytes, n as u64);
+            conn.came = n;
             conn.session.info.last_ms.store(executor.env.now_ms, Ordering::Relaxed);
             if conn.session.is_blocked() {
                 if conn.input.is_empty() {

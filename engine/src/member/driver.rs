@@ -264,14 +264,7 @@ impl Driver {
                     let _ = answer.send(Ok(0));
                     return;
                 };
-                let change = Change::Promote {
-                    shard,
-                    to: MemberId::new(),
-                    expected,
-                    window_ms: 0,
-                    boot: String::new(),
-                    lineage: None,
-                };
+                let change = Change::handover(shard, MemberId::new(), expected);
                 self.propose(change, None, answer);
             }
             Said::Propose(change, expected, answer) => self.propose(*change, expected, answer),

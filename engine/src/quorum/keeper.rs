@@ -1,4 +1,5 @@
-//! Looks after who counts while this member is primary under `durability: Quorum`: who is silent, and who joins the in-sync set.
+//! Looks after who counts while this member is primary under `durability: Quorum`: who is silent, who joins the in-sync set, and
+//! who the electors are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::topology::{Change, Epoch};
 /// Looks per failure timeout: as often as members are heard.
 const LOOKS_PER_TIMEOUT: u64 = 10;
 
-/// Starts the thread that looks who is heard, and proposes who joins the set where there is one.
+/// Starts the thread that looks who is heard, and proposes who is to be awaited.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -20,17 +21,15 @@ pub fn start(shared: Arc<Shared>, engine: Arc<Engine>) -> std::io::Result<()> {
     let run = move || {
         while !shared.state.shutdown.load(std::sync::atomic::Ordering::Acquire) {
             std::thread::sleep(pause);
-            if shared.quorum.min_in_sync() == 0 {
-                // A replica that falls silent sends nothing that would have it looked at.
-                shared.note_acks();
+            if engine.acting().is_none() {
                 continue;
             }
-            if engine.acting().is_some()
-                && let Some((change, as_of)) = shared.look_after_set()
+            // A replica that falls silent sends nothing that would have it looked at.
+            if let Some((change, as_of)) = shared.look_after_awaited()
                 && let Err(why) = engine.propose_for(change, as_of)
             {
                 // Nothing is lost by it: it is looked at again, and proposed for what is known then.
-                tracing::debug!(why, "not taken into the in-sync set yet");
+                tracing::debug!(why, "who is awaited is not changed yet");
             }
         }
     };
@@ -40,16 +39,15 @@ pub fn start(shared: Arc<Shared>, engine: Arc<Engine>) -> std::io::Result<()> {
 
 impl Shared {
     /// One look: a change to be proposed, for the topology of that epoch only.
-    fn look_after_set(&self) -> Option<(Change, Epoch)> {
-        let mut in_sync = self.quorum.in_sync();
+    fn look_after_awaited(&self) -> Option<(Change, Epoch)> {
+        let mut awaited = self.quorum.awaited();
         let view = self.cluster.view();
-        let id = view.me()?.shard?;
         let peers = self.replication.peers();
         let followers = self.followers(&view, &peers);
         let end = self.journal.end();
-        let change = in_sync.look(&view.topology, id, &view.my_id, &followers, end);
-        self.quorum.set(self.acked(&in_sync, &view, &followers));
-        drop(in_sync);
+        let change = awaited.look(&view, &followers, end);
+        self.quorum.set(awaited.state(&view, &followers));
+        drop(awaited);
         self.wake_loops();
         change.map(|change| (change, view.topology.epoch))
     }

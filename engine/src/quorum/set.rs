@@ -36,7 +36,7 @@ pub struct Follower<'a> {
 }
 
 /// So many looks are awaited for, at most, that a follower gets to its mark; then it is left alone until it has caught up.
-const LOOKS_MAX: u32 = 10;
+pub(super) const LOOKS_MAX: u32 = 10;
 
 /// On its way into the set.
 #[derive(Clone, Debug)]

@@ -120,6 +120,8 @@ impl Checker {
             };
             tally.count(What::LeftInSync, missing(old, shard));
             tally.count(What::JoinedInSync, missing(shard, old));
+            let is_other = !old.electors.is_empty() && old.electors != shard.electors;
+            tally.count(What::ElectorsChanged, u64::from(is_other));
         }
         tally.count(What::SeatMoved, u64::from(before.voters != after.voters));
     }

@@ -1,5 +1,6 @@
 //! A member's data set: a journal of writes, pulled by replicas from the primary.
 
+use engine::quorum::electors::Electors;
 use engine::quorum::set::{Follower, InSync};
 use engine::topology::{Change, Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
 
@@ -34,6 +35,17 @@ fn followers(replicas: &[Pulled], now_ms: u64) -> Vec<Follower<'_>> {
         .collect()
 }
 
+/// Those of them that are members of the shard.
+fn of_shard<'a>(
+    topology: &Topology,
+    shard: ShardId,
+    followers: Vec<Follower<'a>>,
+) -> impl Iterator<Item = Follower<'a>> {
+    let is_mate =
+        move |f: &Follower<'_>| topology.members.get(f.id).is_some_and(|m| m.shard == Some(shard));
+    followers.into_iter().filter(is_mate)
+}
+
 #[derive(Default)]
 pub(crate) struct Data {
     pub(crate) journal: Vec<Write>,
@@ -54,6 +66,8 @@ pub(crate) struct Data {
     pub(crate) looked_ms: u64,
     /// Where the shard acknowledges by its in-sync set.
     pub(crate) set: InSync,
+    /// Where it acknowledges by majority.
+    electors: Electors,
     /// It acknowledges by that set or by majority.
     quorum: bool,
 }
@@ -105,11 +119,7 @@ impl Data {
         Some((primary, Sync::Pull { epoch, boot, have, last }))
     }
 
-    pub(crate) fn followers(&self, now_ms: u64) -> Vec<Follower<'_>> {
-        followers(&self.replicas, now_ms)
-    }
-
-    /// The primary's look at its in-sync set.
+    /// The primary's look at who is awaited.
     pub(crate) fn look(
         &mut self,
         topology: &Topology,
@@ -118,7 +128,30 @@ impl Data {
         now_ms: u64,
     ) -> Option<Change> {
         let end = self.journal.len() as u64;
-        self.set.look(topology, shard, me, &followers(&self.replicas, now_ms), end)
+        let follows = followers(&self.replicas, now_ms);
+        let follows: Vec<_> = of_shard(topology, shard, follows).collect();
+        match self.set.min() {
+            0 => self.electors.look(topology, shard, me, &follows, end),
+            _ => self.set.look(topology, shard, me, &follows, end),
+        }
+    }
+
+    /// How much of the journal those have who must have it.
+    pub(crate) fn has_acked(
+        &self,
+        topology: &Topology,
+        shard: ShardId,
+        me: &MemberId,
+        now_ms: u64,
+    ) -> usize {
+        let follows = followers(&self.replicas, now_ms);
+        let follows: Vec<_> = of_shard(topology, shard, follows).collect();
+        let Some(state) = topology.shards.get(&shard) else { return 0 };
+        let acked = match self.set.min() {
+            0 => self.electors.state(topology, shard, me, &follows),
+            _ => self.set.state(state, me, &follows),
+        };
+        self.journal.len().min(usize::try_from(acked.offset).unwrap_or(usize::MAX))
     }
 
     /// The primary's answer to a pull. A journal of the same epoch and length is the same journal.

@@ -38,7 +38,8 @@ pub(crate) enum What {
     SeatMoved,
     LeftInSync,
     JoinedInSync,
-    SetJoinWished,
+    AwaitedWished,
+    ElectorsChanged,
 }
 
 const ALL: &[(What, &str)] = &[
@@ -74,7 +75,8 @@ const ALL: &[(What, &str)] = &[
     (What::SeatMoved, "changes of the voters"),
     (What::LeftInSync, "left the in-sync set"),
     (What::JoinedInSync, "joined it"),
-    (What::SetJoinWished, "proposals to join a set that its primary keeps"),
+    (What::AwaitedWished, "primaries' proposals of who is waited for"),
+    (What::ElectorsChanged, "changes of the electors"),
 ];
 
 /// Counts by kind.

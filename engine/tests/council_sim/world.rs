@@ -82,8 +82,6 @@ struct Weather {
     refusals: bool,
     /// Writes are acknowledged once a majority of the shard has them, or its in-sync set; nothing written is lost.
     quorum: bool,
-    /// A majority counts in shards of three.
-    by_two_of_three: bool,
     /// The least that is in such a set; 0: a majority counts.
     min_in_sync: usize,
     /// A crash keeps the data set, but for its tail.
@@ -137,7 +135,6 @@ impl World {
             fault_every_ms: 200 + rng.below(2_500),
             refusals: rng.chance(1, 2),
             quorum,
-            by_two_of_three: majority && replicas == 2,
             min_in_sync,
             persistent: quorum || rng.chance(2, 3),
         };

@@ -154,7 +154,7 @@ impl Cluster {
         topology.members.len() == self.nodes.len()
             && topology.voters.len() == [1, 1, 1, 3, 3, 5][self.nodes.len().min(5)]
             && report.role == if as_primary { Role::Primary } else { Role::Replica }
-            && shard.is_in_sync(&member.id, &report.boot)
+            && shard.counts_on(&member.id, &report.boot)
     }
 
     /// The member that is primary of a shard, as far as the others know.

@@ -197,7 +197,7 @@ impl<'a> View<'a> {
             // Only the council's own set tells who may be promoted: it hears of a replica a moment later than we may.
             Role::Replica => {
                 let shard = current.shard.and_then(|id| self.topology()?.shards.get(&id));
-                let is_counted = shard.is_some_and(|s| s.is_in_sync(&current.id, &report.boot));
+                let is_counted = shard.is_some_and(|s| s.counts_on(&current.id, &report.boot));
                 report.in_sync && is_counted && !self.leads(&current.id)
             }
             Role::Witness | Role::None => false,

@@ -1,6 +1,7 @@
 //! Blocked commands run again once a key that they wait for has changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -10,6 +11,7 @@ use crate::acl;
 use crate::command::{Ctx, Effects, Group};
 use crate::keyspace::Db;
 use crate::resp::Reply;
+use crate::server::Basis;
 use crate::session::Session;
 use crate::topology::slot_of;
 use crate::waiters::Waiter;
@@ -29,10 +31,10 @@ impl Executor<'_> {
                     continue;
                 }
                 match self.retry(&waiter) {
-                    Some((bytes, more)) => {
+                    Some((bytes, basis, more)) => {
                         waiter.finish();
                         shared.waiters.unblock(&waiter);
-                        shared.deliver(&waiter.client, bytes.into(), true);
+                        shared.deliver(&waiter.client, bytes.into(), Some(basis));
                         ready.extend(more);
                     }
                     None => {
@@ -46,8 +48,8 @@ impl Executor<'_> {
         }
     }
 
-    /// Runs a blocked command again: its reply and the keys that it changed, or nothing.
-    fn retry(&mut self, waiter: &Arc<Waiter>) -> Option<(Vec<u8>, Changed)> {
+    /// Runs a blocked command again: its reply, what that rests on and the keys that it changed, or nothing.
+    fn retry(&mut self, waiter: &Arc<Waiter>) -> Option<(Vec<u8>, Basis, Changed)> {
         let shared = self.shared;
         let args: SmallVec<[&[u8]; 8]> = waiter.args.iter().map(Vec::as_slice).collect();
         let mut session = Session::new(waiter.client.clone(), true);
@@ -56,10 +58,14 @@ impl Executor<'_> {
         let mut reply = Reply::new(Vec::new(), waiter.resp3);
         if let Some(error) = acl::refusal_of_waiter(shared, waiter, self.env.now_ms) {
             reply.error(&error);
-            return Some((reply.out, Vec::new()));
+            return Some((reply.out, shared.basis(), Vec::new()));
         }
         let keys = waiter.command.key_positions(&args);
         let locked = shared.keyspace.lock_slots(keys.iter().map(|i| slot_of(args[*i])).collect());
+        // Whoever made the key ready may have been demoted since: who is blocked is sent on by that.
+        if waiter.command.writes(&args) && shared.state.is_replica.load(Ordering::Acquire) {
+            return None;
+        }
         shared.heed(&mut self.env);
         let preimages = shared.preimages();
         let mut db = Db::new(locked, waiter.db, &self.env, preimages.as_deref());
@@ -80,7 +86,9 @@ impl Executor<'_> {
         if dirty > 0 || !db.expired.is_empty() {
             self.journal(&mut session, &mut db, &args, dirty, effects);
         }
+        // The slots are locked: nobody has taken over since.
+        let basis = shared.basis();
         let changed = self.changed(&mut db, session.info.id);
-        (!reply.out.is_empty()).then_some((reply.out, changed))
+        (!reply.out.is_empty()).then_some((reply.out, basis, changed))
     }
 }

@@ -29,6 +29,7 @@ fn promote(to: u64, expected: Epoch) -> Change {
         window_ms: 7,
         boot: format!("boot-{to}"),
         lineage: None,
+        by_majority: false,
     }
 }
 

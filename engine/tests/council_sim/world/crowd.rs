@@ -20,7 +20,6 @@ impl World {
             fault_every_ms: u64::MAX,
             refusals: true,
             quorum: false,
-            by_two_of_three: false,
             min_in_sync: 0,
             persistent: true,
         };

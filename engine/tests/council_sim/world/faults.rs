@@ -112,11 +112,7 @@ impl World {
         if self.let_go_us.is_some_and(|at_us| !is_led || self.now_us < at_us + window_us) {
             return;
         }
-        if self.weather.quorum && !self.is_whole(self.nodes[n].member.shard) {
-            return;
-        }
-        // Of three, two acknowledge: with a second one that is away for a while, too, what they had may be lost.
-        if self.weather.by_two_of_three {
+        if self.weather.quorum && !self.has_two_copies(self.nodes[n].member.shard) {
             return;
         }
         self.has_lost_disk = true;
@@ -139,11 +135,16 @@ impl World {
         self.newest().is_some_and(|t| ids.all(|id| t.members.contains_key(id)))
     }
 
-    /// All of the shard's members are in sync. While one is wished away, a majority may be a single member.
-    fn is_whole(&self, shard: Option<ShardId>) -> bool {
-        let in_sync = self.newest().zip(shard).map(|(t, s)| &t.shards[&s].in_sync);
+    /// What the shard has acknowledged is with two members at least: with a majority of electors of which there is more than
+    /// one, or with all of its in-sync set.
+    fn has_two_copies(&self, shard: Option<ShardId>) -> bool {
+        let state = self.newest().zip(shard).map(|(t, s)| &t.shards[&s]);
         let mut members = self.nodes.iter().map(|n| &n.member).filter(|m| m.shard == shard);
-        shard.is_none() || in_sync.is_some_and(|set| members.all(|m| set.contains_key(&m.id)))
+        shard.is_none()
+            || state.is_some_and(|s| match self.weather.min_in_sync {
+                0 => s.electors.len() > 1,
+                _ => members.all(|m| s.in_sync.contains_key(&m.id)),
+            })
     }
 
     /// Splits the world in two, in both directions or in one.
@@ -183,8 +184,7 @@ impl World {
         let (shard, expected, to) = replicas[at as usize].clone();
         self.tally.count(What::HandoverWished, 1);
         self.note(|w| format!("handover of shard {shard} to {} is wished for", w.name_of(&to)));
-        let (window_ms, boot, lineage) = (0, String::new(), None);
-        self.wish(via, Change::Promote { shard, to, expected, window_ms, boot, lineage });
+        self.wish(via, Change::handover(shard, to, expected));
     }
 
     /// Somebody wishes for slots of another shard, which must be refused.

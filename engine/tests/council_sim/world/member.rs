@@ -92,7 +92,7 @@ impl World {
                 self.checker.acknowledged(shard, id, now);
             }
         }
-        self.look_after_set(n);
+        self.look_after_awaited(n);
         if self.nodes[n].data_cut_until <= self.now_us
             && let Some((primary, pull)) = self.nodes[n].data.pull(&self.boot(n))
             && let Some(to) = self.ids.get(&primary).copied()
@@ -245,8 +245,7 @@ impl World {
         }
     }
 
-    /// What the replicas are known to have is acknowledged: with two or three members a majority is two; by a set it is who is
-    /// in it.
+    /// What those have who must have it is acknowledged: a majority of the electors, or the in-sync set.
     pub(super) fn acknowledge_quorum(&mut self, n: usize) {
         if !self.weather.quorum || !self.holds_lease(n) {
             return;
@@ -254,17 +253,11 @@ impl World {
         let Some(shard) = self.nodes[n].member.shard else { return };
         let now = self.clock(n);
         let node = &self.nodes[n];
-        let followers = node.data.followers(now);
-        let has = if node.data.set.min() > 0 {
-            let topology = node.council.as_ref().and_then(Council::topology);
-            let state = topology.and_then(|t| t.shards.get(&shard));
-            state.map_or(0, |s| node.data.set.state(s, &node.member.id, &followers).offset)
-        } else {
-            followers.iter().map(|f| f.offset).max().unwrap_or(0)
-        };
+        let Some(topology) = node.council.as_ref().and_then(Council::topology) else { return };
         let data = &node.data;
+        let has = data.has_acked(topology, shard, &node.member.id, now);
         let epoch = data.acting;
-        let ids: Vec<u64> = data.journal[..data.journal.len().min(has as usize)]
+        let ids: Vec<u64> = data.journal[..has]
             .iter()
             .filter(|w| Some(w.0) == epoch && w.1 > 0)
             .map(|w| w.1)
@@ -277,12 +270,12 @@ impl World {
         }
     }
 
-    /// The primary's look at its in-sync set, once a beat.
-    fn look_after_set(&mut self, n: usize) {
+    /// The primary's look at who is awaited, once a beat.
+    fn look_after_awaited(&mut self, n: usize) {
         let now = self.clock(n);
         let node = &mut self.nodes[n];
         let is_due = now >= node.data.looked_ms + self.settings.beat_ms;
-        if node.data.set.min() == 0 || !is_due {
+        if !self.weather.quorum || !is_due {
             return;
         }
         node.data.looked_ms = now;
@@ -293,7 +286,7 @@ impl World {
             let node = &mut self.nodes[n];
             let change = node.data.look(&topology, shard, &node.member.id, now);
             if let (Some(change), Some(council)) = (change, &mut node.council) {
-                self.tally.count(What::SetJoinWished, 1);
+                self.tally.count(What::AwaitedWished, 1);
                 council.propose(now, change, Some(topology.epoch));
             }
         }

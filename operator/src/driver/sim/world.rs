@@ -414,9 +414,7 @@ impl World {
                 let known = self.topology.as_ref().map(|t| t.members.keys()).into_iter().flatten();
                 let all_up = known.into_iter().all(|id| self.seat_of(id).is_some());
                 assert!(all_up, "a primary is handed back while a member is missing");
-                let (shard, to, expected) = (*shard, to.clone(), *epoch);
-                let (boot, lineage) = (String::new(), None);
-                self.commit(&Change::Promote { shard, to, expected, window_ms: 0, boot, lineage })?;
+                self.commit(&Change::handover(*shard, to.clone(), *epoch))?;
                 self.handed_over += 1;
             }
             Step::CancelMove { id } => return self.commit(&Change::CancelMove { id: *id }),
