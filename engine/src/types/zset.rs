@@ -145,8 +145,7 @@ impl ZSet {
             let old = pack::find(pack, member);
             if let Some((at, old)) = old {
                 if old != score {
-                    pack.remove(at, 2);
-                    pack::insert(pack, member, score);
+                    pack::change(pack, at, member, old, score);
                 }
                 return Some(old);
             }

@@ -1,13 +1,30 @@
 //! A long list: nodes in a deque. No node is empty.
+//!
+//! How many elements each node has stands beside them, in a deque of its own: whoever looks for an index adds up numbers that
+//! lie next to each other, and touches no node but the one that has it.
 
 use std::{collections::VecDeque, ops::Range};
 
 use super::node::{self, Capacity, Node, NodeRef};
 use crate::types::{Item, Listpack, size_class, steps::step};
 
+/// Counts that are added up before it is known whether the index is among them.
+const AT_ONCE: usize = 16;
+
+/// Elements of a node: its bytes are bounded, and each has two at least.
+fn count(node: &Node) -> u32 {
+    u32::try_from(node.len()).unwrap_or(u32::MAX)
+}
+
+fn total(counts: &[u32]) -> usize {
+    counts.iter().map(|count| *count as usize).sum()
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quick {
     nodes: VecDeque<Node>,
+    /// Elements of each node.
+    counts: VecDeque<u32>,
     len: usize,
     /// What the nodes own.
     node_bytes: usize,
@@ -21,6 +38,7 @@ impl Quick {
     pub(super) fn memory_usage(&self) -> usize {
         size_class(size_of::<Self>())
             + size_class(self.nodes.capacity() * size_of::<Node>())
+            + size_class(self.counts.capacity() * size_of::<u32>())
             + self.node_bytes
     }
 
@@ -62,17 +80,15 @@ impl Quick {
             self.node_bytes -= pack.memory_usage();
             pack.push_back(element);
             self.node_bytes += pack.memory_usage();
+            self.counts[last] += 1;
             return;
         }
-        let node = Node::of(element, capacity);
-        self.node_bytes += node.memory_usage();
-        self.nodes.push_back(node);
+        self.insert_node(self.nodes.len(), Node::of(element, capacity));
     }
 
     pub(super) fn push_listpack(&mut self, pack: Listpack) {
         self.len += pack.len();
-        self.node_bytes += pack.memory_usage();
-        self.nodes.push_back(Node::Packed(pack));
+        self.insert_node(self.nodes.len(), Node::Packed(pack));
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Vec<u8>> {
@@ -217,25 +233,41 @@ impl Quick {
         if index >= self.len {
             return None;
         }
+        let (front, back) = self.counts.as_slices();
+        let (mut left, mut at) = (index, 0);
         if index <= self.len / 2 {
-            let mut left = index;
-            for (at, node) in self.nodes.iter().enumerate() {
+            for part in front.chunks(AT_ONCE).chain(back.chunks(AT_ONCE)) {
                 step();
-                let len = node.len();
-                if left < len {
-                    return Some((at, left));
+                let sum = total(part);
+                if left >= sum {
+                    (left, at) = (left - sum, at + part.len());
+                    continue;
                 }
-                left -= len;
+                for count in part {
+                    let Some(rest) = left.checked_sub(*count as usize) else {
+                        return Some((at, left));
+                    };
+                    (left, at) = (rest, at + 1);
+                }
             }
-        } else {
-            let mut left = self.len - index;
-            for (at, node) in self.nodes.iter().enumerate().rev() {
-                step();
-                let len = node.len();
-                if left <= len {
-                    return Some((at, len - left));
+            return None;
+        }
+        // Behind it, itself included.
+        (left, at) = (self.len - index, self.nodes.len());
+        for part in back.rchunks(AT_ONCE).chain(front.rchunks(AT_ONCE)) {
+            step();
+            let sum = total(part);
+            if left > sum {
+                (left, at) = (left - sum, at - part.len());
+                continue;
+            }
+            for count in part.iter().rev() {
+                at -= 1;
+                let count = *count as usize;
+                if left <= count {
+                    return Some((at, count - left));
                 }
-                left -= len;
+                left -= count;
             }
         }
         None
@@ -246,11 +278,13 @@ impl Quick {
         self.node_bytes -= node.memory_usage();
         let done = change(node);
         self.node_bytes += node.memory_usage();
+        self.counts[at] = count(node);
         done
     }
 
     fn insert_node(&mut self, at: usize, node: Node) {
         self.node_bytes += node.memory_usage();
+        self.counts.insert(at, count(&node));
         self.nodes.insert(at, node);
     }
 
@@ -258,8 +292,10 @@ impl Quick {
         if let Some(node) = self.nodes.remove(at) {
             self.node_bytes -= node.memory_usage();
         }
+        self.counts.remove(at);
         if self.nodes.len() * 4 < self.nodes.capacity() {
             self.nodes.shrink_to(self.nodes.len() * 2);
+            self.counts.shrink_to(self.nodes.len() * 2);
         }
     }
 
@@ -328,6 +364,7 @@ impl Quick {
     pub(super) fn is_consistent(&self) -> bool {
         self.len == self.nodes.iter().map(Node::len).sum::<usize>()
             && self.node_bytes == self.nodes.iter().map(Node::memory_usage).sum::<usize>()
+            && self.nodes.iter().map(count).eq(self.counts.iter().copied())
             && self.nodes.iter().all(|node| node.len() > 0)
     }
 }

@@ -20,12 +20,29 @@ pub(super) fn push(pack: &mut Listpack, member: &[u8], score: f64) {
 
 /// Puts a member that is not there yet in its place.
 pub(super) fn insert(pack: &mut Listpack, member: &[u8], score: f64) {
-    let mut place = pack.first();
+    insert_from(pack, pack.first(), member, score);
+}
+
+/// Gives the member at `at` another score.
+pub(super) fn change(pack: &mut Listpack, at: usize, member: &[u8], old: f64, score: f64) {
+    pack.remove(at, 2);
+    // Those before it are less than it was.
+    let from = if score > old { (at < pack.end()).then_some(at) } else { pack.first() };
+    insert_from(pack, from, member, score);
+}
+
+/// The place is at or behind `place`; `None`: at the end.
+fn insert_from(pack: &mut Listpack, mut place: Option<usize>, member: &[u8], score: f64) {
     let mut digits = Digits::new();
     while let Some(at) = place {
         let Some(behind) = pack.next(at) else { break };
-        let here = (pack.get(behind).as_f64().unwrap_or(0.0), pack.get(at).bytes(&mut digits));
-        if compare(here, (score, member)) == Ordering::Greater {
+        let here = pack.get(behind).as_f64().unwrap_or(0.0);
+        // Mostly the scores decide, and the member need not be looked at.
+        if here > score
+            || here == score
+                && compare((here, pack.get(at).bytes(&mut digits)), (score, member))
+                    == Ordering::Greater
+        {
             pack.insert(at, &number::format_f64(score));
             pack.insert(at, member);
             return;
