@@ -58,7 +58,8 @@ pub const fn size_class(size: usize) -> usize {
         _ => {
             // Four classes per doubling: 80, 96, 112, 128, 160, ...
             let step = 1usize << ((size - 1).ilog2() - 2);
-            size.next_multiple_of(step)
+            // What `next_multiple_of` is for powers of two, which the compiler does not know `step` to be.
+            (size + (step - 1)) & !(step - 1)
         }
     }
 }

@@ -11,7 +11,7 @@ const SMALL: usize = 64;
 
 /// Things to be freed. Memory of tables is still counted as used until they are.
 enum Garbage {
-    Collection(Box<Collection>),
+    Collection(Collection),
     Tables(MemoryCounters, Vec<Table>),
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use crate::types::{Hash, Limits, List, Set, Stream, StreamId, ZSet};
 
     fn entry(value: impl Into<Collection>) -> Entry {
-        Entry::collection(b"key", Box::new(value.into()), None, 0)
+        Entry::collection(b"key", value.into(), None, 0)
     }
 
     /// Bytes that this thread gives back meanwhile.

@@ -35,7 +35,7 @@ pub use payload::{dump_functions, dump_payload, restore_functions, restore_paylo
 pub use reader::Reader;
 pub use writer::{Access, WriteOptions, Writer, encode_aux, encode_entry};
 
-use crate::types::Collection;
+use crate::types::{Collection, CollectionRef};
 
 /// What is written when nobody asks for another version.
 pub const VERSION: u32 = 10;
@@ -56,7 +56,7 @@ pub enum Value {
     /// A string.
     String(Vec<u8>),
     /// Anything else; never empty.
-    Collection(Box<Collection>),
+    Collection(Collection),
 }
 
 /// A value to be written.
@@ -67,7 +67,7 @@ pub enum ValueRef<'a> {
     /// A string that is an integer.
     Int(i64),
     /// Anything else; not empty.
-    Collection(&'a Collection),
+    Collection(CollectionRef<'a>),
 }
 
 impl Value {
@@ -75,7 +75,7 @@ impl Value {
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
             Value::String(bytes) => ValueRef::String(bytes),
-            Value::Collection(collection) => ValueRef::Collection(collection),
+            Value::Collection(collection) => ValueRef::Collection(collection.as_ref()),
         }
     }
 }

@@ -12,7 +12,7 @@
 //! that may cross that line. A value never goes back to its small form by itself.
 //!
 //! No clock, no I/O, no randomness of its own: a random choice takes its random numbers from an [`Entropy`] argument.
-//! Every structure keeps its size in bytes up to date ([`Collection::memory_usage`]), allocator rounding included.
+//! Every structure keeps its size in bytes up to date ([`CollectionRef::memory_usage`]), allocator rounding included.
 //!
 //! Elements are handed out as [`Item`], because the small forms hold integers as integers. An item is compared with
 //! `item.is(bytes)` and printed by `item.bytes(&mut digits)`; [`Item::to_vec`] copies.
@@ -25,9 +25,10 @@
 //! | [`ZSet`] | `len score rank iter_ranks rank_range_by_score rank_range_by_lex scan random` | `insert incr remove pop_min pop_max remove_ranks` |
 //! | [`Stream`] | `log len range get lag group groups` | `append delete trim add_group remove_group change_group` |
 //!
-//! A type that becomes empty is the caller's to delete, but for streams. Modules in reading order: `item`, `listpack`,
-//! `intset`, `list`, `dict` (the table), `hash`, `set`, `zset`, `stream`. What is held in other types
+//! A type that becomes empty is the caller's to delete, but for streams. Modules in reading order: `item`, `word` (a value in
+//! one pointer), `block`, `listpack`, `intset`, `list`, `dict` (the table), `hash`, `set`, `zset`, `stream`. What is held in other types
 //! stands beside them: `hll` (in strings) and `geo` (in sorted sets).
+mod block;
 mod collection;
 mod dict;
 pub mod geo;
@@ -41,10 +42,11 @@ pub mod set;
 mod steps;
 pub mod stream;
 mod text;
+mod word;
 pub mod zset;
 
 pub use crate::allocator::size_class;
-pub use collection::{Collection, Limits};
+pub use collection::{Collection, CollectionMut, CollectionRef, Limits};
 pub use hash::Hash;
 pub use intset::Intset;
 pub use item::{Digits, Item};

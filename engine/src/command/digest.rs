@@ -9,7 +9,7 @@ use super::{Ctx, Effects};
 use crate::keyspace::{Entry, ValueRef};
 use crate::script::format::general;
 use crate::topology::SLOTS;
-use crate::types::{Collection, Digits, StreamId};
+use crate::types::{CollectionRef, Digits, StreamId};
 
 /// Time of a field that has none.
 const NEVER: i64 = i64::MAX;
@@ -37,29 +37,29 @@ impl Sum {
 fn add_value(sum: &mut Sum, entry: &Entry) {
     let kind: u32 = match entry.value() {
         ValueRef::String(_) => 0,
-        ValueRef::Collection(Collection::List(_)) => 1,
-        ValueRef::Collection(Collection::Set(_)) => 2,
-        ValueRef::Collection(Collection::ZSet(_)) => 3,
-        ValueRef::Collection(Collection::Hash(_)) => 4,
-        ValueRef::Collection(Collection::Stream(_)) => 6,
+        ValueRef::Collection(CollectionRef::List(_)) => 1,
+        ValueRef::Collection(CollectionRef::Set(_)) => 2,
+        ValueRef::Collection(CollectionRef::ZSet(_)) => 3,
+        ValueRef::Collection(CollectionRef::Hash(_)) => 4,
+        ValueRef::Collection(CollectionRef::Stream(_)) => 6,
     };
     sum.mix(&kind.to_be_bytes());
     let mut digits = Digits::new();
     match entry.value() {
         ValueRef::String(value) => sum.mix(value),
-        ValueRef::Collection(Collection::List(list)) => {
+        ValueRef::Collection(CollectionRef::List(list)) => {
             list.iter().for_each(|item| sum.mix(item.bytes(&mut digits)));
         }
-        ValueRef::Collection(Collection::Set(set)) => {
+        ValueRef::Collection(CollectionRef::Set(set)) => {
             set.iter().for_each(|item| sum.xor(item.bytes(&mut digits)));
         }
-        ValueRef::Collection(Collection::ZSet(zset)) => zset.iter().for_each(|(item, score)| {
+        ValueRef::Collection(CollectionRef::ZSet(zset)) => zset.iter().for_each(|(item, score)| {
             let mut one = Sum::default();
             one.mix(item.bytes(&mut digits));
             one.mix(general(score, 17).as_bytes());
             sum.xor(&one.0);
         }),
-        ValueRef::Collection(Collection::Hash(hash)) => {
+        ValueRef::Collection(CollectionRef::Hash(hash)) => {
             for (field, value, time) in hash.iter_timed() {
                 let mut one = Sum::default();
                 one.mix(field.bytes(&mut digits));
@@ -70,7 +70,7 @@ fn add_value(sum: &mut Sum, entry: &Entry) {
                 sum.xor(&one.0);
             }
         }
-        ValueRef::Collection(Collection::Stream(stream)) => {
+        ValueRef::Collection(CollectionRef::Stream(stream)) => {
             for entry in stream.log().range(StreamId::MIN, StreamId::MAX, false) {
                 sum.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
                 for (field, value) in entry.fields() {

@@ -290,7 +290,7 @@ fn duplicate(entry: &Entry, key: &[u8], access: u32) -> Entry {
             Entry::string_item(key, value, ttl, access, raw, item)
         }
         ValueRef::Collection(value) => {
-            Entry::collection(key, Box::new(value.clone()), entry.ttl(), access)
+            Entry::collection(key, value.to_collection(), entry.ttl(), access)
         }
     }
 }

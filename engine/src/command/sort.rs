@@ -6,7 +6,7 @@ use super::zsets::compare_scores;
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::{Db, Ttl, ValueRef};
 use crate::number::parse_f64;
-use crate::types::{Collection, Digits, List};
+use crate::types::{Collection, CollectionRef, Digits, List};
 
 /// Patterns name keys that nobody can tell beforehand: everything is locked when there are some.
 const FLAGS: u32 = flag::LOCK_ALL | flag::MOVABLE_KEYS;
@@ -135,13 +135,13 @@ fn elements(ctx: &mut Ctx<'_, '_>) -> Option<(Vec<Vec<u8>>, bool)> {
     let Some(entry) = ctx.db.get(ctx.args[1]) else { return Some((Vec::new(), false)) };
     let mut digits = Digits::new();
     Some(match entry.value() {
-        ValueRef::Collection(Collection::List(list)) => {
+        ValueRef::Collection(CollectionRef::List(list)) => {
             (list.iter().map(|item| item.bytes(&mut digits).to_vec()).collect(), false)
         }
-        ValueRef::Collection(Collection::Set(set)) => {
+        ValueRef::Collection(CollectionRef::Set(set)) => {
             (set.iter().map(|item| item.bytes(&mut digits).to_vec()).collect(), true)
         }
-        ValueRef::Collection(Collection::ZSet(zset)) => {
+        ValueRef::Collection(CollectionRef::ZSet(zset)) => {
             (zset.iter().map(|(item, _)| item.bytes(&mut digits).to_vec()).collect(), false)
         }
         _ => {

@@ -10,12 +10,12 @@
 //!              bit  30      a Memcached client has fetched it
 //!              bit  31      used again since the key came (see `super::recency`)
 //!              bits 32..40  key length    (when not long)
-//!              bits 40..64  value length  (when not long)
-//! [lengths]    16 bytes when long
+//!              bits 40..64  value length  (when not long), or the type of a collection
+//! [lengths]    16 bytes when long: in place of the two above
 //! [ttl]        8 bytes, unix milliseconds, when there is one
 //! [item]       16 bytes: client flags u32, state u32, CAS u64; only strings have them, and most have none
 //! key bytes
-//! value        string bytes, or a `Box<Collection>` as 8 bytes
+//! value        string bytes; or, at the next multiple of eight, the word that a collection is
 //! ```
 //!
 //! A 16-byte key with a 16-byte value takes 40 bytes. Why one allocation: one cache line more than the
@@ -26,11 +26,14 @@
     reason = "a variable-length record behind one pointer; see each SAFETY note"
 )]
 
+mod collection;
+
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::allocator::size_class;
-use crate::types::Collection;
+use crate::types::CollectionRef;
+use collection::{WORD, word_at};
 
 const ACCESS_MASK: u64 = 0x00ff_ffff;
 const KIND_SHIFT: u32 = 24;
@@ -57,7 +60,7 @@ const KIND_COLLECTION: u64 = 2;
 #[repr(transparent)]
 pub struct Entry(NonNull<u8>);
 
-// SAFETY: an entry owns its allocation and its collection, both of which are Send.
+// SAFETY: an entry owns its allocation and the collection in it, both of which are Send.
 unsafe impl Send for Entry {}
 
 /// What Memcached clients keep beside a value. All zero is what every other value has, and takes no room.
@@ -93,7 +96,15 @@ impl Item {
 /// Value of an entry, borrowed.
 pub enum ValueRef<'a> {
     String(&'a [u8]),
-    Collection(&'a Collection),
+    Collection(CollectionRef<'a>),
+}
+
+/// What an entry is to have room for.
+enum Value {
+    /// So many bytes of a string.
+    String { len: usize, raw: bool },
+    /// A collection of this type.
+    Word(usize),
 }
 
 /// Where the parts of an entry lie, bytes from its start.
@@ -120,8 +131,8 @@ impl Entry {
         raw: bool,
         item: Item,
     ) -> Entry {
-        let kind = if raw { KIND_STRING_RAW } else { KIND_STRING };
-        let entry = Entry::allocate(key, value.len(), ttl, access, kind, item);
+        let len = value.len();
+        let entry = Entry::allocate(key, Value::String { len, raw }, ttl, access, item);
         let parts = entry.parts();
         // SAFETY: `allocate` reserved `value.len()` bytes at `parts.value`, and nobody else has the entry.
         unsafe {
@@ -134,29 +145,12 @@ impl Entry {
         entry
     }
 
-    pub fn collection(key: &[u8], value: Box<Collection>, ttl: Option<i64>, access: u32) -> Entry {
-        let entry = Entry::allocate(key, 8, ttl, access, KIND_COLLECTION, Item::default());
-        let parts = entry.parts();
-        // SAFETY: eight bytes were reserved at `parts.value`; the entry owns the box from here on.
-        unsafe {
-            entry
-                .0
-                .as_ptr()
-                .add(parts.value)
-                .cast::<*mut Collection>()
-                .write_unaligned(Box::into_raw(value));
-        }
-        entry
-    }
-
-    fn allocate(
-        key: &[u8],
-        value_len: usize,
-        ttl: Option<i64>,
-        access: u32,
-        kind: u64,
-        item: Item,
-    ) -> Entry {
+    fn allocate(key: &[u8], value: Value, ttl: Option<i64>, access: u32, item: Item) -> Entry {
+        let (kind, value_len) = match value {
+            Value::String { len, raw: false } => (KIND_STRING, len),
+            Value::String { len, raw: true } => (KIND_STRING_RAW, len),
+            Value::Word(kind) => (KIND_COLLECTION, kind),
+        };
         let long = key.len() > SHORT_KEY_MAX || value_len > SHORT_VALUE_MAX;
         let mut header = u64::from(access) & ACCESS_MASK | kind << KIND_SHIFT;
         let mut at = 8;
@@ -176,7 +170,12 @@ impl Entry {
             header |= ITEM_BIT;
             at += ITEM_BYTES;
         }
-        let layout = layout(at + key.len() + value_len);
+        let key_end = at + key.len();
+        let size = match value {
+            Value::String { len, .. } => key_end + len,
+            Value::Word(_) => word_at(key_end) + WORD,
+        };
+        let layout = layout(size);
         // SAFETY: the layout is never of size 0; every write below stays inside it, and 8-byte fields lie
         // at multiples of 8 from an 8-aligned start.
         unsafe {
@@ -194,6 +193,9 @@ impl Entry {
                 p.add(item_at).cast::<Item>().write(item);
             }
             std::ptr::copy_nonoverlapping(key.as_ptr(), p.add(at), key.len());
+            if let Value::Word(_) = value {
+                p.add(key_end).write_bytes(0, size - key_end);
+            }
             Entry(base)
         }
     }
@@ -276,24 +278,6 @@ impl Entry {
         })
     }
 
-    #[inline]
-    pub fn as_collection(&self) -> Option<&Collection> {
-        // SAFETY: a collection entry holds a live box; the borrow is bound to the entry's.
-        (!self.is_string()).then(|| unsafe { &*self.collection_ptr() })
-    }
-
-    #[inline]
-    pub fn as_collection_mut(&mut self) -> Option<&mut Collection> {
-        // SAFETY: as above, exclusive by `&mut self`.
-        (!self.is_string()).then(|| unsafe { &mut *self.collection_ptr() })
-    }
-
-    fn collection_ptr(&self) -> *mut Collection {
-        let parts = self.parts();
-        // SAFETY: callers have checked the kind; the eight bytes were written by `collection`.
-        unsafe { self.0.as_ptr().add(parts.value).cast::<*mut Collection>().read_unaligned() }
-    }
-
     pub fn value(&self) -> ValueRef<'_> {
         match (self.as_string(), self.as_collection()) {
             (Some(bytes), _) => ValueRef::String(bytes),
@@ -316,13 +300,13 @@ impl Entry {
 
     /// When the first thing of it expires, unix milliseconds: the key, or a field (a lower bound). `i64::MAX`: nothing.
     pub fn next_due(&self) -> i64 {
-        let fields = self.as_collection().map_or(i64::MAX, Collection::next_due);
+        let fields = self.as_collection().map_or(i64::MAX, CollectionRef::next_due);
         self.ttl().map_or(fields, |ttl| ttl.min(fields))
     }
 
     /// A hash with fields that expire by themselves.
     pub fn is_timed(&self) -> bool {
-        self.as_collection().is_some_and(Collection::is_timed)
+        self.as_collection().is_some_and(CollectionRef::is_timed)
     }
 
     /// Changes an expiry time that is there already; `false` when there is none to change.
@@ -347,12 +331,11 @@ impl Entry {
         if ttl.is_none() && self.ttl().is_none() {
             return self;
         }
-        if self.is_string() {
+        let (access, kept) = (self.access(), self.header() & (PARITY_BIT | PROVEN_BIT));
+        let Some(value) = self.take_collection() else {
             let item = self.item();
             return self.rebuilt(ttl, item);
-        }
-        let (access, kept) = (self.access(), self.header() & (PARITY_BIT | PROVEN_BIT));
-        let value = self.take_collection();
+        };
         let mut made = Entry::collection(self.key(), value, ttl, access);
         made.set_header(made.header() | kept);
         made
@@ -426,27 +409,27 @@ impl Entry {
     /// The same value under another key.
     pub fn with_key(mut self, key: &[u8]) -> Entry {
         let (ttl, access) = (self.ttl(), self.access());
-        if self.is_string() {
-            let (value, raw) = (self.as_string().unwrap_or_default(), self.is_raw());
-            Entry::string_item(key, value, ttl, access, raw, self.item())
-        } else {
-            let value = self.take_collection();
-            Entry::collection(key, value, ttl, access)
+        match self.take_collection() {
+            Some(value) => Entry::collection(key, value, ttl, access),
+            None => {
+                let (value, raw) = (self.as_string().unwrap_or_default(), self.is_raw());
+                Entry::string_item(key, value, ttl, access, raw, self.item())
+            }
         }
     }
 
-    /// Takes the collection out; what is left is an empty string of eight bytes, to be dropped.
-    fn take_collection(&mut self) -> Box<Collection> {
-        assert!(!self.is_string(), "only a collection can be taken out");
-        let ptr = self.collection_ptr();
-        self.set_header(self.header() & !KIND_MASK);
-        // SAFETY: the pointer came from `Box::into_raw`, and the entry no longer owns it.
-        unsafe { Box::from_raw(ptr) }
-    }
-
-    /// The collection of a collection entry, owned (to be freed elsewhere); `None` for a string.
-    pub fn into_collection(mut self) -> Option<Box<Collection>> {
-        (!self.is_string()).then(|| self.take_collection())
+    /// The word of a collection is owned elsewhere from here on: what is left counts as a string of the same size.
+    fn forget_word(&mut self) {
+        let left = self.size() - self.parts().value;
+        let header = self.header() & !KIND_MASK;
+        if header & LONG_BIT == 0 {
+            let lengths = header & ((1 << VALUE_LEN_SHIFT) - 1);
+            self.set_header(lengths | (left as u64) << VALUE_LEN_SHIFT);
+        } else {
+            self.set_header(header);
+            // SAFETY: a long entry has the second length there; exclusive by `&mut self`.
+            unsafe { self.0.as_ptr().add(16).cast::<u64>().write(left as u64) };
+        }
     }
 
     #[inline]
@@ -471,9 +454,13 @@ impl Entry {
 
     /// Bytes of this entry: its allocation, and what its collection says of itself.
     pub fn memory(&self) -> usize {
+        size_class(self.size()) + self.as_collection().map_or(0, CollectionRef::memory_usage)
+    }
+
+    /// Bytes of its allocation.
+    fn size(&self) -> usize {
         let parts = self.parts();
-        let own = size_class(parts.value + parts.value_len);
-        own + self.as_collection().map_or(0, Collection::memory_usage)
+        if self.is_string() { parts.value + parts.value_len } else { word_at(parts.value) + WORD }
     }
 
     /// Overwrites the value of a string when the new one has the same length and the TTL stays as it is.
@@ -515,12 +502,9 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if !self.is_string() {
-            drop(self.take_collection());
-        }
-        let parts = self.parts();
+        drop(self.take_collection());
         // SAFETY: allocated in `allocate` with the very same size.
-        unsafe { dealloc(self.0.as_ptr(), layout(parts.value + parts.value_len)) }
+        unsafe { dealloc(self.0.as_ptr(), layout(self.size())) }
     }
 }
 

@@ -13,7 +13,7 @@ fn describe(value: &Value) -> Vec<String> {
     let text = |item: Item<'_>| String::from_utf8_lossy(&item.to_vec()).into_owned();
     match value {
         Value::String(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
-        Value::Collection(collection) => match &**collection {
+        Value::Collection(collection) => match collection {
             Collection::List(list) => list.iter().map(text).collect(),
             Collection::ZSet(zset) => {
                 zset.iter().map(|(member, score)| format!("{}={score}", text(member))).collect()
@@ -124,7 +124,7 @@ fn sample_stream(count: usize, with_gaps: bool) -> Stream {
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "string",
-        Value::Collection(collection) => collection.type_name(),
+        Value::Collection(collection) => collection.as_ref().type_name(),
     }
 }
 
@@ -144,17 +144,16 @@ fn samples(count: usize) -> Vec<(String, Value)> {
     list.push_back(&b"big ".repeat(count * 300), &limits);
     zset.insert(b"first", f64::NEG_INFINITY, &limits);
     zset.insert(b"last", f64::INFINITY, &limits);
-    let boxed = |collection: Collection| Value::Collection(Box::new(collection));
     vec![
         (format!("string:{count}"), Value::String(b"text ".repeat(count))),
         (format!("int:{count}"), Value::String(format!("-{count}").into_bytes())),
-        (format!("list:{count}"), boxed(list.into())),
-        (format!("set:{count}"), boxed(set.into())),
-        (format!("ints:{count}"), boxed(ints.into())),
-        (format!("hash:{count}"), boxed(hash.into())),
-        (format!("zset:{count}"), boxed(zset.into())),
-        (format!("stream:{count}"), boxed(sample_stream(count, false).into())),
-        (format!("gaps:{count}"), boxed(sample_stream(count, true).into())),
+        (format!("list:{count}"), Value::Collection(list.into())),
+        (format!("set:{count}"), Value::Collection(set.into())),
+        (format!("ints:{count}"), Value::Collection(ints.into())),
+        (format!("hash:{count}"), Value::Collection(hash.into())),
+        (format!("zset:{count}"), Value::Collection(zset.into())),
+        (format!("stream:{count}"), Value::Collection(sample_stream(count, false).into())),
+        (format!("gaps:{count}"), Value::Collection(sample_stream(count, true).into())),
     ]
 }
 
@@ -231,7 +230,7 @@ fn payloads_restore_to_the_same_value_and_encoding() {
                 assert_eq!(describe(&restored), describe(&value), "{name}");
             }
             if let (Value::Collection(a), Value::Collection(b)) = (&restored, &value) {
-                assert_eq!(a.encoding_name(), b.encoding_name(), "{name}");
+                assert_eq!(a.as_ref().encoding_name(), b.as_ref().encoding_name(), "{name}");
             }
         }
     }

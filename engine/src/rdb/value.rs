@@ -57,7 +57,7 @@ pub(super) fn read<R: Read>(
         types::STREAM | types::STREAM_2 | types::STREAM_3 => stream::read(input, kind)?.into(),
         other => return Err(input.error(ErrorKind::Unsupported(types::name(other)))),
     };
-    Ok((!collection.is_empty()).then(|| Value::Collection(Box::new(collection))))
+    Ok((!collection.is_empty()).then(|| Value::Collection(collection)))
 }
 
 const REPEATED_FIELD: &str = "a hash with a repeated field or a field without value";

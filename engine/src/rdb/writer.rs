@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use super::{VERSION, VERSION_FIELDS, VERSION_MAX, VERSION_MIN, ValueRef, lzf, opcodes, types};
 use crate::{
     number,
-    types::{Collection, Digits, Hash, Item, List, Set, ZSet, hash::NEVER, list::NodeRef},
+    types::{CollectionRef, Digits, Hash, Item, List, Set, ZSet, hash::NEVER, list::NodeRef},
 };
 
 const BUFFER: usize = 64 << 10;
@@ -206,20 +206,22 @@ pub(super) fn type_of(value: ValueRef<'_>, version: u32) -> u8 {
     };
     let packed = version >= 10;
     match collection {
-        Collection::List(_) if packed => types::LIST_QUICKLIST_2,
-        Collection::List(_) => types::LIST,
-        Collection::Set(set) if set.as_intset().is_some() => types::SET_INTSET,
-        Collection::Set(set) if set.as_listpack().is_some() && version >= 11 => types::SET_LISTPACK,
-        Collection::Set(_) => types::SET,
-        Collection::Hash(hash) if hash.is_timed() && version >= VERSION_FIELDS => types::HASH_2,
-        Collection::Hash(hash) if hash.is_timed() && version >= 12 => types::HASH_METADATA,
-        Collection::Hash(hash) if hash.as_listpack().is_some() && packed => types::HASH_LISTPACK,
-        Collection::Hash(_) => types::HASH,
-        Collection::ZSet(zset) if zset.as_listpack().is_some() && packed => types::ZSET_LISTPACK,
-        Collection::ZSet(_) => types::ZSET_2,
-        Collection::Stream(_) if version >= 11 => types::STREAM_3,
-        Collection::Stream(_) if packed => types::STREAM_2,
-        Collection::Stream(_) => types::STREAM,
+        CollectionRef::List(_) if packed => types::LIST_QUICKLIST_2,
+        CollectionRef::List(_) => types::LIST,
+        CollectionRef::Set(set) if set.as_intset().is_some() => types::SET_INTSET,
+        CollectionRef::Set(set) if set.as_listpack().is_some() && version >= 11 => {
+            types::SET_LISTPACK
+        }
+        CollectionRef::Set(_) => types::SET,
+        CollectionRef::Hash(hash) if hash.is_timed() && version >= VERSION_FIELDS => types::HASH_2,
+        CollectionRef::Hash(hash) if hash.is_timed() && version >= 12 => types::HASH_METADATA,
+        CollectionRef::Hash(hash) if hash.as_listpack().is_some() && packed => types::HASH_LISTPACK,
+        CollectionRef::Hash(_) => types::HASH,
+        CollectionRef::ZSet(zset) if zset.as_listpack().is_some() && packed => types::ZSET_LISTPACK,
+        CollectionRef::ZSet(_) => types::ZSET_2,
+        CollectionRef::Stream(_) if version >= 11 => types::STREAM_3,
+        CollectionRef::Stream(_) if packed => types::STREAM_2,
+        CollectionRef::Stream(_) => types::STREAM,
     }
 }
 
@@ -235,16 +237,16 @@ pub(super) fn write_value(
         ValueRef::String(bytes) => sink.string(bytes),
         ValueRef::Int(value) => sink.item(Item::Int(value)),
         ValueRef::Collection(collection) => match (collection, type_of(value, options.version)) {
-            (Collection::List(list), types::LIST_QUICKLIST_2) => sink.nodes(list),
-            (Collection::List(list), _) => sink.list(list),
-            (Collection::Set(set), _) => sink.set(set, options.version),
-            (Collection::Hash(hash), types::HASH) => sink.hash(hash),
-            (Collection::Hash(hash), types::HASH_2) => sink.timed_hash(hash),
-            (Collection::Hash(hash), types::HASH_METADATA) => sink.delayed_hash(hash),
-            (Collection::Hash(hash), _) => sink.block(hash.as_listpack().map(|p| p.as_bytes())),
-            (Collection::ZSet(zset), types::ZSET_2) => sink.zset(zset),
-            (Collection::ZSet(zset), _) => sink.block(zset.as_listpack().map(|p| p.as_bytes())),
-            (Collection::Stream(stream), kind) => sink.stream(stream, kind),
+            (CollectionRef::List(list), types::LIST_QUICKLIST_2) => sink.nodes(list),
+            (CollectionRef::List(list), _) => sink.list(list),
+            (CollectionRef::Set(set), _) => sink.set(set, options.version),
+            (CollectionRef::Hash(hash), types::HASH) => sink.hash(hash),
+            (CollectionRef::Hash(hash), types::HASH_2) => sink.timed_hash(hash),
+            (CollectionRef::Hash(hash), types::HASH_METADATA) => sink.delayed_hash(hash),
+            (CollectionRef::Hash(hash), _) => sink.block(hash.as_listpack().map(|p| p.as_bytes())),
+            (CollectionRef::ZSet(zset), types::ZSET_2) => sink.zset(zset),
+            (CollectionRef::ZSet(zset), _) => sink.block(zset.as_listpack().map(|p| p.as_bytes())),
+            (CollectionRef::Stream(stream), kind) => sink.stream(stream, kind),
         },
     }
 }
@@ -312,7 +314,7 @@ impl Sink<'_> {
 
     fn set(&mut self, set: &Set, version: u32) -> io::Result<()> {
         if let Some(ints) = set.as_intset() {
-            return self.string(ints.as_bytes());
+            return self.string(&ints.to_bytes());
         }
         if let Some(pack) = set.as_listpack().filter(|_| version >= 11) {
             return self.string(pack.as_bytes());

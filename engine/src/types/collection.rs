@@ -62,80 +62,150 @@ pub enum Collection {
     Stream(Box<Stream>),
 }
 
-// Every key that is no string pays for the largest of them: streams, which are few, stand apart.
-const _: () = assert!(size_of::<Collection>() <= 32);
+/// A borrowed collection.
+#[derive(Clone, Copy, Debug)]
+pub enum CollectionRef<'a> {
+    /// A list.
+    List(&'a List),
+    /// A hash.
+    Hash(&'a Hash),
+    /// A set.
+    Set(&'a Set),
+    /// A sorted set.
+    ZSet(&'a ZSet),
+    /// A stream.
+    Stream(&'a Stream),
+}
+
+/// A collection that is borrowed to be changed.
+#[derive(Debug)]
+pub enum CollectionMut<'a> {
+    /// A list.
+    List(&'a mut List),
+    /// A hash.
+    Hash(&'a mut Hash),
+    /// A set.
+    Set(&'a mut Set),
+    /// A sorted set.
+    ZSet(&'a mut ZSet),
+    /// A stream.
+    Stream(&'a mut Stream),
+}
 
 impl Collection {
-    /// What TYPE prints.
-    pub fn type_name(&self) -> &'static str {
+    /// The collection, borrowed.
+    #[inline]
+    pub fn as_ref(&self) -> CollectionRef<'_> {
         match self {
-            Collection::List(_) => "list",
-            Collection::Hash(_) => "hash",
-            Collection::Set(_) => "set",
-            Collection::ZSet(_) => "zset",
-            Collection::Stream(_) => "stream",
+            Collection::List(list) => CollectionRef::List(list),
+            Collection::Hash(hash) => CollectionRef::Hash(hash),
+            Collection::Set(set) => CollectionRef::Set(set),
+            Collection::ZSet(zset) => CollectionRef::ZSet(zset),
+            Collection::Stream(stream) => CollectionRef::Stream(stream),
+        }
+    }
+
+    /// Whether it holds nothing and its key is deleted.
+    pub fn is_empty(&self) -> bool {
+        self.as_ref().is_empty()
+    }
+}
+
+impl CollectionMut<'_> {
+    /// The collection, to be looked at.
+    #[inline]
+    pub fn as_ref(&self) -> CollectionRef<'_> {
+        match self {
+            CollectionMut::List(list) => CollectionRef::List(list),
+            CollectionMut::Hash(hash) => CollectionRef::Hash(hash),
+            CollectionMut::Set(set) => CollectionRef::Set(set),
+            CollectionMut::ZSet(zset) => CollectionRef::ZSet(zset),
+            CollectionMut::Stream(stream) => CollectionRef::Stream(stream),
+        }
+    }
+}
+
+impl CollectionRef<'_> {
+    /// What TYPE prints.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            CollectionRef::List(_) => "list",
+            CollectionRef::Hash(_) => "hash",
+            CollectionRef::Set(_) => "set",
+            CollectionRef::ZSet(_) => "zset",
+            CollectionRef::Stream(_) => "stream",
         }
     }
 
     /// What OBJECT ENCODING prints.
-    pub fn encoding_name(&self) -> &'static str {
+    pub fn encoding_name(self) -> &'static str {
         match self {
-            Collection::List(list) => list.encoding(),
-            Collection::Hash(hash) => hash.encoding(),
-            Collection::Set(set) => set.encoding(),
-            Collection::ZSet(zset) => zset.encoding(),
-            Collection::Stream(stream) => stream.encoding(),
+            CollectionRef::List(list) => list.encoding(),
+            CollectionRef::Hash(hash) => hash.encoding(),
+            CollectionRef::Set(set) => set.encoding(),
+            CollectionRef::ZSet(zset) => zset.encoding(),
+            CollectionRef::Stream(stream) => stream.encoding(),
         }
     }
 
     /// How many elements it holds.
-    pub fn len(&self) -> usize {
+    pub fn len(self) -> usize {
         match self {
-            Collection::List(list) => list.len(),
-            Collection::Hash(hash) => hash.len(),
-            Collection::Set(set) => set.len(),
-            Collection::ZSet(zset) => zset.len(),
-            Collection::Stream(stream) => stream.len(),
+            CollectionRef::List(list) => list.len(),
+            CollectionRef::Hash(hash) => hash.len(),
+            CollectionRef::Set(set) => set.len(),
+            CollectionRef::ZSet(zset) => zset.len(),
+            CollectionRef::Stream(stream) => stream.len(),
         }
     }
 
     /// Whether it holds nothing and its key is deleted. A stream's is kept, for what the stream knows of the past.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0 && !matches!(self, Collection::Stream(_))
+    pub fn is_empty(self) -> bool {
+        self.len() == 0 && !matches!(self, CollectionRef::Stream(_))
     }
 
     /// Some of its elements expire by themselves: fields of hashes.
     #[inline]
-    pub fn is_timed(&self) -> bool {
-        matches!(self, Collection::Hash(hash) if hash.is_timed())
+    pub fn is_timed(self) -> bool {
+        matches!(self, CollectionRef::Hash(hash) if hash.is_timed())
     }
 
     /// No element expires before this time (a lower bound), unix milliseconds.
     #[inline]
-    pub fn next_due(&self) -> i64 {
-        if let Collection::Hash(hash) = self { hash.next_due() } else { super::hash::NEVER }
+    pub fn next_due(self) -> i64 {
+        if let CollectionRef::Hash(hash) = self { hash.next_due() } else { super::hash::NEVER }
     }
 
     /// How many parts freeing it has to walk, about.
-    pub fn parts(&self) -> usize {
+    pub fn parts(self) -> usize {
         match self {
-            Collection::Stream(stream) => stream.parts(),
+            CollectionRef::Stream(stream) => stream.parts(),
             other => other.len(),
         }
     }
 
-    /// What a boxed collection takes from the allocator, its box included. Takes constant time.
-    pub fn memory_usage(&self) -> usize {
-        super::size_class(size_of::<Self>())
-            + match self {
-                Collection::List(list) => list.memory_usage(),
-                Collection::Hash(hash) => hash.memory_usage(),
-                Collection::Set(set) => set.memory_usage(),
-                Collection::ZSet(zset) => zset.memory_usage(),
-                Collection::Stream(stream) => {
-                    super::size_class(size_of::<Stream>()) + stream.memory_usage()
-                }
+    /// What it takes from the allocator, besides the word that it is. Takes constant time.
+    pub fn memory_usage(self) -> usize {
+        match self {
+            CollectionRef::List(list) => list.memory_usage(),
+            CollectionRef::Hash(hash) => hash.memory_usage(),
+            CollectionRef::Set(set) => set.memory_usage(),
+            CollectionRef::ZSet(zset) => zset.memory_usage(),
+            CollectionRef::Stream(stream) => {
+                super::size_class(size_of::<Stream>()) + stream.memory_usage()
             }
+        }
+    }
+
+    /// A deep copy.
+    pub fn to_collection(self) -> Collection {
+        match self {
+            CollectionRef::List(list) => list.clone().into(),
+            CollectionRef::Hash(hash) => hash.clone().into(),
+            CollectionRef::Set(set) => set.clone().into(),
+            CollectionRef::ZSet(zset) => zset.clone().into(),
+            CollectionRef::Stream(stream) => stream.clone().into(),
+        }
     }
 }
 

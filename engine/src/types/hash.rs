@@ -15,6 +15,7 @@ mod table;
 mod times;
 mod view;
 
+use super::word::{Large, one_word};
 use super::{Item, Limits, Listpack, below, listpack, text::Pair};
 use table::{Table, as_items};
 use times::{TimedPack, TimedTable};
@@ -26,16 +27,12 @@ pub use view::View;
 #[derive(Clone, Debug)]
 pub struct Hash(Repr);
 
-#[derive(Clone, Debug)]
-enum Repr {
+one_word! {
     Pack(Listpack),
-    Table(Box<Table>),
-    TimedPack(Box<TimedPack>),
-    TimedTable(Box<TimedTable>),
+    Table(Large<Table, 1>),
+    TimedPack(Large<TimedPack, 2>),
+    TimedTable(Large<TimedTable, 3>),
 }
-
-// What a hash without times pays for those that have some.
-const _: () = assert!(size_of::<Hash>() == size_of::<Listpack>());
 
 /// The two forms, whether timed or not.
 enum Form<'a> {
@@ -52,7 +49,7 @@ impl Default for Hash {
 impl Hash {
     /// An empty hash.
     pub fn new() -> Self {
-        Self(Repr::Pack(Listpack::new()))
+        Self(Listpack::new().into())
     }
 
     /// Takes a well-formed listpack from outside: an even number of elements, no field twice.
@@ -63,7 +60,7 @@ impl Hash {
         let widest = pack.iter().map(Item::len).max().unwrap_or(0);
         let fits = pack.len() / 2 <= limits.hash_max_listpack_entries
             && widest <= limits.hash_max_listpack_value;
-        let mut hash = Self(Repr::Pack(pack));
+        let mut hash = Self(pack.into());
         if !fits {
             hash.convert(limits);
         }
@@ -71,38 +68,38 @@ impl Hash {
     }
 
     fn form(&self) -> Form<'_> {
-        match &self.0 {
-            Repr::Pack(pack) => Form::Pack(pack),
-            Repr::Table(table) => Form::Table(table),
-            Repr::TimedPack(timed) => Form::Pack(timed.pack()),
-            Repr::TimedTable(timed) => Form::Table(timed.table()),
+        match self.0.held() {
+            Held::Pack(pack) => Form::Pack(pack),
+            Held::Table(table) => Form::Table(table),
+            Held::TimedPack(timed) => Form::Pack(timed.pack()),
+            Held::TimedTable(timed) => Form::Table(timed.table()),
         }
     }
 
     /// The whole value as a listpack, while it is one and nothing more.
     pub fn as_listpack(&self) -> Option<&Listpack> {
-        match &self.0 {
-            Repr::Pack(pack) => Some(pack),
+        match self.0.held() {
+            Held::Pack(pack) => Some(pack),
             _ => None,
         }
     }
 
     /// What OBJECT ENCODING prints.
     pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Pack(_) => "listpack",
-            Repr::TimedPack(_) => "listpackex",
-            Repr::Table(_) | Repr::TimedTable(_) => "hashtable",
+        match self.0.held() {
+            Held::Pack(_) => "listpack",
+            Held::TimedPack(_) => "listpackex",
+            Held::Table(_) | Held::TimedTable(_) => "hashtable",
         }
     }
 
     /// What it takes from the allocator, besides `self`.
     pub fn memory_usage(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.memory_usage(),
-            Repr::Table(table) => super::size_class(size_of::<Table>()) + table.memory_usage(),
-            Repr::TimedPack(timed) => timed.memory_usage(),
-            Repr::TimedTable(timed) => timed.memory_usage(),
+        match self.0.held() {
+            Held::Pack(pack) => pack.memory_usage(),
+            Held::Table(table) => super::size_class(size_of::<Table>()) + table.memory_usage(),
+            Held::TimedPack(timed) => timed.memory_usage(),
+            Held::TimedTable(timed) => timed.memory_usage(),
         }
     }
 
@@ -144,25 +141,25 @@ impl Hash {
     /// Some field has a time.
     #[inline]
     pub fn is_timed(&self) -> bool {
-        matches!(self.0, Repr::TimedPack(_) | Repr::TimedTable(_))
+        matches!(self.0.held(), Held::TimedPack(_) | Held::TimedTable(_))
     }
 
     /// No field goes before this time (a lower bound); [`NEVER`] without times.
     #[inline]
     pub fn next_due(&self) -> i64 {
-        match &self.0 {
-            Repr::Pack(_) | Repr::Table(_) => NEVER,
-            Repr::TimedPack(timed) => timed.next_due(),
-            Repr::TimedTable(timed) => timed.next_due(),
+        match self.0.held() {
+            Held::Pack(_) | Held::Table(_) => NEVER,
+            Held::TimedPack(timed) => timed.next_due(),
+            Held::TimedTable(timed) => timed.next_due(),
         }
     }
 
     /// When a field goes: [`NEVER`] when it has no time; nothing when it is not there.
     pub fn time(&self, field: &[u8]) -> Option<i64> {
-        match &self.0 {
-            Repr::TimedPack(timed) => timed.time(field),
-            Repr::TimedTable(timed) => timed.table().find(field).map(Pair::time),
-            Repr::Pack(_) | Repr::Table(_) => self.contains(field).then_some(NEVER),
+        match self.0.held() {
+            Held::TimedPack(timed) => timed.time(field),
+            Held::TimedTable(timed) => timed.table().find(field).map(Pair::time),
+            Held::Pack(_) | Held::Table(_) => self.contains(field).then_some(NEVER),
         }
     }
 
@@ -186,10 +183,10 @@ impl Hash {
         if time != NEVER && !self.is_timed() && self.contains(field) {
             self.begin_times();
         }
-        let found = match &mut self.0 {
-            Repr::TimedPack(timed) => timed.set_time(field, time),
-            Repr::TimedTable(timed) => timed.set_time(field, time),
-            Repr::Pack(_) | Repr::Table(_) => return self.contains(field),
+        let found = match self.0.held_mut() {
+            HeldMut::TimedPack(timed) => timed.set_time(field, time),
+            HeldMut::TimedTable(timed) => timed.set_time(field, time),
+            HeldMut::Pack(_) | HeldMut::Table(_) => return self.contains(field),
         };
         self.end_times();
         found
@@ -205,12 +202,12 @@ impl Hash {
                 && pack.has_room(field.len() + value.len() + 20)
         };
         let most = limits.hash_max_listpack_entries;
-        let done = match &mut self.0 {
-            Repr::Pack(pack) if fits(pack) => put_packed(pack, field, value, most),
-            Repr::TimedPack(timed) if fits(timed.pack()) => timed.put(field, value, time, most),
-            Repr::Pack(_) | Repr::TimedPack(_) => None,
-            Repr::Table(table) => Some(table.set(field, value, NEVER).is_none()),
-            Repr::TimedTable(timed) => Some(timed.put(field, value, time)),
+        let done = match self.0.held_mut() {
+            HeldMut::Pack(pack) if fits(pack) => put_packed(pack, field, value, most),
+            HeldMut::TimedPack(timed) if fits(timed.pack()) => timed.put(field, value, time, most),
+            HeldMut::Pack(_) | HeldMut::TimedPack(_) => None,
+            HeldMut::Table(table) => Some(table.set(field, value, NEVER).is_none()),
+            HeldMut::TimedTable(timed) => Some(timed.put(field, value, time)),
         };
         let Some(new) = done else {
             self.convert(limits);
@@ -224,17 +221,17 @@ impl Hash {
 
     /// Removes a field; says whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        let found = match &mut self.0 {
-            Repr::Pack(pack) => {
+        let found = match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 let found = pack.first().and_then(|first| pack.find(first, field, 2));
                 if let Some(at) = found {
                     pack.remove(at, 2);
                 }
                 return found.is_some();
             }
-            Repr::Table(table) => return table.remove(field).is_some(),
-            Repr::TimedPack(timed) => timed.remove(field),
-            Repr::TimedTable(timed) => timed.remove(field),
+            HeldMut::Table(table) => return table.remove(field).is_some(),
+            HeldMut::TimedPack(timed) => timed.remove(field),
+            HeldMut::TimedTable(timed) => timed.remove(field),
         };
         self.end_times();
         found
@@ -242,10 +239,10 @@ impl Hash {
 
     /// Takes out fields whose time is over, at most `limit`; there are more while `next_due` says so.
     pub fn take_due(&mut self, now_ms: i64, limit: usize) -> Vec<Vec<u8>> {
-        let taken = match &mut self.0 {
-            Repr::Pack(_) | Repr::Table(_) => return Vec::new(),
-            Repr::TimedPack(timed) => timed.take_due(now_ms, limit),
-            Repr::TimedTable(timed) => timed.take_due(now_ms, limit),
+        let taken = match self.0.held_mut() {
+            HeldMut::Pack(_) | HeldMut::Table(_) => return Vec::new(),
+            HeldMut::TimedPack(timed) => timed.take_due(now_ms, limit),
+            HeldMut::TimedTable(timed) => timed.take_due(now_ms, limit),
         };
         self.end_times();
         taken
@@ -261,8 +258,8 @@ impl Hash {
 
     /// All fields with their values and times.
     pub fn iter_timed(&self) -> impl Iterator<Item = (Item<'_>, Item<'_>, i64)> {
-        let (pairs, times) = match &self.0 {
-            Repr::TimedTable(timed) => {
+        let (pairs, times) = match self.0.held() {
+            Held::TimedTable(timed) => {
                 let pairs = timed.table().dict.iter();
                 let pairs = pairs.map(|pair| {
                     (Item::Bytes(pair.field()), Item::Bytes(pair.value()), pair.time())
@@ -270,8 +267,8 @@ impl Hash {
                 let pairs: Box<dyn Iterator<Item = _>> = Box::new(pairs);
                 return pairs;
             }
-            Repr::TimedPack(timed) => (self.iter(), timed.times()),
-            Repr::Pack(_) | Repr::Table(_) => (self.iter(), &[][..]),
+            Held::TimedPack(timed) => (self.iter(), timed.times()),
+            Held::Pack(_) | Held::Table(_) => (self.iter(), &[][..]),
         };
         let times = times.iter().copied().chain(std::iter::repeat(NEVER));
         Box::new(pairs.zip(times).map(|((field, value), time)| (field, value, time)))
@@ -334,35 +331,30 @@ impl Hash {
             table.set(field.bytes(&mut f), value.bytes(&mut v), time);
         }
         self.0 = if self.is_timed() {
-            Repr::TimedTable(Box::new(TimedTable::new(table)))
+            Large::new(TimedTable::new(table)).into()
         } else {
-            Repr::Table(Box::new(table))
+            Large::new(table).into()
         };
     }
 
     /// A field is about to get a time.
     fn begin_times(&mut self) {
-        self.0 = match std::mem::replace(&mut self.0, Repr::Pack(Listpack::new())) {
-            Repr::Pack(pack) => Repr::TimedPack(Box::new(TimedPack::new(pack))),
-            Repr::Table(table) => Repr::TimedTable(Box::new(TimedTable::new(*table))),
-            timed => timed,
+        self.0 = match self.0.held_mut() {
+            HeldMut::Pack(pack) => Large::new(TimedPack::new(std::mem::take(pack))).into(),
+            HeldMut::Table(table) => Large::new(TimedTable::new(table.take())).into(),
+            HeldMut::TimedPack(_) | HeldMut::TimedTable(_) => return,
         };
     }
 
     /// The last time may have gone.
     fn end_times(&mut self) {
-        let ended = match &self.0 {
-            Repr::TimedPack(timed) => !timed.has_times(),
-            Repr::TimedTable(timed) => !timed.has_times(),
-            Repr::Pack(_) | Repr::Table(_) => false,
+        self.0 = match self.0.held_mut() {
+            HeldMut::TimedPack(timed) if !timed.has_times() => timed.take_pack().into(),
+            HeldMut::TimedTable(timed) if !timed.has_times() => {
+                Large::new(timed.take_table()).into()
+            }
+            _ => return,
         };
-        if ended {
-            self.0 = match std::mem::replace(&mut self.0, Repr::Pack(Listpack::new())) {
-                Repr::TimedPack(timed) => Repr::Pack(timed.into_pack()),
-                Repr::TimedTable(timed) => Repr::Table(Box::new(timed.into_table())),
-                plain => plain,
-            };
-        }
     }
 }
 

@@ -1,16 +1,31 @@
-//! A sorted run of distinct integers in the ecosystem's intset format.
+//! A sorted run of distinct integers.
 //!
-//! `width u32le` (2, 4 or 8), `count u32le`, then the integers in ascending order, little endian. The width is that of
-//! the widest integer ever added.
+//! ```text
+//! in memory            len u32le (a block's) | width u32le | integers in ascending order, little endian
+//! the ecosystem's      width u32le | count u32le | the same
+//! ```
+//!
+//! The width (2, 4 or 8) is that of the widest integer ever added.
 
-use super::size_class;
+use super::{block::Block, word::Tagged};
 
+/// Of either form.
 const HEADER: usize = 8;
+/// Where the width stands behind the block's length, and the integers behind that.
+const WIDTH: usize = 0;
+const BODY: usize = 4;
 
 /// A sorted run of distinct integers.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Intset {
-    bytes: Vec<u8>,
+#[repr(transparent)]
+pub struct Intset(Bytes);
+
+type Bytes = Block<2>;
+
+// SAFETY: it is its block, and nothing else.
+#[expect(unsafe_code, reason = "a block under another name")]
+unsafe impl Tagged for Intset {
+    const TAG: usize = Bytes::TAG;
 }
 
 impl Default for Intset {
@@ -32,12 +47,17 @@ fn width_of(value: i64) -> usize {
 impl Intset {
     /// An empty set.
     pub fn new() -> Self {
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
-        Self { bytes }
+        Self::with(2, &[])
     }
 
-    /// Takes bytes from outside, if they are sorted, distinct, and as many as they say.
+    fn with(width: usize, body: &[u8]) -> Self {
+        let mut block = Block::new(HEADER + body.len());
+        block.rest_mut()[WIDTH] = width as u8;
+        block.rest_mut()[BODY..].copy_from_slice(body);
+        Self(block)
+    }
+
+    /// Takes bytes of the ecosystem's format, if they are sorted, distinct, and as many as they say.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let width = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
@@ -45,29 +65,30 @@ impl Intset {
         if !matches!(width, 2 | 4 | 8) || count.checked_mul(width) != Some(body.len()) {
             return None;
         }
-        let set = Self { bytes: bytes.to_vec() };
+        let set = Self::with(width, body);
         let sorted = (1..count).all(|index| set.at(index - 1) < set.at(index));
         sorted.then_some(set)
     }
 
-    /// The block, as RDB writes it.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The ecosystem's format, as RDB writes it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (width, count) = (self.width() as u32, self.len() as u32);
+        [&width.to_le_bytes(), &count.to_le_bytes(), &self.0.as_bytes()[HEADER..]].concat()
     }
 
     /// How many integers there are.
     pub fn len(&self) -> usize {
-        (self.bytes.len() - HEADER) / self.width()
+        (self.0.len() - HEADER) / self.width()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER
+        self.0.len() == HEADER
     }
 
     /// What the block takes from the allocator.
     pub fn memory_usage(&self) -> usize {
-        size_class(self.bytes.capacity())
+        self.0.capacity()
     }
 
     /// Whether the integer is in the set.
@@ -88,42 +109,30 @@ impl Intset {
     /// Adds an integer; says whether it is new.
     pub fn add(&mut self, value: i64) -> bool {
         let Err(index) = self.search(value) else { return false };
-        let count = self.len();
         if width_of(value) > self.width() {
             self.widen(width_of(value));
         }
         let width = self.width();
-        let (at, len) = (HEADER + index * width, self.bytes.len());
-        self.grow(width);
-        self.bytes.resize(len + width, 0);
-        self.bytes.copy_within(at..len, at + width);
-        self.bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
-        self.write_count(count + 1);
+        let place = self.0.splice(HEADER + index * width, 0, width);
+        place.copy_from_slice(&value.to_le_bytes()[..width]);
         true
     }
 
     /// Removes an integer; says whether it was there.
     pub fn remove(&mut self, value: i64) -> bool {
         let Ok(index) = self.search(value) else { return false };
-        let (count, width) = (self.len(), self.width());
-        let at = HEADER + index * width;
-        self.bytes.copy_within(at + width.., at);
-        let len = self.bytes.len() - width;
-        self.bytes.truncate(len);
-        if size_class(len) * 2 <= self.bytes.capacity() {
-            self.bytes.shrink_to(size_class(len));
-        }
-        self.write_count(count - 1);
+        let width = self.width();
+        self.0.splice(HEADER + index * width, width, 0);
         true
     }
 
     fn width(&self) -> usize {
-        usize::from(self.bytes[0])
+        usize::from(self.0.as_bytes()[HEADER - BODY])
     }
 
     fn at(&self, index: usize) -> i64 {
-        let width = self.width();
-        let data = &self.bytes[HEADER + index * width..HEADER + (index + 1) * width];
+        let (bytes, width) = (self.0.as_bytes(), self.width());
+        let data = &bytes[HEADER + index * width..HEADER + (index + 1) * width];
         match *data {
             [a, b] => i64::from(i16::from_le_bytes([a, b])),
             [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
@@ -145,24 +154,8 @@ impl Intset {
     }
 
     fn widen(&mut self, width: usize) {
-        let values: Vec<i64> = self.iter().collect();
-        self.bytes.truncate(HEADER);
-        self.grow(values.len() * width);
-        for value in values {
-            self.bytes.extend_from_slice(&value.to_le_bytes()[..width]);
-        }
-        self.bytes[0] = width as u8;
-    }
-
-    fn grow(&mut self, more: usize) {
-        let needed = self.bytes.len() + more;
-        if needed > self.bytes.capacity() {
-            self.bytes.reserve_exact(size_class(needed) - self.bytes.len());
-        }
-    }
-
-    fn write_count(&mut self, count: usize) {
-        self.bytes[4..8].copy_from_slice(&(count as u32).to_le_bytes());
+        let wide = self.iter().flat_map(|value| value.to_le_bytes().into_iter().take(width));
+        *self = Self::with(width, &wide.collect::<Vec<u8>>());
     }
 }
 
@@ -185,9 +178,9 @@ mod tests {
         let mut set = Intset::new();
         set.add(5);
         set.add(-2);
-        assert_eq!(set.as_bytes(), [2, 0, 0, 0, 2, 0, 0, 0, 0xfe, 0xff, 5, 0]);
+        assert_eq!(set.to_bytes(), [2, 0, 0, 0, 2, 0, 0, 0, 0xfe, 0xff, 5, 0]);
         set.add(70_000);
-        assert_eq!(set.as_bytes()[..8], [4, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(set.to_bytes()[..8], [4, 0, 0, 0, 3, 0, 0, 0]);
     }
 
     #[test]
@@ -215,7 +208,7 @@ mod tests {
                 prop_assert_eq!(set.remove(value), model.remove(&value));
             }
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
-            prop_assert_eq!(Intset::from_bytes(set.as_bytes()), Some(set));
+            prop_assert_eq!(Intset::from_bytes(&set.to_bytes()), Some(set));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::word::{Large, one_word};
 use super::{Item, Limits, Listpack, listpack};
 
 mod node;
@@ -19,10 +20,9 @@ pub use node::NodeRef;
 #[derive(Clone, Debug)]
 pub struct List(Repr);
 
-#[derive(Clone, Debug)]
-enum Repr {
+one_word! {
     Pack(Listpack),
-    Quick(Box<Quick>),
+    Quick(Large<Quick, 1>),
 }
 
 impl Default for List {
@@ -34,30 +34,30 @@ impl Default for List {
 impl List {
     /// An empty list.
     pub fn new() -> Self {
-        Self(Repr::Pack(Listpack::new()))
+        Self(Listpack::new().into())
     }
 
     /// What OBJECT ENCODING prints.
     pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Pack(_) => "listpack",
-            Repr::Quick(_) => "quicklist",
+        match self.0.held() {
+            Held::Pack(_) => "listpack",
+            Held::Quick(_) => "quicklist",
         }
     }
 
     /// What it takes from the allocator, besides `self`.
     pub fn memory_usage(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.memory_usage(),
-            Repr::Quick(quick) => quick.memory_usage(),
+        match self.0.held() {
+            Held::Pack(pack) => pack.memory_usage(),
+            Held::Quick(quick) => quick.memory_usage(),
         }
     }
 
     /// How many elements there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.len(),
-            Repr::Quick(quick) => quick.len(),
+        match self.0.held() {
+            Held::Pack(pack) => pack.len(),
+            Held::Quick(quick) => quick.len(),
         }
     }
 
@@ -68,9 +68,9 @@ impl List {
 
     /// The element at an index from the front.
     pub fn get(&self, index: usize) -> Option<Item<'_>> {
-        match &self.0 {
-            Repr::Pack(pack) => pack.seek(index).map(|at| pack.get(at)),
-            Repr::Quick(quick) => quick.get(index),
+        match self.0.held() {
+            Held::Pack(pack) => pack.seek(index).map(|at| pack.get(at)),
+            Held::Quick(quick) => quick.get(index),
         }
     }
 
@@ -83,12 +83,12 @@ impl List {
     pub fn range(&self, range: Range<usize>) -> Iter<'_> {
         let end = range.end.min(self.len());
         let start = range.start.min(end);
-        let (items, behind) = match &self.0 {
-            Repr::Pack(pack) => {
+        let (items, behind) = match self.0.held() {
+            Held::Pack(pack) => {
                 let from = pack.seek(start).unwrap_or(pack.end());
                 (IterRepr::Pack(pack.iter_from(from)), pack.len() - end)
             }
-            Repr::Quick(quick) => {
+            Held::Quick(quick) => {
                 let (items, behind) = quick.range(start..end);
                 (IterRepr::Quick(items), behind)
             }
@@ -109,35 +109,35 @@ impl List {
 
     /// Adds an element at the back.
     pub fn push_back(&mut self, element: &[u8], limits: &Limits) {
-        match self.room_for(element, limits) {
-            Repr::Pack(pack) => pack.push_back(element),
-            Repr::Quick(quick) => quick.push_back(element, &Capacity::of(limits)),
+        match self.room_for(element, limits).held_mut() {
+            HeldMut::Pack(pack) => pack.push_back(element),
+            HeldMut::Quick(quick) => quick.push_back(element, &Capacity::of(limits)),
         }
     }
 
     /// Takes the first element.
     pub fn pop_front(&mut self) -> Option<Vec<u8>> {
-        match &mut self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 let at = pack.first()?;
                 let element = pack.get(at).to_vec();
                 pack.remove(at, 1);
                 Some(element)
             }
-            Repr::Quick(quick) => quick.pop_front(),
+            HeldMut::Quick(quick) => quick.pop_front(),
         }
     }
 
     /// Takes the last element.
     pub fn pop_back(&mut self) -> Option<Vec<u8>> {
-        match &mut self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 let at = pack.last()?;
                 let element = pack.get(at).to_vec();
                 pack.remove(at, 1);
                 Some(element)
             }
-            Repr::Quick(quick) => quick.pop_back(),
+            HeldMut::Quick(quick) => quick.pop_back(),
         }
     }
 
@@ -146,13 +146,13 @@ impl List {
         if index >= self.len() {
             return false;
         }
-        match self.room_for(element, limits) {
-            Repr::Pack(pack) => {
+        match self.room_for(element, limits).held_mut() {
+            HeldMut::Pack(pack) => {
                 if let Some(at) = pack.seek(index) {
                     pack.replace(at, element);
                 }
             }
-            Repr::Quick(quick) => quick.set(index, element, &Capacity::of(limits)),
+            HeldMut::Quick(quick) => quick.set(index, element, &Capacity::of(limits)),
         }
         true
     }
@@ -166,12 +166,12 @@ impl List {
 
     /// Puts an element at an index, which is at most the length; what was there moves back.
     pub fn insert_at(&mut self, index: usize, element: &[u8], limits: &Limits) {
-        match self.room_for(element, limits) {
-            Repr::Pack(pack) => {
+        match self.room_for(element, limits).held_mut() {
+            HeldMut::Pack(pack) => {
                 let at = pack.seek(index).unwrap_or(pack.end());
                 pack.insert(at, element);
             }
-            Repr::Quick(quick) => quick.insert(index, element, &Capacity::of(limits)),
+            HeldMut::Quick(quick) => quick.insert(index, element, &Capacity::of(limits)),
         }
     }
 
@@ -183,9 +183,9 @@ impl List {
             0 => usize::MAX,
             _ => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
         };
-        match &mut self.0 {
-            Repr::Pack(pack) => node::remove_equal(pack, wanted, limit, count < 0),
-            Repr::Quick(quick) => quick.remove_equal(wanted, limit, count < 0),
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => node::remove_equal(pack, wanted, limit, count < 0),
+            HeldMut::Quick(quick) => quick.remove_equal(wanted, limit, count < 0),
         }
     }
 
@@ -194,8 +194,8 @@ impl List {
         let len = self.len();
         let end = range.end.min(len);
         let start = range.start.min(end);
-        match &mut self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 if let Some(at) = pack.seek(end) {
                     pack.remove(at, len - end);
                 }
@@ -203,7 +203,7 @@ impl List {
                     pack.remove(at, start);
                 }
             }
-            Repr::Quick(quick) => {
+            HeldMut::Quick(quick) => {
                 quick.drop_back(len - end);
                 quick.drop_front(start);
             }
@@ -212,9 +212,9 @@ impl List {
 
     /// The blocks that hold the elements, as RDB writes them.
     pub fn nodes(&self) -> impl Iterator<Item = NodeRef<'_>> {
-        let (pack, quick) = match &self.0 {
-            Repr::Pack(pack) => (Some(NodeRef::Packed(pack)), None),
-            Repr::Quick(quick) => (None, Some(quick.nodes())),
+        let (pack, quick) = match self.0.held() {
+            Held::Pack(pack) => (Some(NodeRef::Packed(pack)), None),
+            Held::Quick(quick) => (None, Some(quick.nodes())),
         };
         pack.into_iter().chain(quick.into_iter().flatten())
     }
@@ -226,7 +226,7 @@ impl List {
         }
         let capacity = Capacity::of(limits);
         if self.is_empty() && capacity.admits(pack.as_bytes().len(), pack.len()) {
-            self.0 = Repr::Pack(pack);
+            self.0 = pack.into();
             return;
         }
         self.make_quick().push_listpack(pack);
@@ -234,7 +234,7 @@ impl List {
 
     /// Makes sure that the representation can take one more element: beyond a node's capacity it is a deque.
     fn room_for(&mut self, element: &[u8], limits: &Limits) -> &mut Repr {
-        if let Repr::Pack(pack) = &self.0
+        if let Held::Pack(pack) = self.0.held()
             && !Capacity::of(limits).admits_more(pack, element)
         {
             self.make_quick();
@@ -243,17 +243,17 @@ impl List {
     }
 
     fn make_quick(&mut self) -> &mut Quick {
-        if let Repr::Pack(pack) = &mut self.0 {
+        if let HeldMut::Pack(pack) = self.0.held_mut() {
             let mut quick = Quick::default();
             let pack = std::mem::take(pack);
             if !pack.is_empty() {
                 quick.push_listpack(pack);
             }
-            self.0 = Repr::Quick(Box::new(quick));
+            self.0 = Large::new(quick).into();
         }
-        match &mut self.0 {
-            Repr::Quick(quick) => quick,
-            Repr::Pack(_) => unreachable!("converted above"),
+        match self.0.held_mut() {
+            HeldMut::Quick(quick) => quick,
+            HeldMut::Pack(_) => unreachable!("converted above"),
         }
     }
 }

@@ -10,13 +10,15 @@
 //! A position is the byte offset of an entry; it stays valid until the listpack changes before it. A [`Listpack`] is
 //! always well formed: bytes from outside come in through [`Listpack::from_bytes`], which checks every entry.
 
-use super::{Item, size_class};
+use super::{Item, block::Block, word::Tagged};
 
 mod entry;
 
 use entry::{Entry, backlen_at, decode, entry_len};
 
 pub(super) const HEADER: usize = 6;
+/// Bytes of the count, which follow the block's length.
+const COUNT: usize = 2;
 const END: u8 = 0xff;
 /// A count that the header cannot hold: count by walking.
 const COUNT_UNKNOWN: u16 = u16::MAX;
@@ -25,8 +27,15 @@ pub const BYTES_MAX: usize = 1 << 30;
 
 /// A run of elements in one block of bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Listpack {
-    bytes: Vec<u8>,
+#[repr(transparent)]
+pub struct Listpack(Bytes);
+
+type Bytes = Block<0>;
+
+// SAFETY: it is its block, and nothing else.
+#[expect(unsafe_code, reason = "a block under another name")]
+unsafe impl Tagged for Listpack {
+    const TAG: usize = Bytes::TAG;
 }
 
 impl Default for Listpack {
@@ -38,22 +47,20 @@ impl Default for Listpack {
 impl Listpack {
     /// An empty listpack.
     pub fn new() -> Self {
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&[HEADER as u8 + 1, 0, 0, 0, 0, 0, END]);
-        Self { bytes }
+        let mut listpack = Self(Block::new(HEADER + 1));
+        listpack.write_end();
+        listpack
     }
 
     /// Takes bytes from outside, if every entry of them is well formed.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes)?;
-        let mut listpack = Self { bytes: Vec::with_capacity(size_class(bytes.len())) };
-        listpack.bytes.extend_from_slice(bytes);
-        Some(listpack)
+        Some(Self(Block::copy_of(bytes)))
     }
 
     /// The block, as RDB writes it.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.0.as_bytes()
     }
 
     /// How many elements there are.
@@ -66,17 +73,17 @@ impl Listpack {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER + 1
+        self.0.len() == HEADER + 1
     }
 
     /// What the block takes from the allocator.
     pub fn memory_usage(&self) -> usize {
-        size_class(self.bytes.capacity())
+        self.0.capacity()
     }
 
     /// Whether elements of `more` bytes in total can still be added.
     pub fn has_room(&self, more: usize) -> bool {
-        more < BYTES_MAX && self.bytes.len() + more < BYTES_MAX
+        more < BYTES_MAX && self.0.len() + more < BYTES_MAX
     }
 
     /// How many bytes an element takes in a listpack.
@@ -96,7 +103,7 @@ impl Listpack {
 
     /// The position after this one.
     pub fn next(&self, at: usize) -> Option<usize> {
-        self.position(at + entry_len(&self.bytes[at..]))
+        self.position(at + entry_len(&self.as_bytes()[at..]))
     }
 
     /// The position before this one.
@@ -110,16 +117,17 @@ impl Listpack {
         if index >= len {
             return None;
         }
+        let bytes = self.as_bytes();
         if index <= len / 2 {
             let mut at = HEADER;
             for _ in 0..index {
-                at += entry_len(&self.bytes[at..]);
+                at += entry_len(&bytes[at..]);
             }
             Some(at)
         } else {
-            let mut at = self.end();
+            let mut at = bytes.len() - 1;
             for _ in index..len {
-                at = self.before(at)?;
+                at = before(bytes, at)?;
             }
             Some(at)
         }
@@ -127,27 +135,28 @@ impl Listpack {
 
     /// The element at a position.
     pub fn get(&self, at: usize) -> Item<'_> {
-        decode(&self.bytes[at..])
+        decode(&self.as_bytes()[at..])
     }
 
     /// The position of the first element equal to `wanted`, from `at` on, looking at each `stride`-th element only.
     pub fn find(&self, mut at: usize, wanted: &[u8], stride: usize) -> Option<usize> {
-        let wanted = Item::compact(wanted);
+        let (bytes, wanted) = (self.as_bytes(), Item::compact(wanted));
         loop {
-            self.position(at)?;
-            let hit = match (decode(&self.bytes[at..]), wanted) {
+            position(bytes, at)?;
+            let here = decode(&bytes[at..]);
+            let hit = match (here, wanted) {
                 (Item::Int(a), Item::Int(b)) => a == b,
                 (Item::Bytes(a), Item::Bytes(b)) => a == b,
                 // Written by others, an integer may stand there as text.
-                (Item::Bytes(_), Item::Int(_)) => decode(&self.bytes[at..]) == wanted,
+                (Item::Bytes(_), Item::Int(_)) => here == wanted,
                 (Item::Int(_), Item::Bytes(_)) => false,
             };
             if hit {
                 return Some(at);
             }
             for _ in 0..stride {
-                self.position(at)?;
-                at += entry_len(&self.bytes[at..]);
+                position(bytes, at)?;
+                at += entry_len(&bytes[at..]);
             }
         }
     }
@@ -164,7 +173,7 @@ impl Listpack {
 
     /// The position behind the last element.
     pub fn end(&self) -> usize {
-        self.bytes.len() - 1
+        self.0.len() - 1
     }
 
     /// Puts an element before the one at `at` (or at the end).
@@ -175,41 +184,30 @@ impl Listpack {
 
     /// Puts an element in the place of the one at `at`.
     pub fn replace(&mut self, at: usize, element: &[u8]) {
-        self.splice(at, entry_len(&self.bytes[at..]), element);
+        self.splice(at, entry_len(&self.as_bytes()[at..]), element);
     }
 
     /// Removes up to `count` elements from `at` on; what followed them is then at `at`.
     pub fn remove(&mut self, at: usize, count: usize) {
+        let bytes = self.as_bytes();
         let mut end = at;
         let mut removed = 0;
-        while removed < count && self.bytes[end] != END {
-            end += entry_len(&self.bytes[end..]);
+        while removed < count && bytes[end] != END {
+            end += entry_len(&bytes[end..]);
             removed += 1;
         }
-        let counted = self.header_count() != COUNT_UNKNOWN;
-        self.bytes.copy_within(end.., at);
-        let len = self.bytes.len() - (end - at);
-        self.bytes.truncate(len);
-        if size_class(len) * 2 <= self.bytes.capacity() {
-            self.bytes.shrink_to(size_class(len));
-        }
-        self.write_len();
-        if counted {
-            self.add_to_count(-(removed as i64));
-        }
+        self.0.splice(at, end - at, 0);
+        self.add_to_count(-(removed as i64));
     }
 
     /// Splits off the elements from `at` on.
     pub fn split_off(&mut self, at: usize) -> Self {
-        let mut tail = Self { bytes: Vec::with_capacity(HEADER + self.bytes.len() - at) };
-        tail.bytes.extend_from_slice(&[0; HEADER]);
-        tail.bytes.extend_from_slice(&self.bytes[at..]);
-        tail.write_len();
+        let moved = &self.as_bytes()[at..];
+        let mut tail = Self(Block::new(HEADER + moved.len()));
+        tail.0.rest_mut()[COUNT..].copy_from_slice(moved);
         tail.recount();
-        self.bytes.truncate(at);
-        self.bytes.push(END);
-        self.bytes.shrink_to(size_class(self.bytes.len()));
-        self.write_len();
+        self.0.resize(at + 1);
+        self.write_end();
         self.recount();
         tail
     }
@@ -217,73 +215,49 @@ impl Listpack {
     /// Adds all elements of another listpack at the back.
     pub fn append(&mut self, other: &Self) {
         let count = self.len() + other.len();
-        self.bytes.pop();
-        self.grow(other.bytes.len() - HEADER);
-        self.bytes.extend_from_slice(&other.bytes[HEADER..]);
-        self.write_len();
+        let more = &other.as_bytes()[HEADER..other.end()];
+        self.0.splice(self.end(), 0, more.len()).copy_from_slice(more);
         self.write_count(count);
     }
 
     /// All elements from front to back; reversible.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { listpack: self, front: HEADER, back: self.end() }
+        self.iter_from(HEADER)
     }
 
     /// The elements from a position on.
     pub fn iter_from(&self, at: usize) -> Iter<'_> {
-        Iter { listpack: self, front: at, back: self.end() }
+        Iter { bytes: self.as_bytes(), front: at, back: self.end() }
     }
 
     fn position(&self, at: usize) -> Option<usize> {
-        (self.bytes[at] != END).then_some(at)
+        position(self.as_bytes(), at)
     }
 
     fn before(&self, at: usize) -> Option<usize> {
-        if at <= HEADER {
-            return None;
-        }
-        let (len, width) = backlen_at(&self.bytes[..at]);
-        Some(at - len - width)
+        before(self.as_bytes(), at)
     }
 
     /// Replaces `old` bytes at `at` by the entry of an element.
     fn splice(&mut self, at: usize, old: usize, element: &[u8]) {
         let entry = Entry::of(element);
-        let new = entry.total_len();
-        let len = self.bytes.len();
-        if new > old {
-            self.grow(new - old);
-            self.bytes.resize(len + new - old, 0);
-        }
-        if new != old {
-            self.bytes.copy_within(at + old..len, at + new);
-            self.bytes.truncate(len + new - old);
-        }
-        entry.write(&mut self.bytes[at..at + new]);
-        self.write_len();
-    }
-
-    /// Makes room in steps of the allocator's classes: growing inside a class is free, and nothing is set aside unused.
-    fn grow(&mut self, more: usize) {
-        let needed = self.bytes.len() + more;
-        if needed > self.bytes.capacity() {
-            self.bytes.reserve_exact(size_class(needed) - self.bytes.len());
-        }
-    }
-
-    fn write_len(&mut self) {
-        let len = self.bytes.len();
-        assert!(len < 2 * BYTES_MAX, "a listpack outgrew its format");
-        self.bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
+        entry.write(self.0.splice(at, old, entry.total_len()));
     }
 
     fn header_count(&self) -> u16 {
-        u16::from_le_bytes([self.bytes[4], self.bytes[5]])
+        let bytes = self.as_bytes();
+        u16::from_le_bytes([bytes[4], bytes[5]])
     }
 
     fn write_count(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
-        self.bytes[4..6].copy_from_slice(&count.to_le_bytes());
+        self.0.rest_mut()[..COUNT].copy_from_slice(&count.to_le_bytes());
+    }
+
+    fn write_end(&mut self) {
+        if let Some(last) = self.0.rest_mut().last_mut() {
+            *last = END;
+        }
     }
 
     fn add_to_count(&mut self, change: i64) {
@@ -299,6 +273,18 @@ impl Listpack {
     }
 }
 
+fn position(bytes: &[u8], at: usize) -> Option<usize> {
+    (bytes[at] != END).then_some(at)
+}
+
+fn before(bytes: &[u8], at: usize) -> Option<usize> {
+    if at <= HEADER {
+        return None;
+    }
+    let (len, width) = backlen_at(&bytes[..at]);
+    Some(at - len - width)
+}
+
 impl std::fmt::Debug for Listpack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -308,7 +294,7 @@ impl std::fmt::Debug for Listpack {
 /// Elements between two positions.
 #[derive(Clone)]
 pub struct Iter<'a> {
-    listpack: &'a Listpack,
+    bytes: &'a [u8],
     front: usize,
     back: usize,
 }
@@ -320,7 +306,7 @@ impl<'a> Iterator for Iter<'a> {
         if self.front >= self.back {
             return None;
         }
-        let bytes = &self.listpack.bytes[self.front..];
+        let bytes = &self.bytes[self.front..];
         self.front += entry_len(bytes);
         Some(decode(bytes))
     }
@@ -331,8 +317,8 @@ impl DoubleEndedIterator for Iter<'_> {
         if self.front >= self.back {
             return None;
         }
-        self.back = self.listpack.before(self.back)?;
-        Some(decode(&self.listpack.bytes[self.back..]))
+        self.back = before(self.bytes, self.back)?;
+        Some(decode(&self.bytes[self.back..]))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Distinct members: sorted integers or a listpack while small, then a table.
 
+use super::word::{Large, one_word};
 use super::{Digits, Intset, Item, Limits, Listpack, below, dict::Dict, listpack, text::Text};
 use crate::number;
 
@@ -7,11 +8,10 @@ use crate::number;
 #[derive(Clone, Debug)]
 pub struct Set(Repr);
 
-#[derive(Clone, Debug)]
-enum Repr {
-    Ints(Intset),
+one_word! {
     Pack(Listpack),
-    Table(Box<Table>),
+    Table(Large<Table, 1>),
+    Ints(Intset),
 }
 
 #[derive(Clone)]
@@ -30,13 +30,13 @@ impl Default for Set {
 impl Set {
     /// An empty set.
     pub fn new() -> Self {
-        Self(Repr::Ints(Intset::new()))
+        Self(Intset::new().into())
     }
 
     /// Takes an intset from outside.
     pub fn from_intset(ints: Intset, limits: &Limits) -> Self {
         let fits = ints.len() <= limits.set_max_intset_entries;
-        let mut set = Self(Repr::Ints(ints));
+        let mut set = Self(ints.into());
         if !fits {
             set.convert(limits);
         }
@@ -51,7 +51,7 @@ impl Set {
         let widest = pack.iter().map(Item::len).max().unwrap_or(0);
         let fits = pack.len() <= limits.set_max_listpack_entries
             && widest <= limits.set_max_listpack_value;
-        let mut set = Self(Repr::Pack(pack));
+        let mut set = Self(pack.into());
         if !fits {
             set.convert(limits);
         }
@@ -60,35 +60,35 @@ impl Set {
 
     /// The whole value as an intset, while it is one.
     pub fn as_intset(&self) -> Option<&Intset> {
-        match &self.0 {
-            Repr::Ints(ints) => Some(ints),
+        match self.0.held() {
+            Held::Ints(ints) => Some(ints),
             _ => None,
         }
     }
 
     /// The whole value as a listpack, while it is one.
     pub fn as_listpack(&self) -> Option<&Listpack> {
-        match &self.0 {
-            Repr::Pack(pack) => Some(pack),
+        match self.0.held() {
+            Held::Pack(pack) => Some(pack),
             _ => None,
         }
     }
 
     /// What OBJECT ENCODING prints.
     pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Ints(_) => "intset",
-            Repr::Pack(_) => "listpack",
-            Repr::Table(_) => "hashtable",
+        match self.0.held() {
+            Held::Ints(_) => "intset",
+            Held::Pack(_) => "listpack",
+            Held::Table(_) => "hashtable",
         }
     }
 
     /// What it takes from the allocator, besides `self`.
     pub fn memory_usage(&self) -> usize {
-        match &self.0 {
-            Repr::Ints(ints) => ints.memory_usage(),
-            Repr::Pack(pack) => pack.memory_usage(),
-            Repr::Table(table) => {
+        match self.0.held() {
+            Held::Ints(ints) => ints.memory_usage(),
+            Held::Pack(pack) => pack.memory_usage(),
+            Held::Table(table) => {
                 super::size_class(size_of::<Table>())
                     + table.dict.memory_usage()
                     + table.member_bytes
@@ -98,10 +98,10 @@ impl Set {
 
     /// How many members there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Ints(ints) => ints.len(),
-            Repr::Pack(pack) => pack.len(),
-            Repr::Table(table) => table.dict.len(),
+        match self.0.held() {
+            Held::Ints(ints) => ints.len(),
+            Held::Pack(pack) => pack.len(),
+            Held::Table(table) => table.dict.len(),
         }
     }
 
@@ -112,19 +112,19 @@ impl Set {
 
     /// Whether the member is there.
     pub fn contains(&self, member: &[u8]) -> bool {
-        match &self.0 {
-            Repr::Ints(ints) => number::parse_i64(member).is_some_and(|value| ints.contains(value)),
-            Repr::Pack(pack) => {
+        match self.0.held() {
+            Held::Ints(ints) => number::parse_i64(member).is_some_and(|value| ints.contains(value)),
+            Held::Pack(pack) => {
                 pack.first().and_then(|first| pack.find(first, member, 1)).is_some()
             }
-            Repr::Table(table) => table.contains(member),
+            Held::Table(table) => table.contains(member),
         }
     }
 
     /// Adds a member; says whether it is new.
     pub fn add(&mut self, member: &[u8], limits: &Limits) -> bool {
-        match &mut self.0 {
-            Repr::Ints(ints) => match number::parse_i64(member) {
+        match self.0.held_mut() {
+            HeldMut::Ints(ints) => match number::parse_i64(member) {
                 Some(value) => {
                     let new = ints.add(value);
                     if new && ints.len() > limits.set_max_intset_entries {
@@ -134,7 +134,7 @@ impl Set {
                 }
                 None => self.leave_intset(member, limits),
             },
-            Repr::Pack(pack) => {
+            HeldMut::Pack(pack) => {
                 if pack.first().and_then(|first| pack.find(first, member, 1)).is_some() {
                     return false;
                 }
@@ -145,47 +145,49 @@ impl Set {
                     self.convert(limits);
                 }
             }
-            Repr::Table(_) => {}
+            HeldMut::Table(_) => {}
         }
-        match &mut self.0 {
-            Repr::Table(table) => table.add(member),
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Table(table) => table.add(member),
+            HeldMut::Pack(pack) => {
                 pack.push_back(member);
                 true
             }
-            Repr::Ints(_) => unreachable!("left above"),
+            HeldMut::Ints(_) => unreachable!("left above"),
         }
     }
 
     /// Removes a member; says whether it was there.
     pub fn remove(&mut self, member: &[u8]) -> bool {
-        match &mut self.0 {
-            Repr::Ints(ints) => number::parse_i64(member).is_some_and(|value| ints.remove(value)),
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Ints(ints) => {
+                number::parse_i64(member).is_some_and(|value| ints.remove(value))
+            }
+            HeldMut::Pack(pack) => {
                 let found = pack.first().and_then(|first| pack.find(first, member, 1));
                 if let Some(at) = found {
                     pack.remove(at, 1);
                 }
                 found.is_some()
             }
-            Repr::Table(table) => table.remove(member),
+            HeldMut::Table(table) => table.remove(member),
         }
     }
 
     /// All members; integers in ascending order while the encoding is `intset`, else in no particular order.
     pub fn iter(&self) -> Iter<'_> {
-        Iter(match &self.0 {
-            Repr::Ints(ints) => IterRepr::Ints(ints, 0),
-            Repr::Pack(pack) => IterRepr::Pack(pack.iter()),
-            Repr::Table(table) => IterRepr::Table(Box::new(table.dict.iter())),
+        Iter(match self.0.held() {
+            Held::Ints(ints) => IterRepr::Ints(ints, 0),
+            Held::Pack(pack) => IterRepr::Pack(pack.iter()),
+            Held::Table(table) => IterRepr::Table(Box::new(table.dict.iter())),
         })
     }
 
     /// Visits about `count` members from `cursor` on and gives the next cursor, 0 at the end. A small set is visited
     /// whole. A member that stays is visited exactly once in a whole scan.
     pub fn scan<'a>(&'a self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'a>)) -> u64 {
-        match &self.0 {
-            Repr::Table(table) => table.dict.scan(cursor, count, hash_of(&table.dict), |member| {
+        match self.0.held() {
+            Held::Table(table) => table.dict.scan(cursor, count, hash_of(&table.dict), |member| {
                 visit(Item::Bytes(member.as_bytes()));
             }),
             _ => {
@@ -197,10 +199,10 @@ impl Set {
 
     /// A member, each with the same chance.
     pub fn random(&self, entropy: &mut dyn FnMut() -> u64) -> Option<Item<'_>> {
-        match &self.0 {
-            Repr::Ints(ints) => ints.get(below(entropy, ints.len())).map(Item::Int),
-            Repr::Pack(pack) => pack.seek(below(entropy, pack.len())).map(|at| pack.get(at)),
-            Repr::Table(table) => {
+        match self.0.held() {
+            Held::Ints(ints) => ints.get(below(entropy, ints.len())).map(Item::Int),
+            Held::Pack(pack) => pack.seek(below(entropy, pack.len())).map(|at| pack.get(at)),
+            Held::Table(table) => {
                 table.dict.random(entropy).map(|member| Item::Bytes(member.as_bytes()))
             }
         }
@@ -213,8 +215,8 @@ impl Set {
         entropy: &mut dyn FnMut() -> u64,
         mut visit: impl FnMut(Item<'a>),
     ) {
-        match &self.0 {
-            Repr::Table(table) => {
+        match self.0.held() {
+            Held::Table(table) => {
                 table.dict.sample(count, entropy, |member| visit(Item::Bytes(member.as_bytes())))
             }
             _ => super::sample_pass(self.iter(), self.len(), count, entropy, visit),
@@ -241,7 +243,7 @@ impl Set {
         for item in self.iter() {
             pack.push_back(item.bytes(&mut digits));
         }
-        self.0 = Repr::Pack(pack);
+        self.0 = pack.into();
     }
 
     fn convert(&mut self, limits: &Limits) {
@@ -250,7 +252,7 @@ impl Set {
         for item in self.iter() {
             table.add(item.bytes(&mut digits));
         }
-        self.0 = Repr::Table(Box::new(table));
+        self.0 = Large::new(table).into();
     }
 }
 

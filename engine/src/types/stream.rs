@@ -25,7 +25,7 @@ use super::{Limits, Listpack, size_class};
 use node::{Cursor, Node};
 
 /// What a node costs beside its listpack: its place in an ordered index that is about half full.
-const NODE_COST: usize = 88;
+const NODE_COST: usize = 56;
 /// No entry takes more bytes of fields and values.
 pub const ENTRY_BYTES_MAX: usize = 1 << 30;
 

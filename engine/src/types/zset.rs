@@ -6,6 +6,7 @@
 
 use std::{cmp::Ordering, ops::Range};
 
+use super::word::{Large, one_word};
 use super::{Digits, Item, Limits, Listpack, below};
 
 mod bound;
@@ -21,10 +22,9 @@ use ranked::Ranked;
 #[derive(Clone, Debug)]
 pub struct ZSet(Repr);
 
-#[derive(Clone, Debug)]
-enum Repr {
+one_word! {
     Pack(Listpack),
-    Ranked(Box<Ranked>),
+    Ranked(Large<Ranked, 1>),
 }
 
 /// The order of a sorted set.
@@ -41,7 +41,7 @@ impl Default for ZSet {
 impl ZSet {
     /// An empty sorted set.
     pub fn new() -> Self {
-        Self(Repr::Pack(Listpack::new()))
+        Self(Listpack::new().into())
     }
 
     /// Takes a well-formed listpack from outside: members and scores in turn, in order, no NaN, no member twice.
@@ -52,7 +52,7 @@ impl ZSet {
         let widest = pack.iter().step_by(2).map(Item::len).max().unwrap_or(0);
         let fits = pack.len() / 2 <= limits.zset_max_listpack_entries
             && widest <= limits.zset_max_listpack_value;
-        let mut zset = Self(Repr::Pack(pack));
+        let mut zset = Self(pack.into());
         if !fits {
             zset.convert(limits);
         }
@@ -73,44 +73,44 @@ impl ZSet {
             && pairs.iter().all(|(member, _)| member.len() <= limits.zset_max_listpack_value);
         if !fits {
             let sorted = pairs.iter().map(|(member, score)| (&member[..], *score));
-            return Some(Self(Repr::Ranked(Box::new(Ranked::build(sorted, limits.seed)?))));
+            return Some(Self(Large::new(Ranked::build(sorted, limits.seed)?).into()));
         }
         let mut pack = Listpack::new();
         for (member, score) in &pairs {
             pack::push(&mut pack, member, *score);
         }
-        pack::is_valid(&pack).then_some(Self(Repr::Pack(pack)))
+        pack::is_valid(&pack).then(|| Self(pack.into()))
     }
 
     /// The whole value as a listpack, while it is one.
     pub fn as_listpack(&self) -> Option<&Listpack> {
-        match &self.0 {
-            Repr::Pack(pack) => Some(pack),
-            Repr::Ranked(_) => None,
+        match self.0.held() {
+            Held::Pack(pack) => Some(pack),
+            Held::Ranked(_) => None,
         }
     }
 
     /// What OBJECT ENCODING prints (the ecosystem's name for the large form, whatever the tree is).
     pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Pack(_) => "listpack",
-            Repr::Ranked(_) => "skiplist",
+        match self.0.held() {
+            Held::Pack(_) => "listpack",
+            Held::Ranked(_) => "skiplist",
         }
     }
 
     /// What it takes from the allocator, besides `self`.
     pub fn memory_usage(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.memory_usage(),
-            Repr::Ranked(ranked) => ranked.memory_usage(),
+        match self.0.held() {
+            Held::Pack(pack) => pack.memory_usage(),
+            Held::Ranked(ranked) => ranked.memory_usage(),
         }
     }
 
     /// How many members there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => pack.len() / 2,
-            Repr::Ranked(ranked) => ranked.len(),
+        match self.0.held() {
+            Held::Pack(pack) => pack.len() / 2,
+            Held::Ranked(ranked) => ranked.len(),
         }
     }
 
@@ -121,9 +121,9 @@ impl ZSet {
 
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
-        match &self.0 {
-            Repr::Pack(pack) => pack::find(pack, member).map(|(_, score)| score),
-            Repr::Ranked(ranked) => ranked.score(member),
+        match self.0.held() {
+            Held::Pack(pack) => pack::find(pack, member).map(|(_, score)| score),
+            Held::Ranked(ranked) => ranked.score(member),
         }
     }
 
@@ -141,7 +141,7 @@ impl ZSet {
     /// Adds a member or changes its score; gives the score that it had.
     pub fn insert(&mut self, member: &[u8], score: f64, limits: &Limits) -> Option<f64> {
         assert!(!score.is_nan(), "a score is a number");
-        if let Repr::Pack(pack) = &mut self.0 {
+        if let HeldMut::Pack(pack) = self.0.held_mut() {
             let old = pack::find(pack, member);
             if let Some((at, old)) = old {
                 if old != score {
@@ -158,9 +158,9 @@ impl ZSet {
             }
             self.convert(limits);
         }
-        match &mut self.0 {
-            Repr::Ranked(ranked) => ranked.insert(member, score),
-            Repr::Pack(_) => unreachable!("converted above"),
+        match self.0.held_mut() {
+            HeldMut::Ranked(ranked) => ranked.insert(member, score),
+            HeldMut::Pack(_) => unreachable!("converted above"),
         }
     }
 
@@ -176,13 +176,13 @@ impl ZSet {
 
     /// Removes a member; gives the score that it had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
-        match &mut self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 let (at, score) = pack::find(pack, member)?;
                 pack.remove(at, 2);
                 Some(score)
             }
-            Repr::Ranked(ranked) => ranked.remove(member),
+            HeldMut::Ranked(ranked) => ranked.remove(member),
         }
     }
 
@@ -207,13 +207,13 @@ impl ZSet {
     pub fn remove_ranks(&mut self, ranks: Range<usize>) -> usize {
         let end = ranks.end.min(self.len());
         let count = end.saturating_sub(ranks.start);
-        match &mut self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held_mut() {
+            HeldMut::Pack(pack) => {
                 if let Some(at) = pack.seek(ranks.start.saturating_mul(2)) {
                     pack.remove(at, count * 2);
                 }
             }
-            Repr::Ranked(ranked) => {
+            HeldMut::Ranked(ranked) => {
                 for _ in 0..count {
                     ranked.remove_rank(ranks.start);
                 }
@@ -231,9 +231,9 @@ impl ZSet {
     pub fn iter_ranks(&self, ranks: Range<usize>) -> Iter<'_> {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
-        let repr = match &self.0 {
-            Repr::Pack(pack) => IterRepr::Pack(pack::iter(pack, start, end)),
-            Repr::Ranked(ranked) => IterRepr::Ranked(ranked.iter(start, end)),
+        let repr = match self.0.held() {
+            Held::Pack(pack) => IterRepr::Pack(pack::iter(pack, start, end)),
+            Held::Ranked(ranked) => IterRepr::Ranked(ranked.iter(start, end)),
         };
         Iter { repr, left: end - start }
     }
@@ -254,14 +254,14 @@ impl ZSet {
 
     /// How many members the condition holds for, which must hold up to some rank and not beyond.
     fn rank_where(&self, holds: impl Fn(f64, &[u8]) -> bool) -> usize {
-        match &self.0 {
-            Repr::Pack(pack) => {
+        match self.0.held() {
+            Held::Pack(pack) => {
                 let mut digits = Digits::new();
                 pack::iter(pack, 0, pack.len() / 2)
                     .position(|(member, score)| !holds(score, member.bytes(&mut digits)))
                     .unwrap_or(pack.len() / 2)
             }
-            Repr::Ranked(ranked) => ranked.rank_where(holds),
+            Held::Ranked(ranked) => ranked.rank_where(holds),
         }
     }
 
@@ -273,12 +273,12 @@ impl ZSet {
         count: usize,
         mut visit: impl FnMut(Item<'a>, f64),
     ) -> u64 {
-        match &self.0 {
-            Repr::Pack(_) => {
+        match self.0.held() {
+            Held::Pack(_) => {
                 self.iter().for_each(|(member, score)| visit(member, score));
                 0
             }
-            Repr::Ranked(ranked) => ranked.scan(cursor, count, visit),
+            Held::Ranked(ranked) => ranked.scan(cursor, count, visit),
         }
     }
 
@@ -311,13 +311,13 @@ impl ZSet {
     }
 
     fn convert(&mut self, limits: &Limits) {
-        if let Repr::Pack(pack) = &self.0 {
+        if let Held::Pack(pack) = self.0.held() {
             let pairs: Vec<(Vec<u8>, f64)> = pack::iter(pack, 0, pack.len() / 2)
                 .map(|(member, score)| (member.to_vec(), score))
                 .collect();
             let sorted = pairs.iter().map(|(member, score)| (&member[..], *score));
             let ranked = Ranked::build(sorted, limits.seed);
-            self.0 = Repr::Ranked(Box::new(ranked.expect("a listpack holds each member once")));
+            self.0 = Large::new(ranked.expect("a listpack holds each member once")).into();
         }
     }
 }

@@ -8,7 +8,7 @@ use super::compare_scores;
 use super::range::store;
 use crate::keyspace::WrongType;
 use crate::number::parse_f64;
-use crate::types::{Collection, Item};
+use crate::types::{CollectionRef, Item};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aggregate {
@@ -52,8 +52,10 @@ impl Operation {
 fn members(ctx: &mut Ctx<'_, '_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, WrongType> {
     let Some(entry) = ctx.db.get(key) else { return Ok(Vec::new()) };
     match entry.as_collection() {
-        Some(Collection::ZSet(zset)) => Ok(zset.iter().map(|(m, s)| (m.to_vec(), s)).collect()),
-        Some(Collection::Set(set)) => Ok(set.iter().map(|m: Item<'_>| (m.to_vec(), 1.0)).collect()),
+        Some(CollectionRef::ZSet(zset)) => Ok(zset.iter().map(|(m, s)| (m.to_vec(), s)).collect()),
+        Some(CollectionRef::Set(set)) => {
+            Ok(set.iter().map(|m: Item<'_>| (m.to_vec(), 1.0)).collect())
+        }
         _ => Err(WrongType),
     }
 }

@@ -3,23 +3,25 @@
 use super::access::touch;
 use super::{Db, Ttl, WrongType};
 use crate::keyspace::Entry;
-use crate::types::{Collection, Hash, Limits, List, Set, Stream, ZSet};
+use crate::types::{
+    Collection, CollectionMut, CollectionRef, Hash, Limits, List, Set, Stream, ZSet,
+};
 
 /// The collections, so that `Db::read` and `Db::update` know which one is meant.
 pub trait Typed: Sized {
-    fn of(value: &Collection) -> Option<&Self>;
-    fn of_mut(value: &mut Collection) -> Option<&mut Self>;
+    fn of(value: CollectionRef<'_>) -> Option<&Self>;
+    fn of_mut<'a>(value: &'a mut CollectionMut<'_>) -> Option<&'a mut Self>;
     fn create() -> Collection;
 }
 
 macro_rules! typed {
     ($($name:ident),*) => {$(
         impl Typed for $name {
-            fn of(value: &Collection) -> Option<&Self> {
-                if let Collection::$name(v) = value { Some(v) } else { None }
+            fn of(value: CollectionRef<'_>) -> Option<&Self> {
+                if let CollectionRef::$name(v) = value { Some(v) } else { None }
             }
-            fn of_mut(value: &mut Collection) -> Option<&mut Self> {
-                if let Collection::$name(v) = value { Some(v) } else { None }
+            fn of_mut<'a>(value: &'a mut CollectionMut<'_>) -> Option<&'a mut Self> {
+                if let CollectionMut::$name(v) = value { Some(v) } else { None }
             }
             fn create() -> Collection {
                 $name::new().into()
@@ -57,7 +59,8 @@ impl Db<'_> {
             Some(_) => {}
         }
         let limits = &self.env.limits;
-        let change = |value: &mut Collection| T::of_mut(value).map(|typed| change(typed, limits));
+        let change =
+            |value: &mut CollectionMut<'_>| T::of_mut(value).map(|typed| change(typed, limits));
         match self.change_located(key, hash, slot, true, change) {
             None => Ok(None),
             Some(result) => result.map(Some).ok_or(WrongType),
@@ -72,7 +75,7 @@ impl Db<'_> {
         hash: u64,
         slot: u16,
         touches: bool,
-        change: impl FnOnce(&mut Collection) -> R,
+        change: impl FnOnce(&mut CollectionMut<'_>) -> R,
     ) -> Option<R> {
         self.before_change(key, hash, slot);
         let env = self.env;
@@ -80,11 +83,13 @@ impl Db<'_> {
         if touches {
             touch(entry, env);
         }
-        let collection = entry.as_collection_mut()?;
-        let (before, was_timed) = (collection.memory_usage(), collection.is_timed());
-        let result = change(collection);
-        let (after, is_timed) = (collection.memory_usage(), collection.is_timed());
-        let (empty, due) = (collection.is_empty(), collection.next_due());
+        let mut collection = entry.as_collection_mut()?;
+        let was = collection.as_ref();
+        let (before, was_timed) = (was.memory_usage(), was.is_timed());
+        let result = change(&mut collection);
+        let is = collection.as_ref();
+        let (after, is_timed) = (is.memory_usage(), is.is_timed());
+        let (empty, due) = (is.is_empty(), is.next_due());
         self.used_delta += after as i64 - before as i64;
         if was_timed || is_timed {
             self.locked.table(self.index, slot).note_due(due);
@@ -103,7 +108,7 @@ impl Db<'_> {
         change: impl FnOnce(&mut T, &Limits) -> R,
     ) -> Result<R, WrongType> {
         if self.peek(key).is_none() {
-            self.put(key, Entry::collection(key, Box::new(T::create()), None, self.access()));
+            self.put(key, Entry::collection(key, T::create(), None, self.access()));
         }
         match self.update::<T, R>(key, change)? {
             Some(result) => Ok(result),
@@ -120,6 +125,6 @@ impl Db<'_> {
         let ttl = self.resolve(key, ttl);
         let (hash, slot) = self.locate(key);
         let access = self.access_over(key, hash, slot);
-        self.put(key, Entry::collection(key, Box::new(value), ttl, access));
+        self.put(key, Entry::collection(key, value, ttl, access));
     }
 }

@@ -4,7 +4,7 @@ use super::Db;
 use crate::keyspace::Entry;
 use crate::lazy;
 use crate::notify::class;
-use crate::types::Collection;
+use crate::types::{CollectionMut, CollectionRef};
 
 /// How far the sweep for expired keys has come in one table. While one is under way the table's
 /// `next_expiry` speaks only of what was set meanwhile.
@@ -109,12 +109,12 @@ impl Db<'_> {
         let now = self.env.now_ms;
         let (hash, slot) = self.locate(key);
         let due = self.table(slot).get(hash, key).and_then(Entry::as_collection);
-        match due.map(Collection::next_due) {
+        match due.map(CollectionRef::next_due) {
             Some(next) if next <= now => {}
             next => return (Vec::new(), next.unwrap_or(i64::MAX)),
         }
-        let take = |value: &mut Collection| match value {
-            Collection::Hash(hash) => {
+        let take = |value: &mut CollectionMut<'_>| match value {
+            CollectionMut::Hash(hash) => {
                 let fields = hash.take_due(now, limit);
                 (fields, hash.next_due(), hash.is_empty())
             }

@@ -8,7 +8,7 @@ use crate::types::hash::NEVER;
 /// Fields with values and times, sorted.
 fn fields(value: &Value) -> Vec<(String, String, i64)> {
     let Value::Collection(collection) = value else { panic!("a string") };
-    let Collection::Hash(hash) = &**collection else { panic!("no hash") };
+    let Collection::Hash(hash) = collection else { panic!("no hash") };
     let text = |item: Item<'_>| String::from_utf8_lossy(&item.to_vec()).into_owned();
     let mut fields: Vec<_> = hash.iter_timed().map(|(f, v, t)| (text(f), text(v), t)).collect();
     fields.sort();
@@ -112,7 +112,7 @@ proptest! {
             hash.set_until(field.as_bytes(), value.as_bytes(), *time, &limits);
         }
         let timed = hash.is_timed();
-        let value = Value::Collection(Box::new(hash.into()));
+        let value = Value::Collection(hash.into());
         let expected = fields(&value);
         let versions = if timed { [VERSION_FIELDS, VERSION_MAX] } else { [VERSION, VERSION_MAX] };
         for version in versions {

@@ -27,6 +27,12 @@ impl Table {
         Self { dict: Dict::new(seed), pair_bytes: 0 }
     }
 
+    /// What it holds, elsewhere from now on.
+    pub(super) fn take(&mut self) -> Self {
+        let seed = self.dict.seed();
+        std::mem::replace(self, Self::new(seed))
+    }
+
     pub(super) fn memory_usage(&self) -> usize {
         self.dict.memory_usage() + self.pair_bytes
     }

@@ -68,7 +68,7 @@ proptest! {
             }
         }
         prop_assert_eq!(seen, model.clone());
-        if let Repr::Table(table) = &hash.0 {
+        if let Held::Table(table) = hash.0.held() {
             prop_assert_eq!(table.pair_bytes, table.dict.iter().map(Pair::heap_size).sum::<usize>());
         }
         let mut state = 1u64;
@@ -219,7 +219,7 @@ proptest! {
             plain.set(&field.to_vec(), &value.to_vec(), &limits());
         }
         if hash.encoding() == plain.encoding() {
-            prop_assert!(matches!(hash.0, Repr::Pack(_) | Repr::Table(_)));
+            prop_assert!(matches!(hash.0.held(), Held::Pack(_) | Held::Table(_)));
             // Copies: what was larger once has some room left.
             let (left, plain) = (hash.clone().memory_usage(), plain.clone().memory_usage());
             prop_assert!(hash.encoding() != "listpack" || left == plain, "{left} {plain}");

@@ -38,8 +38,8 @@ impl TimedPack {
         &self.pack
     }
 
-    pub(super) fn into_pack(self) -> Listpack {
-        self.pack
+    pub(super) fn take_pack(&mut self) -> Listpack {
+        std::mem::take(&mut self.pack)
     }
 
     pub(super) fn times(&self) -> &[i64] {
@@ -181,8 +181,8 @@ impl TimedTable {
         &self.table
     }
 
-    pub(super) fn into_table(self) -> Table {
-        self.table
+    pub(super) fn take_table(&mut self) -> Table {
+        self.table.take()
     }
 
     pub(super) fn has_times(&self) -> bool {

@@ -176,7 +176,7 @@ proptest! {
             }
             prop_assert_eq!(list.len(), model.len());
             prop_assert_eq!(&texts(&list), &Vec::from(model.clone()));
-            if let Repr::Quick(quick) = &list.0 {
+            if let Held::Quick(quick) = list.0.held() {
                 prop_assert!(quick.is_consistent());
             }
         }

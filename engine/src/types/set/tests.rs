@@ -66,7 +66,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&seen, &model);
-        if let Repr::Table(table) = &set.0 {
+        if let Held::Table(table) = set.0.held() {
             prop_assert_eq!(table.member_bytes, table.dict.iter().map(Text::heap_size).sum::<usize>());
         }
         let mut state = 1u64;
