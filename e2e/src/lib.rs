@@ -9,6 +9,7 @@ mod clock_steps;
 pub mod cluster;
 pub mod deb;
 pub mod failure;
+pub mod fuzz;
 pub mod history;
 pub mod image;
 pub mod install;

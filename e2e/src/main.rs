@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use e2e::failure::Result;
 use e2e::parts::{self, Options, PARTS};
-use e2e::{clients, deb, image, local, provider, tests};
+use e2e::{clients, deb, fuzz, image, local, provider, tests};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +48,14 @@ enum Subcommands {
     },
     /// List parts and tests
     List,
+    /// Search the engine's fuzz targets by coverage, with libFuzzer; what fails and what is new is left for the tests
+    Fuzz {
+        /// Names of targets; none, or all: each in turn
+        targets: Vec<String>,
+        /// For each target
+        #[arg(long, default_value = "60")]
+        seconds: u64,
+    },
     /// Write keys with the cluster client, for a test
     #[command(hide = true)]
     Fill { address: String, prefix: String, count: usize },
@@ -91,6 +99,7 @@ fn run(command: Subcommands) -> Result<ExitCode> {
             return parts::test(&Options { names, keep, installed });
         }
         Subcommands::List => list(),
+        Subcommands::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds)?,
         Subcommands::Fill { address, prefix, count } => {
             tests::form::fill(&address, &prefix, count)?
         }

@@ -27,6 +27,7 @@ use crate::listeners::Listener;
 use crate::moves::held::Seen;
 use crate::resp::Reply;
 use crate::server::{Basis, Mail, Shared};
+use crate::session::Session;
 use ahead::{GROUP, ReadAhead};
 use conn::{Conn, READ_BYTES};
 use give_way::GiveWay;
@@ -444,7 +445,7 @@ impl EventLoop {
         let _ = self.poll.registry().deregister(conn.stream.socket_mut());
         self.free.push(token);
         let rest = conn.out.split_off(conn.sent);
-        self.forget(&mut conn);
+        forget(&self.shared, &mut conn.session);
         self.shared.clients.add(&conn.session.info);
         match conn.session.move_wanted.take() {
             Some(wanted) => {
@@ -459,34 +460,33 @@ impl EventLoop {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
         conn.stream.end();
         let _ = self.poll.registry().deregister(conn.stream.socket_mut());
-        self.forget(&mut conn);
+        forget(&self.shared, &mut conn.session);
         self.free.push(token);
         self.deadlines.retain(|(_, t)| *t != token);
         self.waiting.remove(&token);
     }
+}
 
-    /// Takes a client out of everything that it is registered in.
-    fn forget(&mut self, conn: &mut Conn) {
-        let session = &mut conn.session;
-        unwatch(&self.shared, session);
-        if let Some(waiter) = session.waiter.take()
-            && (waiter.cancel() || !waiter.is_done())
-        {
-            waiter.finish();
-            self.shared.waiters.unblock(&waiter);
-        }
-        for channel in std::mem::take(&mut session.channels) {
-            self.shared.pubsub.unsubscribe(&channel, &session.info);
-        }
-        for pattern in std::mem::take(&mut session.patterns) {
-            self.shared.pubsub.punsubscribe(&pattern, &session.info);
-        }
-        for channel in std::mem::take(&mut session.shard_channels) {
-            self.shared.pubsub.sunsubscribe(&channel, &session.info);
-        }
-        self.shared.monitors.remove(&session.info);
-        self.shared.maintenance.remove(&session.info);
-        self.shared.tracking.off(&session.info);
-        self.shared.clients.remove(session.info.id);
+/// Takes a client out of everything that it is registered in.
+pub fn forget(shared: &Shared, session: &mut Session) {
+    unwatch(shared, session);
+    if let Some(waiter) = session.waiter.take()
+        && (waiter.cancel() || !waiter.is_done())
+    {
+        waiter.finish();
+        shared.waiters.unblock(&waiter);
     }
+    for channel in std::mem::take(&mut session.channels) {
+        shared.pubsub.unsubscribe(&channel, &session.info);
+    }
+    for pattern in std::mem::take(&mut session.patterns) {
+        shared.pubsub.punsubscribe(&pattern, &session.info);
+    }
+    for channel in std::mem::take(&mut session.shard_channels) {
+        shared.pubsub.sunsubscribe(&channel, &session.info);
+    }
+    shared.monitors.remove(&session.info);
+    shared.maintenance.remove(&session.info);
+    shared.tracking.off(&session.info);
+    shared.clients.remove(session.info.id);
 }

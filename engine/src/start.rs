@@ -40,7 +40,6 @@ const LOOP_STACK_BYTES: usize = 16 << 20;
 /// Starts a server that persists on `disk`, and runs it until it is shut down.
 pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     let threads = usize::try_from(config.int("io-threads", 1)).unwrap_or(1).clamp(1, 64);
-    let databases = config.int("databases", 16).clamp(1, 16) as u16;
     let port = config.int("port", 6379) as u16;
     let managed = config.is_yes("larder-managed");
     tracing::info!(
@@ -51,59 +50,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     let tls = Tls::open(&config)?;
     let (by_tls, mut listeners): (Vec<_>, Vec<_>) =
         listeners::listen_all(&config)?.into_iter().partition(|listener| listener.by_tls);
-    let users = match config.get("memcached-auth-file").filter(|path| !path.is_empty()) {
-        Some(path) => Users::read(&path)?,
-        None => Users::default(),
-    };
-    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), managed, random::hex(40));
-    let polls: Vec<Poll> = (0..threads).map(|_| Poll::new()).collect::<io::Result<_>>()?;
-    let loops = polls
-        .iter()
-        .map(|poll| {
-            let waker = Waker::new(poll.registry(), Token(WAKER))?;
-            let (held, held_slots) = (AtomicU64::new(0), AtomicU64::new(0));
-            Ok(LoopHandle { mail: Mutex::default(), waker, held, held_slots })
-        })
-        .collect::<io::Result<_>>()?;
-    let by_quorum = managed && config.get("larder-durability").is_some_and(|d| d == "quorum");
-    let quorum = Quorum::new(by_quorum, config.int("larder-min-in-sync", 0).max(0) as usize);
-    let acl = Acl::from_config(&config).map_err(io::Error::other)?;
-    let shared = Arc::new(Shared {
-        config,
-        acl,
-        tls,
-        disk,
-        keyspace: Keyspace::new(databases),
-        journal: Journal::default(),
-        waiters: Waiters::default(),
-        forwarding: Forwarding::default(),
-        pubsub: PubSub::default(),
-        monitors: crate::monitor::Monitors::default(),
-        maintenance: crate::maintenance::Maintenance::default(),
-        tracking: crate::tracking::Tracking::default(),
-        clients: Clients::default(),
-        stats: Stats::new(threads),
-        slowlog: Slowlog::default(),
-        large_requests: Slowlog::default(),
-        large_replies: Slowlog::default(),
-        latency: crate::latency::Latency::default(),
-        scripts: Scripts::default(),
-        loops,
-        preimages: RwLock::new(None),
-        snapshotting: AtomicBool::new(false),
-        snapshots: Snapshots::default(),
-        persist: Persist::default(),
-        replication: Replication::default(),
-        state: State::default(),
-        hold: Hold::default(),
-        moves: Moves::default(),
-        quorum,
-        memcached: Memcached::new(threads + 2, users),
-        managed: OnceLock::new(),
-        cluster,
-        run_id: random::hex(40),
-        started_ms: clock::unix_ms(),
-    });
+    let (shared, polls) = share(config, disk, tls, threads)?;
     // Until the data set is there nobody may write to it: said before the first client is accepted.
     shared.state.loading.store(true, Ordering::Release);
     crate::admin::start(&shared)?;
@@ -144,6 +91,71 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
         end.map_err(|_| io::Error::other("an event loop panicked"))??;
     }
     Ok(())
+}
+
+/// What the threads of a server share, before there are any; and what each of its loops will wait at.
+pub fn share(
+    config: Config,
+    disk: Arc<dyn Disk>,
+    tls: Tls,
+    loops: usize,
+) -> io::Result<(Arc<Shared>, Vec<Poll>)> {
+    let databases = config.int("databases", 16).clamp(1, 16) as u16;
+    let managed = config.is_yes("larder-managed");
+    let users = match config.get("memcached-auth-file").filter(|path| !path.is_empty()) {
+        Some(path) => Users::read(&path)?,
+        None => Users::default(),
+    };
+    let cluster = ClusterState::new(config.is_yes("cluster-enabled"), managed, random::hex(40));
+    let polls: Vec<Poll> = (0..loops).map(|_| Poll::new()).collect::<io::Result<_>>()?;
+    let handles = polls
+        .iter()
+        .map(|poll| {
+            let waker = Waker::new(poll.registry(), Token(WAKER))?;
+            let (held, held_slots) = (AtomicU64::new(0), AtomicU64::new(0));
+            Ok(LoopHandle { mail: Mutex::default(), waker, held, held_slots })
+        })
+        .collect::<io::Result<_>>()?;
+    let by_quorum = managed && config.get("larder-durability").is_some_and(|d| d == "quorum");
+    let quorum = Quorum::new(by_quorum, config.int("larder-min-in-sync", 0).max(0) as usize);
+    let acl = Acl::from_config(&config).map_err(io::Error::other)?;
+    let shared = Shared {
+        config,
+        acl,
+        tls,
+        disk,
+        keyspace: Keyspace::new(databases),
+        journal: Journal::default(),
+        waiters: Waiters::default(),
+        forwarding: Forwarding::default(),
+        pubsub: PubSub::default(),
+        monitors: crate::monitor::Monitors::default(),
+        maintenance: crate::maintenance::Maintenance::default(),
+        tracking: crate::tracking::Tracking::default(),
+        clients: Clients::default(),
+        stats: Stats::new(loops),
+        slowlog: Slowlog::default(),
+        large_requests: Slowlog::default(),
+        large_replies: Slowlog::default(),
+        latency: crate::latency::Latency::default(),
+        scripts: Scripts::default(),
+        loops: handles,
+        preimages: RwLock::new(None),
+        snapshotting: AtomicBool::new(false),
+        snapshots: Snapshots::default(),
+        persist: Persist::default(),
+        replication: Replication::default(),
+        state: State::default(),
+        hold: Hold::default(),
+        moves: Moves::default(),
+        quorum,
+        memcached: Memcached::new(loops + 2, users),
+        managed: OnceLock::new(),
+        cluster,
+        run_id: random::hex(40),
+        started_ms: clock::unix_ms(),
+    };
+    Ok((Arc::new(shared), polls))
 }
 
 /// A member without an operator knows its cluster from its disk, or is one by itself: its first client is to find

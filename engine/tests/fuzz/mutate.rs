@@ -1,6 +1,6 @@
 //! New inputs out of old ones: bits, bytes, lengths, words and pieces are changed, doubled, cut out and exchanged.
 
-use crate::support::dice::Dice;
+use super::dice::Dice;
 
 /// Numbers at which code breaks.
 const NUMBERS: &[&[u8]] = &[
@@ -42,14 +42,19 @@ impl Mutator {
     /// One of the pool, changed a few times.
     pub(crate) fn mutate(&mut self, pool: &[Vec<u8>], bytes_max: usize) -> Vec<u8> {
         let mut input = pool[self.dice.below(pool.len())].clone();
-        for _ in 0..=self.dice.below(4) {
-            self.change(&mut input, pool);
-        }
-        input.truncate(bytes_max);
+        self.change(&mut input, pool, bytes_max);
         input
     }
 
-    fn change(&mut self, input: &mut Vec<u8>, pool: &[Vec<u8>]) {
+    /// A few changes, some of them by pieces of the pool.
+    pub(crate) fn change(&mut self, input: &mut Vec<u8>, pool: &[Vec<u8>], bytes_max: usize) {
+        for _ in 0..=self.dice.below(4) {
+            self.change_once(input, pool);
+        }
+        input.truncate(bytes_max);
+    }
+
+    fn change_once(&mut self, input: &mut Vec<u8>, pool: &[Vec<u8>]) {
         let at = self.dice.below(input.len() + 1);
         let end = (at + 1 + self.dice.below(16)).min(input.len());
         match self.dice.below(9) {

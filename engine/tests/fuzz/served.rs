@@ -7,7 +7,8 @@ use std::time::Duration;
 use engine::command::find_canonical;
 
 use crate::support::{Client, Server, encode, value::text};
-use crate::{Target, fuzz, shape};
+use crate::targets::kinds;
+use crate::{Search, fuzz};
 
 /// Others are asked after so many inputs.
 const CHECK_EVERY: u64 = 100;
@@ -66,17 +67,6 @@ fn say(addr: SocketAddr, input: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// The kinds of replies: first words of errors, first bytes of the rest.
-fn kinds(reply: &[u8]) -> u64 {
-    let lines = reply.split(|b| *b == b'\n').take(16);
-    let words = lines.map(|line| match line.first() {
-        Some(b'-') => line.iter().take(24).copied().take_while(|b| !b.is_ascii_digit()).collect(),
-        Some(byte) => vec![*byte],
-        None => Vec::new(),
-    });
-    shape(words.collect::<Vec<Vec<u8>>>())
-}
-
 fn is_well(server: &Server, client: &mut Client) {
     assert_eq!(text(&client.words("PING")), "PONG");
     assert!(!server.log().contains("panicked"), "{}", server.log());
@@ -125,7 +115,7 @@ fn a_server_stays_up_whatever_its_clients_say() {
         &["LCS", "k", "q", "IDX", "WITHMATCHLEN"],
         &["COMMAND", "GETKEYSANDFLAGS", "MSET", "a", "1", "b", "2"],
     ];
-    let target = Target {
+    let search = Search {
         name: "commands",
         corpus: corpus
             .iter()
@@ -141,7 +131,7 @@ fn a_server_stays_up_whatever_its_clients_say() {
         ],
         runs: 3_000,
     };
-    fuzz(&target, every_so_often(&server, |input| kinds(&say(server.addr, input))));
+    fuzz(&search, every_so_often(&server, |input| kinds(&say(server.addr, input))));
     is_well(&server, &mut server.connect());
 }
 
@@ -176,13 +166,13 @@ fn a_server_stays_up_whatever_memcached_clients_say() {
         packet(0x10, &[], b"items", b""),
         packet(0x21, &[], b"PLAIN", b"\0user\0password"),
     ]);
-    let target = Target {
+    let search = Search {
         name: "memcached",
         corpus,
         words: &[b"\r\n", b" noreply", b"\x80", b"\x80\x00\xff\xff", b" 4294967295", b" b"],
         runs: 3_000,
     };
-    fuzz(&target, every_so_often(&server, |input| kinds(&say(addr, input))));
+    fuzz(&search, every_so_often(&server, |input| kinds(&say(addr, input))));
     is_well(&server, &mut server.connect());
 }
 
@@ -209,7 +199,7 @@ fn a_server_stays_up_whatever_scripts_do() {
         "return tostring(setmetatable({}, {__tostring = function() return 'x' end}))",
         "return loadstring('return 1 + 1')()",
     ];
-    let target = Target {
+    let search = Search {
         name: "scripts",
         corpus: corpus.iter().map(|script| script.as_bytes().to_vec()).collect(),
         words: &[
@@ -233,7 +223,7 @@ fn a_server_stays_up_whatever_scripts_do() {
     };
     let (mut killer, addr) = (server.connect(), server.addr);
     fuzz(
-        &target,
+        &search,
         every_so_often(&server, move |input| {
             let mut stream = TcpStream::connect(addr).unwrap();
             stream.set_read_timeout(Some(SILENCE)).unwrap();
