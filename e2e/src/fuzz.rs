@@ -193,12 +193,17 @@ impl Target<'_> {
         Ok(failures.len())
     }
 
-    /// Of all inputs those that reach something which no smaller one does, as many as are to be kept.
+    /// Of all inputs a few that together reach all that is reached, the large ones left out where they are too many.
     fn keep(&self) -> Result<usize> {
         for stale in self.inputs("merged")? {
             fs::remove_file(stale)?;
         }
-        self.run(&mut self.command(&["-merge=1", "-use_counters=0", "merged", "corpus"]))?;
+        self.run(&mut self.command(&[
+            "-set_cover_merge=1",
+            "-use_counters=0",
+            "merged",
+            "corpus",
+        ]))?;
         let read = |path: &PathBuf| fs::read(path);
         let mut inputs: Vec<Vec<u8>> =
             self.inputs("merged")?.iter().map(read).collect::<std::io::Result<_>>()?;

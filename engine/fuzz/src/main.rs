@@ -8,6 +8,7 @@
 //! ```
 
 #![no_main]
+#![allow(dead_code, reason = "what the tests use of the files that they share")]
 
 #[path = "../../tests/support/dice.rs"]
 mod dice;

@@ -154,9 +154,6 @@ fn requests(input: &[u8]) -> u64 {
     }
     SERVERS.with(|(server, replica)| {
         let shared = &server.shared;
-        shared.journal.set_active(true);
-        shared.journal.set_keep(16 << 20);
-        shared.journal.reset(0);
         let mut executor = server.executor();
         let mut blocked = Vec::new();
         let mut session = server.client();
@@ -176,8 +173,7 @@ fn requests(input: &[u8]) -> u64 {
         });
         check_replies(&reply.out);
         blocked.into_iter().chain([session]).for_each(|session| server.end(session));
-        let mut journal = Vec::new();
-        shared.journal.read(0, usize::MAX, &mut journal);
+        let journal = server.journal();
         if !journal.is_empty() {
             let mut follows = load::executor(&replica.shared);
             follows.env.now_ms = executor.env.now_ms;
@@ -188,6 +184,7 @@ fn requests(input: &[u8]) -> u64 {
             });
             let digests = [server, replica].map(|s| s.ask(&[b"DEBUG", b"DIGEST"]));
             assert_eq!(digests[0], digests[1], "after b\"{}\"", journal.escape_ascii());
+            load::empty(&replica.shared);
             replica.tidy();
         }
         server.tidy();

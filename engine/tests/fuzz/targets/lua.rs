@@ -6,7 +6,7 @@ use engine::resp::Reply;
 use engine::server::Shared;
 
 use super::alone::{Alone, check_replies};
-use super::{Target, kinds, owned};
+use super::{Target, kinds, owned, shape};
 
 pub(super) const TARGETS: &[Target] = &[
     Target {
@@ -190,7 +190,8 @@ impl LooksAfter for Ender<'_> {
     }
 }
 
-fn ask(args: &[&[u8]]) -> u64 {
+/// A client's request, and what is told of the reply.
+fn ask(args: &[&[u8]], tell: fn(&[u8]) -> u64) -> u64 {
     thread_local! {
         static SERVER: Alone = Alone::new();
     }
@@ -201,7 +202,7 @@ fn ask(args: &[&[u8]]) -> u64 {
             load::execute(&mut server.executor(), &mut session, &mut reply, args);
         });
         check_replies(&reply.out);
-        let found = kinds(&reply.out);
+        let found = tell(&reply.out);
         if args[0] == b"FUNCTION" {
             reply.out.clear();
             load::execute(
@@ -218,13 +219,17 @@ fn ask(args: &[&[u8]]) -> u64 {
 }
 
 fn script(input: &[u8]) -> u64 {
-    ask(&[b"EVAL_RO", input, b"1", b"key", b"arg"])
+    ask(&[b"EVAL_RO", input, b"1", b"key", b"arg"], kinds)
 }
 
 fn library(input: &[u8]) -> u64 {
-    ask(&[b"FUNCTION", b"LOAD", b"REPLACE", input])
+    ask(&[b"FUNCTION", b"LOAD", b"REPLACE", input], kinds)
 }
 
 fn with(script: &str, input: &[u8]) -> u64 {
-    ask(&[b"EVAL_RO", script.as_bytes(), b"0", input])
+    // What went wrong is told as any other text: its words, without numbers.
+    ask(&[b"EVAL_RO", script.as_bytes(), b"0", input], |reply| {
+        let told = reply.iter().filter(|b| !b.is_ascii_digit()).take(48);
+        shape(told.copied().collect::<Vec<u8>>())
+    })
 }

@@ -130,6 +130,7 @@ fn snapshot(input: &[u8]) -> u64 {
         let loaded = load::snapshot(&server.shared, input, true, |_| {}).map(|origin| origin.keys);
         let digest = server.ask(&[b"DEBUG", b"DIGEST"]);
         assert!(!digest.starts_with(b"-"), "{}", digest.escape_ascii());
+        load::empty(&server.shared);
         server.tidy();
         assert!(loaded.as_ref().is_err() || loaded == Ok(keys), "{loaded:?} of {keys}");
         shape(("end", keys, loaded.is_ok()))
@@ -243,6 +244,7 @@ fn log(input: &[u8]) -> u64 {
         let loaded = load::log(&server.shared, &disk, Path::new("log"), &manifest);
         let digest = server.ask(&[b"DEBUG", b"DIGEST"]);
         assert!(!digest.starts_with(b"-"), "{}", digest.escape_ascii());
+        load::empty(&server.shared);
         server.tidy();
         match loaded {
             Ok(loaded) => {
