@@ -44,7 +44,7 @@ pub(crate) async fn wish(addresses: &[String], tls: &Tls, wish: Ask) -> Result<(
 }
 
 /// What a step says on the bus, and to whom; `None`: it is about a body, not a member.
-pub(crate) enum Said {
+pub enum Said {
     /// To the member in the step's seat.
     Member(crate::desired::Seat, Ask),
     /// To any member of the council.
@@ -52,7 +52,7 @@ pub(crate) enum Said {
 }
 
 /// The words of a step.
-pub(crate) fn said(step: &Step) -> Option<Said> {
+pub fn said(step: &Step) -> Option<Said> {
     let wish = |change, expected_epoch| Some(Said::Council(Ask::Wish { change, expected_epoch }));
     match step {
         Step::CreateMember { .. } | Step::DeleteMember { .. } | Step::RestartMember { .. } => None,

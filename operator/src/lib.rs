@@ -17,7 +17,7 @@ pub mod round;
 pub mod status;
 pub mod when;
 
-mod admin;
+pub mod admin;
 pub mod cli;
 pub mod health;
 pub mod metrics;

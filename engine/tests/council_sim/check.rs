@@ -24,7 +24,8 @@ pub(crate) struct Checker {
     acked: BTreeMap<ShardId, BTreeMap<u64, u64>>,
     pub(crate) violations: Vec<String>,
     pub(crate) tally: Tally,
-    pub(crate) lost: u64,
+    /// Acknowledged, and missing in the primary of that epoch.
+    pub(crate) lost: BTreeSet<(ShardId, Epoch, u64)>,
 }
 
 impl Checker {
@@ -148,7 +149,7 @@ impl Checker {
         let acked = self.acked.entry(id).or_default();
         let missing: BTreeMap<u64, u64> =
             acked.iter().filter(|(w, _)| !has.contains(w)).map(|(w, at)| (*w, *at)).collect();
-        self.lost += missing.len() as u64;
+        self.lost.extend(missing.keys().map(|write| (id, epoch, *write)));
         // The tail is what was acknowledged last, however long nobody has been primary since.
         let last_ms = acked.values().max().copied().unwrap_or(0);
         let name =

@@ -13,10 +13,12 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod check;
+mod clock;
 mod data;
 mod disk;
 mod outcome;
 mod tally;
+mod wire;
 mod world;
 
 use std::panic::catch_unwind;

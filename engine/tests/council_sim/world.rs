@@ -15,10 +15,12 @@ use engine::council::settings::Settings;
 use engine::topology::{Member, MemberId, ShardId, Topology};
 
 use super::check::Checker;
+use super::clock::Clock;
 use super::data::{Data, Sync};
 use super::disk::Disk;
 use super::outcome::Outcome;
 use super::tally::{Tally, What};
+use super::wire::Wires;
 
 /// Simulated time of trouble, then at most this long and twelve failure timeouts until all must be well
 /// again, milliseconds.
@@ -63,8 +65,7 @@ struct Node {
     disk: Disk,
     data: Data,
     boot: u64,
-    clock_offset: u64,
-    drift_ppm: i64,
+    clock: Clock,
     paused_until: u64,
     slow_disk_until: u64,
     disk_error_until: u64,
@@ -75,9 +76,7 @@ struct Node {
 
 /// How bad this world is.
 struct Weather {
-    loss_permille: u64,
-    duplicate_permille: u64,
-    delay_max_us: u64,
+    wires: Wires,
     fault_every_ms: u64,
     refusals: bool,
     /// Writes are acknowledged once a majority of the shard has them, or its in-sync set; nothing written is lost.
@@ -96,7 +95,6 @@ pub(crate) struct World {
     queued: u64,
     nodes: Vec<Node>,
     ids: BTreeMap<MemberId, usize>,
-    blocked: BTreeMap<(usize, usize), u64>,
     /// The last sent of the messages that have arrived.
     arrived: BTreeMap<(usize, usize), Sent>,
     tally: Tally,
@@ -128,10 +126,13 @@ impl World {
         let min_in_sync = if by_set { 1 + apart.below(2) as usize } else { 0 };
         let majority = majority || replicas == 2 && !by_set && apart.chance(1, 2);
         let quorum = majority || by_set;
+        let wires = Wires::bad(
+            [0, 10, 50, 200][rng.below(4) as usize],
+            [0, 20][rng.below(2) as usize],
+            [2_000, 20_000, 150_000][rng.below(3) as usize],
+        );
         let weather = Weather {
-            loss_permille: [0, 10, 50, 200][rng.below(4) as usize],
-            duplicate_permille: [0, 20][rng.below(2) as usize],
-            delay_max_us: [2_000, 20_000, 150_000][rng.below(3) as usize],
+            wires,
             fault_every_ms: 200 + rng.below(2_500),
             refusals: rng.chance(1, 2),
             quorum,
@@ -165,7 +166,6 @@ impl World {
             queued: 0,
             nodes: vec![],
             ids: BTreeMap::new(),
-            blocked: BTreeMap::new(),
             arrived: BTreeMap::new(),
             tally: Tally::default(),
             weather,
@@ -212,8 +212,7 @@ impl World {
             disk: Disk::default(),
             data: Data::new(self.weather.quorum, self.weather.min_in_sync),
             boot: 0,
-            clock_offset: self.rng.below(1_000_000_000),
-            drift_ppm,
+            clock: Clock { offset_ms: self.rng.below(1_000_000_000), drift_ppm },
             paused_until: 0,
             slow_disk_until: 0,
             disk_error_until: 0,
@@ -265,7 +264,7 @@ impl World {
             events,
             tally,
             writes: self.writes,
-            lost: self.checker.lost,
+            lost: self.checker.lost.len() as u64,
             settle_max_ms,
         }
     }
@@ -300,10 +299,7 @@ impl World {
 
     /// The node's own monotonic clock.
     fn clock(&self, n: usize) -> u64 {
-        let node = &self.nodes[n];
-        let rate = 1_000_000 + node.drift_ppm;
-        let us = i128::from(self.now_us) * i128::from(rate) / 1_000_000;
-        node.clock_offset + (us / 1000) as u64
+        self.nodes[n].clock.ms(self.now_us)
     }
 
     fn act(&mut self, action: Action) {

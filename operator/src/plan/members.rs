@@ -64,7 +64,7 @@ pub(super) fn keep_witness(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     for seat in view.surplus(scope).into_iter().take(1) {
         if alone || voting >= 3 {
             dismiss(view, seat, "a witness is not needed any more", draft);
-        } else {
+        } else if !recall(view, seat, draft) {
             let message = format!("{} votes until three members with data do", view.name(seat));
             draft.blocked(reason::CHANGING, message);
         }
@@ -200,6 +200,20 @@ pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
 }
 
+/// Gives a disk a body on which a vote lies that the council cannot do without: also that of a member which is not wanted any
+/// more, for nobody can leave or join before (seed 30 of the simulation of the whole: the pod of a witness was lost while
+/// the replica was to be made that takes its place). `true`: it has to be waited for.
+pub(super) fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) -> bool {
+    let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
+    let lacks =
+        view.body(seat).is_none() && has_disk && view.votes(seat) && !view.council_can_decide();
+    if lacks {
+        let why = format!("the council needs the vote of {} to let it go", view.name(seat));
+        draft.step(why, Step::CreateMember { seat });
+    }
+    lacks
+}
+
 /// Lets a member go: first out of the council, then the body with its disk.
 ///
 /// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is
@@ -207,10 +221,7 @@ pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
 /// until its vote is another's: members that leave at the same time could else be the majority.
 pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
-    let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
-    if view.body(seat).is_none() && has_disk && view.votes(seat) && !view.council_can_decide() {
-        let why = format!("the council needs the vote of {} to let it go", view.name(seat));
-        draft.step(why, Step::CreateMember { seat });
+    if recall(view, seat, draft) {
         return;
     }
     let stays = |id: &str| view.leads(id) && seat.shard().is_some_and(|s| view.owns_slots(s));

@@ -117,7 +117,9 @@ fn shard_is_whole(view: &View<'_>, seat: Seat) -> Result<(), String> {
 
 /// Without this member the council can still decide. One that has fewer voters than there are members for it
 /// waits until they vote: a member without a disk takes its vote with it. A cluster of one or two members
-/// cannot do without any: there the restart is the pause that was asked for.
+/// cannot do without any: there the restart is the pause that was asked for. Whoever votes does so whether it was seen or
+/// not (seed 155 of the simulation of the whole: two of three voters, unseen in one round, were made anew in it without
+/// their disks).
 fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
     let Some(topology) = view.topology() else { return Err("no topology is known".into()) };
     let votes = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
@@ -126,7 +128,7 @@ fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
     if all < least {
         return Err(format!("{all} members vote, and {least} are to"));
     }
-    if all < 3 || !votes(&seat) {
+    if all < 3 || !view.votes(seat) {
         return Ok(());
     }
     let left = view.all_wanted().filter(|s| *s != seat).filter(votes).count();

@@ -3,7 +3,7 @@
 use engine::council::Council;
 use engine::council::rng::Rng;
 
-use super::{Action, Weather, World};
+use super::{Action, Weather, Wires, World};
 
 /// The crowd is whole within this, milliseconds.
 const FORM_MS: u64 = 60_000;
@@ -14,9 +14,7 @@ impl World {
     /// Shards with one replica each, default settings, no faults but those that are asked for.
     pub(crate) fn crowd(seed: u64, shards: u16) -> Self {
         let weather = Weather {
-            loss_permille: 0,
-            duplicate_permille: 0,
-            delay_max_us: 2_000,
+            wires: Wires::good(),
             fault_every_ms: u64::MAX,
             refusals: true,
             quorum: false,

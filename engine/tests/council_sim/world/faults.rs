@@ -4,7 +4,7 @@ use engine::council::Council;
 use engine::council::record::Saved;
 use engine::topology::{Change, SLOTS, ShardId, SlotRange};
 
-use super::{Data, Disk, Node, What, World};
+use super::{Data, Disk, Node, What, Wires, World};
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -156,8 +156,7 @@ impl World {
             for b in 0..self.nodes.len() {
                 let is_cut = side[a] != side[b] && (!one_way || side[a]);
                 if is_cut {
-                    let entry = self.blocked.entry((a, b)).or_default();
-                    *entry = (*entry).max(until);
+                    self.weather.wires.cut(a, b, until);
                 }
             }
         }
@@ -251,7 +250,7 @@ impl World {
 
     pub(super) fn heal(&mut self) {
         self.healthy = true;
-        self.blocked.clear();
+        self.weather.wires = Wires::good();
         for n in 0..self.nodes.len() {
             self.nodes[n].paused_until = 0;
             self.nodes[n].slow_disk_until = 0;

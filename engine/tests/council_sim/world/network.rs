@@ -23,16 +23,14 @@ impl World {
             }
             return;
         }
-        let copies =
-            1 + u64::from(self.rng.chance(self.loss(self.weather.duplicate_permille), 1000));
-        if copies == 2
+        if self.weather.wires.doubles(&mut self.rng)
             && let Packet::Council(message) = &packet
         {
             let again = Packet::Council(message.clone());
             self.tally.count(What::MessageDoubled, 1);
             self.post(from, to, again);
         }
-        if self.rng.chance(self.loss(self.weather.loss_permille), 1000) {
+        if self.weather.wires.loses(&mut self.rng) {
             self.tally.count(What::MessageLost, 1);
             return;
         }
@@ -40,7 +38,7 @@ impl World {
     }
 
     fn post(&mut self, from: usize, to: usize, packet: Packet) {
-        let delay = self.delay();
+        let delay = self.weather.wires.delay_us(&mut self.rng);
         let sender = self.nodes[from].member.id.clone();
         let sent = Sent { us: self.now_us, number: self.queued };
         self.after(delay, Action::Deliver(Box::new(Letter { from, sender, to, sent, packet })));
@@ -97,16 +95,6 @@ impl World {
         back
     }
 
-    fn loss(&self, permille: u64) -> u64 {
-        if self.healthy { 0 } else { permille }
-    }
-
-    fn delay(&mut self) -> u64 {
-        let max = if self.healthy { 2_000 } else { self.weather.delay_max_us };
-        let slow = self.rng.chance(1, 50);
-        100 + self.rng.below(if slow { max * 4 } else { max })
-    }
-
     /// Who is not in the topology has no address: nobody can tell them anything.
     fn knows(&self, from: usize, to: usize) -> bool {
         let topology = self.nodes[from].council.as_ref().and_then(|c| c.topology());
@@ -114,6 +102,6 @@ impl World {
     }
 
     fn is_blocked(&self, from: usize, to: usize) -> bool {
-        self.blocked.get(&(from, to)).is_some_and(|until| *until > self.now_us)
+        self.weather.wires.is_cut(from, to, self.now_us)
     }
 }

@@ -1,0 +1,95 @@
+//! The whole product in one seeded world: the operator's real rounds, the members' real councils, registers with
+//! replication and a journal, slots that move, and clients whose histories are checked.
+//!
+//! ```text
+//!  operator::round -> Driver for World -> bodies, disks, wishes        (world/operator.rs, world/pods.rs)
+//!  engine::council::Council, one per process, over wires and disks     (world/member.rs, world/network.rs)
+//!  registers: journal, replicas, acknowledgements, leases              (world/serve.rs, council_sim/data.rs)
+//!  slot moves: the exchange of engine/src/moves                        (world/moves.rs)
+//!  clients: SET and GET, MOVED, patience                               (world/clients.rs)
+//! ```
+//!
+//! There is one thread, and all chance comes from the seed. After a time of faults comes one without: then the
+//! operator has to call the cluster settled, and every key has to be readable. With majorities or in-sync sets
+//! the histories must be linearizable, key by key; with `Async` no acknowledged write is missing but those that
+//! a failover had lost within its bound. `SEED=n` replays one seed with a trace; `SEEDS=n` runs so many, from
+//! `FIRST_SEED` on.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "../../../engine/tests/council_sim/check.rs"]
+mod check;
+#[path = "../../../engine/tests/council_sim/clock.rs"]
+mod clock;
+#[path = "../../../engine/tests/council_sim/data.rs"]
+mod data;
+#[path = "../../../engine/tests/council_sim/disk.rs"]
+mod disk;
+#[path = "../../../e2e/src/history.rs"]
+#[expect(unreachable_pub, reason = "the harness's own checker")]
+mod history;
+mod outcome;
+mod tally;
+#[path = "../../../engine/tests/council_sim/wire.rs"]
+mod wire;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use outcome::Outcome;
+use world::World;
+
+const SEEDS: u64 = 200;
+/// Seeds that found something; each is run for ever, though what it meets changes with the world.
+/// 30: the pod of a witness was lost that the council could not do without, and that was not wanted any more.
+/// 36: a witness that alone voted beside the last member with data was never let go: its seat came back to it.
+/// 155: two of three voters that were not seen were restarted in one round, where bodies have no volumes.
+const FOUND: &[u64] = &[30, 36, 155];
+/// With so many seeds everything that can happen has done so.
+const SEEDS_FOR_ALL: u64 = 100;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// One seed; an assertion of the plan's or the council's own is a violation like another.
+fn run(seed: u64) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, false).run()))
+        .unwrap_or_else(|_| Outcome::violated("an assertion failed, see above".into()))
+}
+
+#[test]
+fn every_seed_keeps_its_promises_and_ends_in_a_whole_cluster() {
+    if let Some(seed) = number("SEED") {
+        let outcome = World::new(seed, true).run();
+        println!("{outcome}");
+        assert!(outcome.violations.is_empty(), "SEED={seed}: {:#?}", outcome.violations);
+        return;
+    }
+    let count = number("SEEDS").unwrap_or(SEEDS);
+    let first = number("FIRST_SEED").unwrap_or(0);
+    let (mut failed, mut total) = (vec![], Outcome::default());
+    for seed in FOUND.iter().copied().chain(first..first + count) {
+        let outcome = run(seed);
+        if let Some(violation) = outcome.violations.first() {
+            println!("SEED={seed}: {violation}");
+            failed.push(seed);
+        }
+        total.add(&outcome);
+    }
+    println!("{total}");
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds failed, SEED=n replays one: {failed:?}",
+        failed.len()
+    );
+    let missing = total.tally.missing();
+    assert!(count < SEEDS_FOR_ALL || missing.is_empty(), "the world lacks: {missing:?}");
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [1, 2] {
+        let (one, two) = (World::new(seed, true).run(), World::new(seed, true).run());
+        assert_eq!(one.trace, two.trace, "seed {seed}");
+    }
+}

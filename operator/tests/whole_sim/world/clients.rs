@@ -1,0 +1,214 @@
+//! Clients: each asks for one thing at a time, follows MOVED, and gives up after a while.
+
+use std::collections::BTreeMap;
+
+use super::network::{CLIENT, Packet};
+use super::serve::Request;
+use super::{Action, KEYS, Key, Op, Phase, Value, What, World};
+use crate::history::{self, Operation};
+
+/// Attempts that were refused, one after the other, until a client gives up.
+const ATTEMPTS: u32 = 60;
+
+/// What a client is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    /// It was done; the key's value then.
+    Done(Option<Value>),
+    Moved(usize),
+    /// It was not done.
+    Refused,
+    /// The connection was closed: nobody says whether it was done.
+    Closed,
+}
+
+#[derive(Default)]
+pub(super) struct Client {
+    call: Option<Call>,
+    attempts: u64,
+    /// Who serves each key, as far as it was told.
+    owners: BTreeMap<Key, usize>,
+}
+
+struct Call {
+    key: Key,
+    write: Option<Value>,
+    begin: u64,
+    attempt: u64,
+    tries: u32,
+}
+
+impl World {
+    pub(super) fn client_begins(&mut self, client: usize) {
+        if self.clients[client].call.is_some() {
+            return;
+        }
+        let key = match self.phase {
+            Phase::Trouble | Phase::Settling => self.rng.below(KEYS as u64) as usize,
+            Phase::Reading { next } if client == 0 => next,
+            Phase::Reading { .. } | Phase::Done => return,
+        };
+        let writes = !matches!(self.phase, Phase::Reading { .. }) && self.rng.chance(1, 2);
+        let write = writes.then(|| {
+            let number = self.ops.len() as u64;
+            self.note_op(Op::Set { key, value: number })
+        });
+        let begin = self.now_us;
+        self.clients[client].call = Some(Call { key, write, begin, attempt: 0, tries: 0 });
+        self.try_once(client);
+    }
+
+    fn try_once(&mut self, client: usize) {
+        let places: Vec<usize> = self.places.values().map(|p| p.node).collect();
+        let any = self.rng.below(places.len() as u64) as usize;
+        let of = &mut self.clients[client];
+        let Some(call) = &mut of.call else { return };
+        of.attempts += 1;
+        (call.attempt, call.tries) = (of.attempts, call.tries + 1);
+        let attempt = call.attempt;
+        let known = of.owners.get(&call.key).copied();
+        let Some(to) = known.or(places.get(any).copied()) else {
+            return self.after(200_000, Action::Again { client, attempt });
+        };
+        let request = Request { client, attempt, key: call.key, write: call.write };
+        if self.nodes[to].process.is_none() {
+            of.owners.remove(&call.key);
+            let pause = 10_000 + self.rng.below(50_000);
+            return self.after(pause, Action::Again { client, attempt });
+        }
+        self.send(CLIENT + client, to, Packet::Request(request));
+        let patience = 500_000 + self.rng.below(2_000_000);
+        self.after(patience, Action::Impatient { client, attempt });
+    }
+
+    pub(super) fn client_again(&mut self, client: usize, attempt: u64) {
+        let Some(call) = self.clients[client].call.as_ref().filter(|c| c.attempt == attempt) else {
+            return;
+        };
+        if call.tries >= ATTEMPTS {
+            return self.client_ends(client, None);
+        }
+        self.try_once(client);
+    }
+
+    pub(super) fn client_gives_up(&mut self, client: usize, attempt: u64) {
+        let Some(call) = self.clients[client].call.as_ref().filter(|c| c.attempt == attempt) else {
+            return;
+        };
+        let key = call.key;
+        self.clients[client].owners.remove(&key);
+        self.client_ends(client, None);
+    }
+
+    pub(super) fn answered(&mut self, client: usize, attempt: u64, answer: Answer) {
+        let of = &mut self.clients[client];
+        let Some(call) = of.call.as_ref().filter(|c| c.attempt == attempt) else { return };
+        let (key, tries) = (call.key, call.tries);
+        match answer {
+            Answer::Done(value) => self.client_ends(client, Some(value)),
+            Answer::Closed => self.client_ends(client, None),
+            Answer::Moved(to) if tries < ATTEMPTS => {
+                of.owners.insert(key, to);
+                self.tally.count(What::Redirected, 1);
+                // To and fro while two members know different topologies: no faster than that.
+                let pause = if tries > 5 { 20_000 } else { 0 };
+                self.after(pause, Action::Again { client, attempt });
+            }
+            Answer::Moved(_) | Answer::Refused => {
+                self.tally.count(What::Refused, 1);
+                if self.rng.chance(1, 3) {
+                    self.clients[client].owners.remove(&key);
+                }
+                let pause = 20_000 + self.rng.below(100_000);
+                self.after(pause, Action::Again { client, attempt });
+            }
+        }
+    }
+
+    /// The call is over. `outcome`: what it was told, or nothing.
+    fn client_ends(&mut self, client: usize, outcome: Option<Option<Value>>) {
+        let Some(call) = self.clients[client].call.take() else { return };
+        let what = match (outcome, call.write) {
+            (None, _) => What::Unknown,
+            (_, Some(_)) => What::Set,
+            (_, None) => What::Get,
+        };
+        self.tally.count(what, 1);
+        let action = match call.write {
+            Some(value) => history::Action::Write(value.to_string()),
+            None => history::Action::Read(outcome.flatten().map(|value| value.to_string())),
+        };
+        let end = outcome.map(|_| self.now_us);
+        let key = self.keys[call.key].clone();
+        self.history.push(Operation { key, action, begin: call.begin, end });
+        if let (Phase::Reading { next }, None, Some(_)) = (self.phase, call.write, outcome)
+            && client == 0
+            && call.key == next
+            && call.begin >= self.reading_since_us
+        {
+            self.phase =
+                if next + 1 < KEYS { Phase::Reading { next: next + 1 } } else { Phase::Done };
+        }
+        let think = if matches!(self.phase, Phase::Reading { .. }) {
+            1_000
+        } else {
+            5_000 + self.rng.below(50_000)
+        };
+        self.after(think, Action::Client(client));
+    }
+
+    /// What clients saw must have been possible.
+    pub(super) fn check_histories(&mut self) {
+        // Who still waits does not know.
+        (0..self.clients.len()).for_each(|client| self.client_ends(client, None));
+        let outcome = if self.quorum() {
+            history::check(&self.history)
+        } else {
+            self.check_what_is_missing()
+        };
+        if let Err(why) = outcome {
+            self.violation(format!("what clients saw cannot be: {why}"));
+        }
+    }
+
+    /// With asynchronous replication: the last read of a key gives a write that no acknowledged one followed, but those
+    /// that failovers lost.
+    fn check_what_is_missing(&self) -> Result<(), String> {
+        let value_of = |number: &u64| match self.ops[*number as usize] {
+            Op::Set { value, .. } => Some(value.to_string()),
+            Op::Mark | Op::Clear { .. } => None,
+        };
+        let lost: Vec<String> =
+            self.checker.lost.iter().filter_map(|(_, _, number)| value_of(number)).collect();
+        for key in &self.keys {
+            let of_key = || self.history.iter().filter(|o| o.key == *key);
+            let last = of_key().rev().find_map(|o| match &o.action {
+                history::Action::Read(value) if o.end.is_some() => Some(value.clone()),
+                _ => None,
+            });
+            let Some(last) = last else { return Err(format!("{key} was never read")) };
+            let written = |value: &String| {
+                of_key().find(|o| o.action == history::Action::Write(value.clone()))
+            };
+            let since = match &last {
+                None => 0,
+                Some(value) => match written(value) {
+                    None => return Err(format!("{key}: {value} was read and never written")),
+                    Some(write) => write.end.unwrap_or(u64::MAX),
+                },
+            };
+            let later = of_key().filter(|o| o.begin > since && o.end.is_some());
+            for write in later {
+                if let history::Action::Write(value) = &write.action
+                    && !lost.contains(value)
+                {
+                    return Err(format!(
+                        "{key}: {last:?} is left, and {value}, written later and acknowledged, is \
+                         missing though no failover lost it"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

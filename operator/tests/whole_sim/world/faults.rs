@@ -1,0 +1,184 @@
+//! What goes wrong in the world, and how it ends.
+
+use engine::council::Council;
+use engine::council::record::Saved;
+
+use super::network::{CLIENT, OPERATOR};
+use super::{CLIENTS, Phase, What, World};
+use crate::wire::Wires;
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        let alive: Vec<usize> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some()).collect();
+        if alive.is_empty() {
+            return;
+        }
+        if self.is_mending {
+            // What one lost the others have; nobody promises to survive more.
+            self.is_mending = !self.is_whole();
+            if self.is_mending {
+                return;
+            }
+        }
+        let n = alive[self.rng.below(alive.len() as u64) as usize];
+        let now = self.now_us;
+        match self.rng.below(20) {
+            0..=2 => {
+                let down = 50_000 + self.rng.below(4_000_000);
+                self.crash(n, down);
+            }
+            3..=5 => {
+                let primaries: Vec<usize> =
+                    alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
+                let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
+                let down = 50_000 + self.rng.below(4_000_000);
+                self.crash(primaries[at as usize], down);
+            }
+            6 => {
+                let until = now + 100_000 + self.rng.below(3_000_000);
+                self.nodes[n].paused_until = until;
+                self.tally.count(What::Pause, 1);
+                self.note(|w| format!("{} is stopped for {} ms", w.name(n), (until - now) / 1000));
+            }
+            7 => {
+                self.nodes[n].slow_disk_until = now + 500_000 + self.rng.below(4_000_000);
+                self.tally.count(What::SlowDisk, 1);
+                self.note(|w| format!("{} has a slow disk", w.name(n)));
+            }
+            8 => {
+                self.nodes[n].disk_error_until = now + 200_000 + self.rng.below(4_000_000);
+                self.tally.count(What::FailingDisk, 1);
+                self.note(|w| format!("{} cannot write its disk", w.name(n)));
+            }
+            9 => {
+                let all = self.rng.chance(1, 2);
+                self.tally.count(What::PowerFailure, 1);
+                self.note(|_| "the power fails".to_owned());
+                for n in alive {
+                    if all || self.rng.chance(1, 2) {
+                        let down = 50_000 + self.rng.below(4_000_000);
+                        self.crash(n, down);
+                    }
+                }
+            }
+            10 => {
+                let leads =
+                    |n: &usize| self.nodes[*n].process.as_ref().is_some_and(|p| p.council.leads());
+                if let Some(n) = alive.iter().copied().find(leads) {
+                    let down = 50_000 + self.rng.below(3_000_000);
+                    self.crash(n, down);
+                }
+            }
+            11 => {
+                self.nodes[n].data_cut_until = now + 500_000 + self.rng.below(5_000_000);
+                self.tally.count(What::ReplicationCut, 1);
+                self.note(|w| format!("{} replicates nothing for a while", w.name(n)));
+            }
+            12..=14 => self.cut(&alive),
+            15 | 16 => self.delete_body(n),
+            _ => self.lose_disk(n),
+        }
+    }
+
+    /// Splits the world in two, in both directions or in one; clients and operator are on either side.
+    fn cut(&mut self, alive: &[usize]) {
+        let until = self.now_us + 200_000 + self.rng.below(4_000_000);
+        let one_way = self.rng.chance(1, 3);
+        let ends = alive.iter().copied().chain([OPERATOR]).chain((0..CLIENTS).map(|c| CLIENT + c));
+        let sides: Vec<(usize, bool)> = ends.map(|end| (end, self.rng.chance(1, 3))).collect();
+        for (a, a_side) in &sides {
+            for (b, b_side) in &sides {
+                if a_side != b_side && (!one_way || *a_side) {
+                    self.wires.cut(*a, *b, until);
+                }
+            }
+        }
+        self.cut_until = self.cut_until.max(until);
+        self.tally.count(What::Cut, 1);
+        self.note(|w| {
+            let names = sides.iter().filter(|(end, side)| *side && *end < OPERATOR);
+            let names: Vec<_> = names.map(|(n, _)| w.name(*n)).collect();
+            let way = if one_way { "from" } else { "off" };
+            format!("cut {way} for {} ms: {}", (until - w.now_us) / 1000, names.join(" "))
+        });
+    }
+
+    fn delete_body(&mut self, n: usize) {
+        if !self.has_body(n) || !self.weather.volumes && !self.can_lose(n) {
+            return;
+        }
+        let by_force = !self.weather.volumes && self.rng.chance(1, 2);
+        self.tally.count(What::BodyDeleted, 1);
+        self.note(|w| format!("the body of {} is deleted, by force: {by_force}", w.name(n)));
+        self.is_mending = !self.weather.volumes;
+        if by_force {
+            self.tally.count(What::BodyDeletedByForce, 1);
+            self.delete_by_force(n);
+        } else {
+            self.remove(self.nodes[n].seat, false);
+        }
+    }
+
+    fn lose_disk(&mut self, n: usize) {
+        if !self.weather.volumes || !self.can_lose(n) {
+            return;
+        }
+        self.tally.count(What::DiskLost, 1);
+        self.note(|w| format!("{} loses its body and its disk", w.name(n)));
+        self.is_mending = true;
+        self.wipe(n);
+    }
+
+    /// Everybody else has all that this member has, and knows so; votes and data.
+    fn can_lose(&self, n: usize) -> bool {
+        // Two others must have on disk that there are three voters: a council that is just growing needs both.
+        let knows = |m: &usize| {
+            let node = &self.nodes[*m];
+            let (id, saved) = (&node.id, Saved::from_records(node.disk.records()));
+            let council =
+                Council::new(id.clone(), String::new(), self.settings.clone(), 0, saved, 0);
+            let votes = |c: &Council| c.voters().is_some_and(|v| v.len() >= 3 && v.contains(id));
+            council.as_ref().is_ok_and(votes)
+        };
+        let alive = |m: &usize| *m != n && self.nodes[*m].process.is_some();
+        let others = (0..self.nodes.len()).filter(alive).filter(knows).count();
+        let mates = self.newest().zip(self.shard_of(n)).map(|(t, s)| t.members_of(s).len());
+        self.is_whole() && self.now_us >= self.cut_until && others >= 2 && mates != Some(1)
+    }
+
+    /// Every seat has a body that runs, whose member is one, and in sync; and nobody else is a member.
+    fn is_whole(&self) -> bool {
+        let Some(topology) = self.newest() else { return false };
+        let is_well = |n: usize| {
+            let node = &self.nodes[n];
+            let in_set = |shard| {
+                topology.shards.get(&shard).is_some_and(|s| s.is_in_sync(&node.id, &self.boot(n)))
+            };
+            let leaves = node.process.as_ref().is_none_or(|p| p.is_leaving());
+            !leaves
+                && node.paused_until <= self.now_us
+                && self.has_body(n)
+                && topology.members.contains_key(&node.id)
+                && node.seat.shard().is_none_or(in_set)
+        };
+        self.places.len() == topology.members.len()
+            && topology.voters.len() >= 3.min(topology.members.len())
+            && self.places.values().all(|place| is_well(place.node))
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.phase = Phase::Settling;
+        self.wires = Wires::good();
+        (self.weather.unseen, self.weather.lost, self.weather.crash) = (0, 0, 0);
+        for n in 0..self.nodes.len() {
+            let node = &mut self.nodes[n];
+            node.paused_until = 0;
+            node.slow_disk_until = 0;
+            node.disk_error_until = 0;
+            node.data_cut_until = 0;
+            self.start(n);
+        }
+        self.note(|_| "the faults stop".to_owned());
+    }
+}
