@@ -308,6 +308,17 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 // It names an epoch that is over by then; the next round knows the one after.
                 draft.steps.retain(|(_, step)| !matches!(step, Step::Move { .. }));
             }
+            // Each by itself leaves the council its majority; all of a round have to (seed 367 of the simulation of
+            // the whole: shards that are restarted two at a time, each with a voter out of three).
+            let restarted = |step: &Step| match step {
+                Step::RestartMember { seat, .. } => Some(*seat),
+                _ => None,
+            };
+            let already: Vec<Seat> = plan.steps.iter().filter_map(|p| restarted(&p.step)).collect();
+            draft.steps.retain(|(_, step)| {
+                let seat = restarted(step).filter(|_| !already.is_empty());
+                seat.is_none_or(|seat| rollout::keeps_majority(&view, seat, &already).is_ok())
+            });
             let disruptive: Vec<_> =
                 draft.steps.iter().filter(|(_, s)| s.is_disruptive()).collect();
             if disruptive.iter().any(|(_, step)| view.is_disrupted_by(step)) {

@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn a_witness_beside_one_member_with_data_has_no_seat() {
+        let mut t = topology(&[("", ""); 2]);
+        let ids: Vec<_> = t.members.keys().cloned().collect();
+        t.members.entry(ids[1].clone()).and_modify(|m| {
+            m.shard = None;
+            m.name = "a-witness".into();
+        });
+        t.voters = ids.iter().cloned().collect();
+        assert_eq!(pick(&t, |_| Presence::Present), BTreeSet::from([ids[0].clone()]));
+        let quiet = |id: &MemberId| {
+            if *id == ids[0] { Presence::Quiet } else { Presence::Present }
+        };
+        assert_eq!(pick(&t, quiet), BTreeSet::from([ids[1].clone()]), "who is there decides");
+    }
+
+    #[test]
     fn seats_are_spread_over_zones_then_nodes() {
         let t = topology(&[("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("c", "y"), ("d", "z")]);
         let voters = pick(&t, |_| Presence::Present);

@@ -1,7 +1,7 @@
 //! A member's data set: a journal of writes, pulled by replicas from the primary.
 
 use engine::quorum::electors::Electors;
-use engine::quorum::set::{Follower, InSync};
+use engine::quorum::set::{Acked, Follower, InSync};
 use engine::topology::{Change, Epoch, Lineage, MemberId, Report, Role, Shard, ShardId, Topology};
 
 /// One write: the shard epoch it was made under, and its number (0: a primary's first mark).
@@ -136,22 +136,21 @@ impl Data {
         }
     }
 
-    /// How much of the journal those have who must have it.
-    pub(crate) fn has_acked(
+    /// How much of the journal those have who must have it; `u64::MAX` where nobody is waited for.
+    pub(crate) fn acked_by(
         &self,
         topology: &Topology,
         shard: ShardId,
         me: &MemberId,
         now_ms: u64,
-    ) -> usize {
+    ) -> Acked {
         let follows = followers(&self.replicas, now_ms);
         let follows: Vec<_> = of_shard(topology, shard, follows).collect();
-        let Some(state) = topology.shards.get(&shard) else { return 0 };
-        let acked = match self.set.min() {
-            0 => self.electors.state(topology, shard, me, &follows),
-            _ => self.set.state(state, me, &follows),
-        };
-        self.journal.len().min(usize::try_from(acked.offset).unwrap_or(usize::MAX))
+        match topology.shards.get(&shard) {
+            None => Acked { offset: 0, enough: false },
+            Some(state) if self.set.min() > 0 => self.set.state(state, me, &follows),
+            Some(_) => self.electors.state(topology, shard, me, &follows),
+        }
     }
 
     /// The primary's answer to a pull. A journal of the same epoch and length is the same journal.

@@ -10,8 +10,11 @@ use crate::observed::{Member, Phase};
 /// A seat of the topology whose body is gone gets a new one; a member that came back under a new ID
 /// joins, and its former self leaves; a member that moved is made known at its new address.
 pub(super) fn replace(view: &View<'_>, scope: Scope, draft: &mut Draft) {
-    for seat in view.wanted(scope).into_iter().filter(|s| !view.known(*s).is_empty()) {
-        revive(view, seat, draft);
+    let known = || view.wanted(scope).into_iter().filter(|s| !view.known(*s).is_empty());
+    // Bodies come first: a wish that is not granted ends the round for its shard, and the council may need the votes of those
+    // who are to be made to grant any (seed 347 of the simulation of the whole).
+    known().for_each(|seat| revive(view, seat, draft));
+    for seat in known() {
         admit(view, seat, draft);
         let name = view.name(seat);
         let Some(report) = view.report(seat) else {
@@ -80,7 +83,11 @@ pub(super) fn scale(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
     make(view, scope, draft);
     if draft.steps.is_empty() {
-        for seat in view.surplus(scope).into_iter().take(1) {
+        let surplus = view.surplus(scope);
+        if surplus.iter().any(|seat| recall(view, *seat, draft)) {
+            return;
+        }
+        for seat in surplus.into_iter().take(1) {
             dismiss(view, seat, "the shard has more members than are wanted", draft);
         }
     }
@@ -200,18 +207,27 @@ pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
 }
 
-/// Gives a disk a body on which a vote lies that the council cannot do without: also that of a member which is not wanted any
-/// more, for nobody can leave or join before (seed 30 of the simulation of the whole: the pod of a witness was lost while
-/// the replica was to be made that takes its place). `true`: it has to be waited for.
+/// Gives a disk its body back that the cluster cannot do without, also that of a member which is not wanted any more: nobody
+/// leaves or joins without a majority of the votes (seed 30 of the simulation of the whole: the pod of a witness was lost
+/// while the replica was to be made that takes its place), and nobody leaves a shard that no primary serves, for which this
+/// one may be waited (seed 676: a shard had just become smaller, and who was left over has all that was acknowledged).
+/// `true`: it has to be waited for.
 pub(super) fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) -> bool {
     let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
-    let lacks =
-        view.body(seat).is_none() && has_disk && view.votes(seat) && !view.council_can_decide();
-    if lacks {
-        let why = format!("the council needs the vote of {} to let it go", view.name(seat));
-        draft.step(why, Step::CreateMember { seat });
+    if view.body(seat).is_some() || !has_disk || view.known(seat).is_empty() {
+        return false;
     }
-    lacks
+    let name = view.name(seat);
+    let is_down = |shard| view.owns_slots(shard) && view.acting_primary(shard).is_none();
+    let why = if view.votes(seat) && !view.council_can_decide() {
+        format!("the council needs the vote of {name} to let it go")
+    } else if let Some(shard) = seat.shard().filter(|shard| is_down(*shard)) {
+        format!("no primary serves shard {shard}, and {name} may have what is missing")
+    } else {
+        return false;
+    };
+    draft.step(why, Step::CreateMember { seat });
+    true
 }
 
 /// Lets a member go: first out of the council, then the body with its disk.

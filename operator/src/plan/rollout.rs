@@ -121,6 +121,15 @@ fn shard_is_whole(view: &View<'_>, seat: Seat) -> Result<(), String> {
 /// not (seed 155 of the simulation of the whole: two of three voters, unseen in one round, were made anew in it without
 /// their disks).
 fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
+    keeps_majority(view, seat, &[])
+}
+
+/// The same while these are restarted, too; and those that are being stopped already.
+pub(super) fn keeps_majority(
+    view: &View<'_>,
+    seat: Seat,
+    restarting: &[Seat],
+) -> Result<(), String> {
     let Some(topology) = view.topology() else { return Err("no topology is known".into()) };
     let votes = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
     let all = topology.voters.len();
@@ -131,6 +140,10 @@ fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
     if all < 3 || !view.votes(seat) {
         return Ok(());
     }
-    let left = view.all_wanted().filter(|s| *s != seat).filter(votes).count();
+    let stays = |s: &Seat| {
+        let is_stopping = view.body(*s).is_some_and(|b| b.phase == Phase::Stopping);
+        *s != seat && !restarting.contains(s) && !is_stopping
+    };
+    let left = view.all_wanted().filter(stays).filter(votes).count();
     if left > all / 2 { Ok(()) } else { Err(format!("{left} of {all} voters would be left")) }
 }

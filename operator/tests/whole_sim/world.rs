@@ -15,7 +15,7 @@ use ::operator::desired::{Balance, Desired, Rollout, Seat};
 use ::operator::status::Status;
 use engine::council::rng::Rng;
 use engine::council::settings::Settings;
-use engine::topology::{MemberId, ShardId, Topology, slot_of};
+use engine::topology::{Epoch, MemberId, ShardId, Topology, slot_of};
 
 use super::check::Checker;
 use super::clock::Clock;
@@ -165,6 +165,8 @@ pub(crate) struct World {
     keys: Vec<String>,
     slots: Vec<u16>,
     history: Vec<Operation>,
+    /// The shard epoch under which each write was acknowledged.
+    acked_under: BTreeMap<u64, Epoch>,
     /// What became of wishes, by who passed them on.
     answers: BTreeMap<(usize, u64), Result<u64, String>>,
     desired: Desired,
@@ -202,7 +204,7 @@ impl World {
             1 => Durability::Majority,
             _ => Durability::Set(1 + rng.below(2) as usize),
         };
-        let volumes = durability != Durability::Async || replicas == 0 || rng.chance(2, 3);
+        let volumes = durability != Durability::Async || replicas == 0 || rng.chance(1, 2);
         let weather = Weather {
             durability,
             volumes,
@@ -237,6 +239,7 @@ impl World {
             slots: keys.iter().map(|key| slot_of(key.as_bytes())).collect(),
             keys,
             history: vec![],
+            acked_under: BTreeMap::new(),
             answers: BTreeMap::new(),
             desired: Desired {
                 name: "demo".into(),
@@ -245,8 +248,11 @@ impl World {
                 replicas,
                 paused: false,
                 recovery: None,
-                shards_at_once: 1,
-                rollout: Rollout::default(),
+                shards_at_once: 1 + rng.below(2) as u16,
+                rollout: Rollout {
+                    canary_pause: if rng.chance(1, 4) { 3 } else { 0 },
+                    ..Rollout::default()
+                },
                 balance: Balance::default(),
                 directives: BTreeMap::from([("maxmemory".to_owned(), "1".to_owned())]),
             },

@@ -255,7 +255,8 @@ impl World {
         let node = &self.nodes[n];
         let Some(topology) = node.council.as_ref().and_then(Council::topology) else { return };
         let data = &node.data;
-        let has = data.has_acked(topology, shard, &node.member.id, now);
+        let acked = data.acked_by(topology, shard, &node.member.id, now).offset;
+        let has = data.journal.len().min(usize::try_from(acked).unwrap_or(usize::MAX));
         let epoch = data.acting;
         let ids: Vec<u64> = data.journal[..has]
             .iter()

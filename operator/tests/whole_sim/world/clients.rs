@@ -164,7 +164,7 @@ impl World {
         let outcome = if self.quorum() {
             history::check(&self.history)
         } else {
-            self.check_what_is_missing()
+            self.check_what_is_missing().and_then(|()| self.check_what_is_told())
         };
         if let Err(why) = outcome {
             self.violation(format!("what clients saw cannot be: {why}"));
@@ -207,6 +207,28 @@ impl World {
                          missing though no failover lost it"
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A former primary that came back has counted what it dropped: no less than what it had acknowledged and its successor
+    /// lacks.
+    fn check_what_is_told(&self) -> Result<(), String> {
+        let failovers = self.newest().map(|t| t.failovers.clone()).unwrap_or_default();
+        for (at, failover) in failovers.iter().enumerate() {
+            let former = failovers[..at].iter().rev().find(|f| f.shard == failover.shard);
+            let (Some(former), Some(told)) = (former, failover.dropped_writes) else { continue };
+            let of = |(shard, epoch, number): &&(u16, u64, u64)| {
+                (*shard, *epoch) == (failover.shard, failover.epoch)
+                    && self.acked_under.get(number) == Some(&former.epoch)
+            };
+            let lost = self.checker.lost.iter().filter(of).count() as u64;
+            if lost > told {
+                return Err(format!(
+                    "the failover of shard {} at epoch {} tells of {told} dropped writes, and lost {lost}",
+                    failover.shard, failover.epoch
+                ));
             }
         }
         Ok(())

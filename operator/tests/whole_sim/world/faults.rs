@@ -23,7 +23,7 @@ impl World {
         }
         let n = alive[self.rng.below(alive.len() as u64) as usize];
         let now = self.now_us;
-        match self.rng.below(20) {
+        match self.rng.below(23) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -76,9 +76,33 @@ impl World {
                 self.note(|w| format!("{} replicates nothing for a while", w.name(n)));
             }
             12..=14 => self.cut(&alive),
-            15 | 16 => self.delete_body(n),
+            15..=18 => self.delete_body(n),
             _ => self.lose_disk(n),
         }
+    }
+
+    /// A move has just come to another stage, and one of its ends fails, or the wire between them.
+    pub(super) fn fault_in_move(&mut self, source: usize, target: usize, at: What) {
+        if self.phase != Phase::Trouble || self.is_mending || !self.rng.chance(1, 15) {
+            return;
+        }
+        self.tally.count(at, 1);
+        let now = self.now_us;
+        let n = if self.rng.chance(1, 2) { source } else { target };
+        match self.rng.below(4) {
+            0 | 1 => {
+                let down = 50_000 + self.rng.below(3_000_000);
+                self.crash(n, down);
+            }
+            2 => self.nodes[n].paused_until = now + 100_000 + self.rng.below(2_000_000),
+            _ => {
+                let until = now + 100_000 + self.rng.below(2_000_000);
+                self.wires.cut(source, target, until);
+                self.wires.cut(target, source, until);
+                self.cut_until = self.cut_until.max(until);
+            }
+        }
+        self.note(|w| format!("{at:?}: move from {} to {}", w.name(source), w.name(target)));
     }
 
     /// Splits the world in two, in both directions or in one; clients and operator are on either side.

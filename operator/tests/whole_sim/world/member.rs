@@ -106,11 +106,9 @@ impl World {
     pub(super) fn crash(&mut self, n: usize, down_us: u64) {
         let Some(process) = self.nodes[n].process.take() else { return };
         let acts = self.nodes[n].data.acting.is_some();
-        let in_move = !process.givers.is_empty() || !process.takers.is_empty();
         self.tally.count(What::Crash, 1);
         self.tally.count(What::CrashOfPrimary, u64::from(acts));
         self.tally.count(What::CrashOfLeader, u64::from(process.council.leads()));
-        self.tally.count(What::CrashInMove, u64::from(in_move));
         let data = &self.nodes[n].data;
         let (all, durable) = (data.journal.len(), data.durable);
         let keep = match (self.quorum(), self.weather.persistent) {
@@ -158,7 +156,7 @@ impl World {
         if self.rng.chance(1, 20) {
             self.nodes[n].data.durable = self.nodes[n].data.journal.len();
         }
-        self.look_after_set(n);
+        self.look_after_awaited(n);
         if self.nodes[n].data_cut_until <= self.now_us
             && let Some((primary, pull)) = self.nodes[n].data.pull(&self.boot(n))
             && let Some(to) = self.ids.get(&primary).copied()
@@ -350,9 +348,12 @@ impl World {
 
     fn look_after_leaving(&mut self, n: usize) {
         let now = self.clock(n);
-        let has_followers = !self.nodes[n].data.followers(now).is_empty();
         let (set_min, id) = (self.nodes[n].data.set.min(), self.nodes[n].id.clone());
         let own = self.shard_of(n);
+        let follows = |o: &usize| *o != n && own.is_some() && self.shard_of(*o) == own;
+        let mut others = (0..self.nodes.len()).filter(follows);
+        // Its replicas may be ending, too: then there is nobody to wait for.
+        let has_followers = others.any(|o| self.nodes[o].process.is_some());
         let Some(process) = &mut self.nodes[n].process else { return };
         let Some(leaving) = &mut process.leaving else { return };
         let topology = process.council.topology();
@@ -382,14 +383,8 @@ impl World {
                 if !has_followers || now >= leaving.since_ms + LEAVE_MS {
                     leaving.until_ms = Some(now);
                 } else if wish.is_none() || outcome.is_some_and(|o| o.is_err()) {
-                    let change = Change::Promote {
-                        shard: own.unwrap_or_default(),
-                        to: MemberId::new(),
-                        expected,
-                        window_ms: 0,
-                        boot: String::new(),
-                        lineage: None,
-                    };
+                    let shard = own.unwrap_or_default();
+                    let change = Change::handover(shard, MemberId::new(), expected);
                     leaving.wish = Some(process.council.propose(now, change, None));
                     self.tally.count(What::HandoverWished, 1);
                     self.drive(n);

@@ -95,12 +95,26 @@ enum Giving {
     AwaitOwned,
 }
 
+impl Giving {
+    /// Under which a fault at this stage is counted.
+    fn what(&self) -> What {
+        match self {
+            Self::AwaitReady => What::FaultAtReady,
+            Self::Copying(_) => What::FaultAtCopy,
+            Self::AwaitSync => What::FaultAtTail,
+            Self::AwaitLast => What::FaultAtHold,
+            Self::Deciding(_) => What::FaultAtCouncil,
+            Self::AwaitOwned => What::FaultAtEnd,
+        }
+    }
+}
+
 /// The target's side.
 pub(super) struct Taker {
     line: Line,
     under_way: Move,
     epoch: Epoch,
-    stage: Taking,
+    stage: Stage,
     /// When it is begun anew, or given up.
     due_ms: u64,
     sync: Option<(u64, u64)>,
@@ -109,10 +123,10 @@ pub(super) struct Taker {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Taking {
+enum Stage {
     Idle,
-    Wanting,
-    Taking,
+    Asking,
+    Filling,
 }
 
 /// It goes on, or what was wrong.
@@ -194,7 +208,7 @@ impl World {
                 line: Line::default(),
                 under_way: under_way.clone(),
                 epoch,
-                stage: Taking::Idle,
+                stage: Stage::Idle,
                 due_ms: now,
                 sync: None,
                 owned: None,
@@ -257,14 +271,23 @@ impl World {
         let (stage, until_ms) = (Giving::AwaitReady, now + PATIENCE_MS);
         let giver =
             Giver { line, attempt, under_way, epoch, to_epoch, stage, at: 0, syncs: 0, until_ms };
+        let (target, stage) = (giver.line.peer, giver.stage.what());
         if let Some(process) = &mut self.nodes[n].process {
             process.givers.push(giver);
         }
+        self.fault_in_move(n, target, stage);
     }
 
     fn go_on_giving(&mut self, n: usize, mut giver: Giver, word: Option<MoveWord>) {
+        let before = giver.stage.what();
         let is_over = match self.give(n, &mut giver, word) {
-            Ok(is_over) => is_over,
+            Ok(is_over) => {
+                let after = giver.stage.what();
+                if before != after {
+                    self.fault_in_move(n, giver.line.peer, after);
+                }
+                is_over
+            }
             Err(why) => {
                 self.tally.count(What::MoveBrokeOff, 1);
                 self.note(|w| {
@@ -423,7 +446,7 @@ impl World {
     fn go_on_taking(&mut self, n: usize, mut taker: Taker, word: Option<MoveWord>) {
         if !self.goes_on(n, &taker.under_way, taker.epoch) {
             let is_told = self.tell_owned(n, &mut taker, word);
-            if !is_told && taker.stage != Taking::Idle {
+            if !is_told && taker.stage != Stage::Idle {
                 self.say(n, &mut taker.line, MoveWord::HangUp);
             }
             return;
@@ -431,10 +454,10 @@ impl World {
         if let Err(why) = self.take(n, &mut taker, word) {
             let id = taker.under_way.id;
             self.note(|w| format!("{}: taking in move {id} broke off: {why}", w.name(n)));
-            if taker.stage != Taking::Idle {
+            if taker.stage != Stage::Idle {
                 self.say(n, &mut taker.line, MoveWord::HangUp);
             }
-            taker.stage = Taking::Idle;
+            taker.stage = Stage::Idle;
             taker.due_ms = self.clock(n) + RETRY_MS;
         }
         if let Some(process) = &mut self.nodes[n].process {
@@ -460,7 +483,7 @@ impl World {
     fn take(&mut self, n: usize, taker: &mut Taker, word: Option<MoveWord>) -> Goes {
         let now = self.clock(n);
         match (taker.stage, word) {
-            (Taking::Idle, None) if now >= taker.due_ms => {
+            (Stage::Idle, None) if now >= taker.due_ms => {
                 let source = self.topology_of(n).and_then(|t| {
                     let primary = t.shards.get(&taker.under_way.from)?.primary.as_ref()?;
                     t.members.get(primary)
@@ -469,26 +492,26 @@ impl World {
                 let peer = peer.ok_or("the source has no primary")?;
                 self.connections += 1;
                 taker.line = Line { peer, connection: self.connections, ..Line::default() };
-                taker.stage = Taking::Wanting;
+                taker.stage = Stage::Asking;
                 taker.due_ms = now + PATIENCE_MS;
                 (taker.sync, taker.owned) = (None, None);
                 let word = MoveWord::Want { id: taker.under_way.id, to_epoch: taker.epoch };
                 self.say(n, &mut taker.line, word);
             }
-            (Taking::Idle, _) => {}
+            (Stage::Idle, _) => {}
             (_, Some(MoveWord::HangUp)) => return Err("the source hung up"),
-            (Taking::Wanting, Some(MoveWord::No)) => return Err("the source may not give it"),
-            (Taking::Wanting, Some(MoveWord::Begin)) => {
+            (Stage::Asking, Some(MoveWord::No)) => return Err("the source may not give it"),
+            (Stage::Asking, Some(MoveWord::Begin)) => {
                 // What an earlier attempt left is no part of the copy.
                 let keys: Vec<Key> =
                     self.keys_in(n, &taker.under_way).into_iter().map(|(key, _)| key).collect();
                 self.clear(n, taker.epoch, &keys)?;
                 taker.taken.clear();
-                taker.stage = Taking::Taking;
+                taker.stage = Stage::Filling;
                 taker.due_ms = now + PATIENCE_MS;
                 self.say(n, &mut taker.line, MoveWord::Ready);
             }
-            (Taking::Taking, Some(word)) => {
+            (Stage::Filling, Some(word)) => {
                 taker.due_ms = now + PATIENCE_MS;
                 match word {
                     MoveWord::Change(ops) => {
@@ -519,13 +542,14 @@ impl World {
             // Where writes are acknowledged by majority, what was taken in counts from then on, too.
             let (shard, at) = (taker.under_way.to, self.ms());
             for number in taker.taken.drain(..) {
+                self.acked_under.insert(number, taker.epoch);
                 self.nodes[n].data.acked.push(number);
                 self.checker.acknowledged(shard, number, at);
             }
             taker.sync = None;
             self.say(n, &mut taker.line, MoveWord::Synced(number));
         }
-        if taker.stage != Taking::Idle && now >= taker.due_ms {
+        if taker.stage != Stage::Idle && now >= taker.due_ms {
             return Err("the source is silent, or too few replicas follow");
         }
         Ok(())

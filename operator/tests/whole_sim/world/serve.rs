@@ -1,12 +1,12 @@
 //! What a member does for clients: who answers, what is executed, when it is acknowledged.
 
 use engine::council::Council;
-use engine::quorum::set::{Acked, Follower};
+use engine::quorum::set::Acked;
 use engine::topology::{Epoch, Topology};
 
 use super::clients::Answer;
 use super::network::{CLIENT, Packet};
-use super::{Durability, Key, Op, Value, What, World};
+use super::{Key, Op, Value, What, World};
 
 /// How long requests wait for a lease or for the end of a handover, and for slots that change their owner.
 const HOLD_MS: u64 = 1_500;
@@ -167,31 +167,10 @@ impl World {
     fn acked(&self, n: usize) -> Acked {
         let nobody = Acked { offset: u64::MAX, enough: true };
         let node = &self.nodes[n];
-        let topology = node.process.as_ref().and_then(|p| p.council.topology());
-        let (Some(topology), Some(id)) = (topology, node.seat.shard()) else { return nobody };
-        let now = self.clock(n);
-        let followers = node.data.followers(now);
-        match self.weather.durability {
-            Durability::Async => nobody,
-            Durability::Set(_) => {
-                let shard = topology.shards.get(&id);
-                shard.map_or(nobody, |s| node.data.set.state(s, &node.id, &followers))
-            }
-            Durability::Majority => {
-                let members = topology.members_of(id);
-                let is_mate = |f: &&Follower<'_>| members.iter().any(|m| m.id == f.id);
-                let mut has: Vec<u64> =
-                    followers.iter().filter(is_mate).map(|f| f.offset).collect();
-                has.sort_unstable_by_key(|offset| std::cmp::Reverse(*offset));
-                let needed = members.len() / 2;
-                match needed {
-                    0 => nobody,
-                    _ => Acked {
-                        offset: has.get(needed - 1).copied().unwrap_or(0),
-                        enough: has.len() >= needed,
-                    },
-                }
-            }
+        let of_shard = self.topology_of(n).zip(node.seat.shard());
+        match of_shard.filter(|_| self.quorum()) {
+            Some((topology, id)) => node.data.acked_by(topology, id, &node.id, self.clock(n)),
+            None => nobody,
         }
     }
 
@@ -227,6 +206,7 @@ impl World {
             } else {
                 if let (Some(number), Some(shard)) = (owed.request.write, self.shard_of(n)) {
                     let now = self.ms();
+                    self.acked_under.insert(number, owed.epoch);
                     self.nodes[n].data.acked.push(number);
                     self.checker.acknowledged(shard, number, now);
                 }
@@ -251,22 +231,20 @@ impl World {
         self.acknowledge(n);
     }
 
-    /// The primary's look at who counts, once a beat.
-    pub(super) fn look_after_set(&mut self, n: usize) {
+    /// The primary's look at who is awaited, once a beat.
+    pub(super) fn look_after_awaited(&mut self, n: usize) {
         let now = self.clock(n);
-        let holds_lease = self.holds_lease(n);
-        let node = &mut self.nodes[n];
-        if node.data.set.min() == 0 || now < node.data.looked_ms + self.settings.beat_ms {
+        let is_due = now >= self.nodes[n].data.looked_ms + self.settings.beat_ms;
+        if !self.quorum() || !is_due || !self.holds_lease(n) {
             return;
         }
+        let node = &mut self.nodes[n];
         node.data.looked_ms = now;
         let Some(process) = &mut node.process else { return };
         let topology = process.council.topology().cloned();
-        if let (Some(shard), Some(topology)) = (node.seat.shard(), topology)
-            && holds_lease
-        {
+        if let (Some(shard), Some(topology)) = (node.seat.shard(), topology) {
             if let Some(change) = node.data.look(&topology, shard, &node.id, now) {
-                self.tally.count(What::SetJoinWished, 1);
+                self.tally.count(What::AwaitedWished, 1);
                 process.council.propose(now, change, Some(topology.epoch));
             }
             self.acknowledge(n);
