@@ -289,7 +289,8 @@ fn replay(shared: &Shared, mut source: impl Read, origin: &mut Origin) -> Result
     let mut decoder = Decoder::default();
     let limits = Limits { authenticated: true, bulk_bytes_max: usize::MAX >> 1 };
     let (mut buffer, mut at, mut base) = (Vec::new(), 0usize, 0u64);
-    let mut good = 0u64;
+    // Where the last whole request ended, in the file and in the journal: a comment is a part of the file alone.
+    let (mut good, mut good_offset) = (0u64, origin.offset);
     loop {
         // Comment lines stand between requests only.
         if buffer.get(at) == Some(&b'#')
@@ -300,7 +301,7 @@ fn replay(shared: &Shared, mut source: impl Read, origin: &mut Origin) -> Result
             }
             at += n + 1;
             if session.queue.is_none() {
-                good = base + at as u64;
+                (good, good_offset) = (base + at as u64, origin.offset);
             }
             continue;
         }
@@ -327,7 +328,7 @@ fn replay(shared: &Shared, mut source: impl Read, origin: &mut Origin) -> Result
             origin.offset += (end - at) as u64;
             at = end;
             if session.queue.is_none() {
-                good = base + at as u64;
+                (good, good_offset) = (base + at as u64, origin.offset);
             }
             continue;
         }
@@ -355,7 +356,7 @@ fn replay(shared: &Shared, mut source: impl Read, origin: &mut Origin) -> Result
         Some(format!("it ends inside a request at offset {good}"))
     };
     // What the torn transaction added does not count.
-    origin.offset -= base + at as u64 - good;
+    origin.offset = good_offset;
     Ok(Replayed { good, torn })
 }
 

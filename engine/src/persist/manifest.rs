@@ -123,7 +123,8 @@ fn words(line: &str) -> Option<Vec<String>> {
 }
 
 fn quoted(word: &str) -> String {
-    if word.is_empty() || word.contains([' ', '"', '\\', '\'', '\t']) {
+    let is_special = |c: char| c.is_whitespace() || matches!(c, '"' | '\\' | '\'');
+    if word.is_empty() || word.contains(is_special) {
         format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
     } else {
         word.to_string()
@@ -144,6 +145,18 @@ mod tests {
         assert_eq!(manifest.incr[0].more, ["startoffset", "17"]);
         let commented = format!("# made by hand\n\n{text}");
         assert_eq!(Manifest::parse(&commented), Ok(manifest));
+    }
+
+    /// Only blanks and tabs were quoted: a name with any other space, as a manifest of somebody else's may have it, was
+    /// written so that the next start found a line that makes no sense, and no log.
+    #[test]
+    fn names_with_any_kind_of_space_are_read_back() {
+        for space in [' ', '\t', '\r', '\x0b', '\u{85}', '\u{a0}', '\u{2003}'] {
+            let text = format!("file \"a{space}b\" seq 1 type i key \"{space}\"\n");
+            let manifest = Manifest::parse(&text).unwrap();
+            assert_eq!(manifest.incr[0].name, format!("a{space}b"));
+            assert_eq!(Manifest::parse(&manifest.text()), Ok(manifest));
+        }
     }
 
     #[test]

@@ -74,11 +74,12 @@ impl Alone {
         forget(&self.shared, &mut session);
     }
 
-    /// The reply to one request of a client of its own.
-    pub(super) fn ask(&self, args: &[&[u8]]) -> Vec<u8> {
-        let mut session = self.client();
+    /// The sum of all data as of that moment.
+    pub(super) fn digest(&self, now_ms: i64) -> Vec<u8> {
+        let (mut executor, mut session) = (self.executor(), self.client());
+        executor.env.now_ms = now_ms;
         let mut reply = Reply::new(Vec::new(), false);
-        load::execute(&mut self.executor(), &mut session, &mut reply, args);
+        load::execute(&mut executor, &mut session, &mut reply, &[b"DEBUG", b"DIGEST"]);
         self.end(session);
         reply.out
     }

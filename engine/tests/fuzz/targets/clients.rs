@@ -91,7 +91,33 @@ fn lines(rows: &[&str]) -> Vec<u8> {
     rows.iter().flat_map(|row| request(&row.split(' ').collect::<Vec<_>>())).collect()
 }
 
+/// Conversations that say much, and one with each command of the table.
 fn request_seeds() -> Vec<Vec<u8>> {
+    let rare = engine::command::all().filter(|command| !WITHOUT.contains(&command.name));
+    conversations().into_iter().chain(rare.map(|c| every_type(c.name, c.arity))).collect()
+}
+
+/// A command with as few words as it takes, or a few more, on a key of each type.
+fn every_type(name: &str, arity: i16) -> Vec<u8> {
+    let mut out = lines(&[
+        "SET k 12",
+        "RPUSH l 1 2",
+        "HSET h 1 2",
+        "ZADD z 1 1",
+        "SADD s 1",
+        "XADD x 1-1 1 2",
+    ]);
+    for key in ["k", "l", "h", "z", "s", "x"] {
+        let least = usize::from(arity.unsigned_abs());
+        for more in if arity < 0 { 0..3 } else { 0..1 } {
+            let rest = (1..least + more).map(|at| if at == 1 { key } else { ["1", "2"][at % 2] });
+            out.extend(request(&[name].into_iter().chain(rest).collect::<Vec<_>>()));
+        }
+    }
+    out
+}
+
+fn conversations() -> Vec<Vec<u8>> {
     vec![
         lines(&["SET k v EX 100 NX", "GET k", "APPEND k w", "SETRANGE k 5 x", "STRLEN k"]),
         lines(&["MULTI", "INCR n", "INCRBYFLOAT f 1.5", "EXEC", "WATCH k", "UNWATCH"]),
@@ -182,7 +208,7 @@ fn requests(input: &[u8]) -> u64 {
                 load::execute(&mut follows, &mut link, &mut silent, args);
                 true
             });
-            let digests = [server, replica].map(|s| s.ask(&[b"DEBUG", b"DIGEST"]));
+            let digests = [server, replica].map(|s| s.digest(executor.env.now_ms));
             assert_eq!(digests[0], digests[1], "after b\"{}\"", journal.escape_ascii());
             load::empty(&replica.shared);
             replica.tidy();

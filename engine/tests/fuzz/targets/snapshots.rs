@@ -4,6 +4,7 @@ use std::io::{self, Error, ErrorKind, Read};
 use std::path::Path;
 
 use crc_fast::{CrcAlgorithm, checksum};
+use engine::clock;
 use engine::disk::{Disk, DiskFile};
 use engine::persist::load;
 use engine::persist::manifest::Manifest;
@@ -128,7 +129,7 @@ fn snapshot(input: &[u8]) -> u64 {
     }
     SERVER.with(|server| {
         let loaded = load::snapshot(&server.shared, input, true, |_| {}).map(|origin| origin.keys);
-        let digest = server.ask(&[b"DEBUG", b"DIGEST"]);
+        let digest = server.digest(clock::unix_ms());
         assert!(!digest.starts_with(b"-"), "{}", digest.escape_ascii());
         load::empty(&server.shared);
         server.tidy();
@@ -144,6 +145,10 @@ fn logs() -> Vec<Vec<u8>> {
         b"#TS:1700000000\r\n*4\r\n$4\r\nHSET\r\n$1\r\nh\r\n$1\r\nf\r\n$1\r\nv\r\n*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n",
         b"file a.base.rdb seq 1 type b\nfile a.incr.aof seq 1 type i\n\0REDIS0011\xfe\x00\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0",
         b"file \"a b.base.aof\" seq 1 type b\nfile h seq 1 type h\nfile i seq 2 type i startoffset 5\n\0*1\r\n$4\r\nPING\r\n",
+        // A name with a space that is no blank was written without quotes, and could not be read back.
+        b"file \"0\r.ao\x80f\" seq 1 type b\nfile i seq 2 type i st\x01artoffset 0x10\n\x00*1\r\n$4\t\n",
+        // A comment within a transaction that is torn was taken off the offset, which it had never been added to.
+        b"*1\r\n$5\r\nMULTI\r\n#TS:170256\r\n*",
     ])
 }
 
@@ -215,6 +220,9 @@ const RUNS: &[&[u8]] = &[
     b"client",
 ];
 
+/// A line of a manifest that is not too long, bytes.
+const LINE_BYTES: usize = 1000;
+
 /// A manifest, a zero and what is in each of its files; without a zero one file of requests.
 fn log(input: &[u8]) -> u64 {
     thread_local! {
@@ -229,8 +237,11 @@ fn log(input: &[u8]) -> u64 {
         Ok(manifest) => manifest,
         Err(why) => return shape(why.split_once(": ").map(|(_, why)| why.to_owned())),
     };
-    let again = Manifest::parse(&manifest.text()).map(|again| again.text());
-    assert_eq!(again, Ok(manifest.text()));
+    let again = manifest.text();
+    // Quotes make a line longer, and there are lines that are as long as they may be.
+    if again.lines().all(|line| line.len() < LINE_BYTES) {
+        assert_eq!(Manifest::parse(&again).map(|m| m.text()), Ok(again));
+    }
     let mut runs = file.starts_with(b"REDIS") && file.contains(&0xf5);
     each_request(file, |args| {
         runs |= RUNS.iter().any(|word| args[0].eq_ignore_ascii_case(word));
@@ -242,7 +253,7 @@ fn log(input: &[u8]) -> u64 {
     SERVER.with(|server| {
         let disk = Same(file.to_vec());
         let loaded = load::log(&server.shared, &disk, Path::new("log"), &manifest);
-        let digest = server.ask(&[b"DEBUG", b"DIGEST"]);
+        let digest = server.digest(clock::unix_ms());
         assert!(!digest.starts_with(b"-"), "{}", digest.escape_ascii());
         load::empty(&server.shared);
         server.tidy();
@@ -257,4 +268,15 @@ fn log(input: &[u8]) -> u64 {
             }
         }
     })
+}
+
+/// It came out short by the comment, or below zero.
+#[test]
+fn the_offset_of_a_log_is_that_behind_its_last_whole_request() {
+    let server = Alone::new();
+    let manifest = Manifest::parse("file a seq 1 type i").unwrap();
+    let whole = b"*1\r\n$4\r\nPING\r\n";
+    let torn = [whole.as_slice(), b"*1\r\n$5\r\nMULTI\r\n#TS:1\r\n*1\r\n$4\r\nPING\r\n"].concat();
+    let loaded = load::log(&server.shared, &Same(torn), Path::new("log"), &manifest);
+    assert_eq!(loaded.map(|l| (l.origin.offset, l.last_len)), Ok((14, 14)));
 }
