@@ -1,8 +1,8 @@
 //! `cargo e2e fuzz`: the engine's fuzz targets under libFuzzer, which follows what was reached.
 //!
 //! ```text
-//! engine/tests/fuzz/corpus/T ──> target/fuzz/corpus/T/ ── search ──> merged, small ones first ──> corpus/T
-//! (a line for each input)         (grows, is not kept)  └─ failed ──> made smaller ──> found/T
+//! engine/tests/fuzz/corpus/T --> target/fuzz/corpus/T/ -- search --> merged, small ones first --> corpus/T
+//! (a line for each input)         (grows, is not kept)  +- failed --> made smaller --> found/T
 //! ```
 //!
 //! The tests of the engine read both files again, so that a failure found here fails there until it is mended.
