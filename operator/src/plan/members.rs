@@ -14,6 +14,7 @@ pub(super) fn replace(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     // Bodies come first: a wish that is not granted ends the round for its shard, and the council may need the votes of those
     // who are to be made to grant any (seed 347 of the simulation of the whole).
     known().for_each(|seat| revive(view, seat, draft));
+    view.surplus(scope).into_iter().for_each(|seat| recall(view, seat, draft));
     for seat in known() {
         admit(view, seat, draft);
         let name = view.name(seat);
@@ -67,7 +68,7 @@ pub(super) fn keep_witness(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     for seat in view.surplus(scope).into_iter().take(1) {
         if alone || voting >= 3 {
             dismiss(view, seat, "a witness is not needed any more", draft);
-        } else if !recall(view, seat, draft) {
+        } else {
             let message = format!("{} votes until three members with data do", view.name(seat));
             draft.blocked(reason::CHANGING, message);
         }
@@ -83,11 +84,7 @@ pub(super) fn scale(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
     make(view, scope, draft);
     if draft.steps.is_empty() {
-        let surplus = view.surplus(scope);
-        if surplus.iter().any(|seat| recall(view, *seat, draft)) {
-            return;
-        }
-        for seat in surplus.into_iter().take(1) {
+        for seat in view.surplus(scope).into_iter().take(1) {
             dismiss(view, seat, "the shard has more members than are wanted", draft);
         }
     }
@@ -207,39 +204,34 @@ pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
 }
 
-/// Gives a disk its body back that the cluster cannot do without, also that of a member which is not wanted any more: nobody
-/// leaves or joins without a majority of the votes (seed 30 of the simulation of the whole: the pod of a witness was lost
-/// while the replica was to be made that takes its place), and nobody leaves a shard that no primary serves, for which this
-/// one may be waited (seed 676: a shard had just become smaller, and who was left over has all that was acknowledged).
-/// `true`: it has to be waited for.
-pub(super) fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) -> bool {
+/// Gives a disk its body back that the cluster cannot do without, though its member is not wanted any more: nobody leaves or
+/// joins without a majority of the votes (seeds 30 and 124 of the simulation of the whole: the pod of a witness was lost
+/// while the replica was to be made that takes its place; the only voter was one too many), and nobody leaves a shard that
+/// no primary serves, which may wait for this one (seed 676: a shard had just become smaller, and who was left over had all
+/// that was acknowledged).
+fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) {
     let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
     if view.body(seat).is_some() || !has_disk || view.known(seat).is_empty() {
-        return false;
+        return;
     }
     let name = view.name(seat);
     let is_down = |shard| view.owns_slots(shard) && view.acting_primary(shard).is_none();
-    let why = if view.votes(seat) && !view.council_can_decide() {
-        format!("the council needs the vote of {name} to let it go")
+    if view.votes(seat) && !view.council_can_decide() {
+        let why = format!("the council needs the vote of {name} to let it go");
+        draft.step(why, Step::CreateMember { seat });
     } else if let Some(shard) = seat.shard().filter(|shard| is_down(*shard)) {
-        format!("no primary serves shard {shard}, and {name} may have what is missing")
-    } else {
-        return false;
-    };
-    draft.step(why, Step::CreateMember { seat });
-    true
+        let why = format!("no primary serves shard {shard}, and {name} may have what is missing");
+        draft.step(why, Step::CreateMember { seat });
+    }
 }
 
 /// Lets a member go: first out of the council, then the body with its disk.
 ///
 /// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is
-/// brought back first when they are not enough without it (seed 7923 of the simulation). And a body stays
+/// brought back first when they are not enough without it (seed 7923 of the simulation; see `recall`). And a body stays
 /// until its vote is another's: members that leave at the same time could else be the majority.
 pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
-    if recall(view, seat, draft) {
-        return;
-    }
     let stays = |id: &str| view.leads(id) && seat.shard().is_some_and(|s| view.owns_slots(s));
     for old in known.iter().filter(|m| !stays(&m.id)) {
         draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });

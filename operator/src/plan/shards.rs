@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crds::reasons::reason;
 use engine::topology::{Move, ShardId, Topology};
 
-use super::members::{dismiss, make, recall};
+use super::members::{dismiss, make};
 use super::slots::{SLOTS_PER_MOVE, Share, count, last_slots, shares};
 use super::view::View;
 use super::{Draft, Scope, Step};
@@ -38,9 +38,6 @@ fn dismantle(view: &View<'_>, shard: ShardId, draft: &mut Draft) {
     let mut seats = view.surplus(Scope::Shard(shard));
     seats.sort_by_key(|seat| view.is_primary(*seat));
     let Some(seat) = seats.first() else { return };
-    if seats.iter().any(|seat| recall(view, *seat, draft)) {
-        return;
-    }
     let witnesses = view.wanted(Scope::Witnesses);
     if let Some(witness) = witnesses.into_iter().find(|w| !view.is_in_sync(*w)) {
         let (name, witness) = (view.name(*seat), view.name(witness));
