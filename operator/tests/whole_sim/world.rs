@@ -39,6 +39,8 @@ const TICK_MS: u64 = 25;
 /// Keys of clients, each in another of as many stretches of slots.
 const KEYS: usize = 32;
 const CLIENTS: usize = 4;
+/// Keys that half of all requests are about.
+const HOT: u64 = 3;
 
 /// A key's number.
 type Key = usize;
@@ -57,6 +59,10 @@ enum Action {
         batch: u64,
     },
     Start(usize),
+    Crash {
+        node: usize,
+        boot: u64,
+    },
     Fault,
     Operate,
     /// A client begins its next request.
@@ -369,6 +375,12 @@ impl World {
             Action::Deliver(letter) => self.deliver(*letter),
             Action::DiskDone { node, boot, batch } => self.disk_done(node, boot, batch),
             Action::Start(n) => self.start(n),
+            Action::Crash { node, boot } => {
+                if self.nodes[node].boot == boot && self.phase == Phase::Trouble {
+                    let down = 50_000 + self.rng.below(3_000_000);
+                    self.crash(node, down);
+                }
+            }
             Action::Fault => {
                 if self.phase == Phase::Trouble {
                     self.fault();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::network::{CLIENT, Packet};
 use super::serve::Request;
-use super::{Action, KEYS, Key, Op, Phase, Value, What, World};
+use super::{Action, HOT, KEYS, Key, Op, Phase, Value, What, World};
 use crate::history::{self, Operation};
 
 /// Attempts that were refused, one after the other, until a client gives up.
@@ -44,7 +44,10 @@ impl World {
             return;
         }
         let key = match self.phase {
-            Phase::Trouble | Phase::Settling => self.rng.below(KEYS as u64) as usize,
+            Phase::Trouble | Phase::Settling => {
+                let of = if self.rng.chance(1, 2) { HOT } else { KEYS as u64 };
+                self.rng.below(of) as usize
+            }
             Phase::Reading { next } if client == 0 => next,
             Phase::Reading { .. } | Phase::Done => return,
         };

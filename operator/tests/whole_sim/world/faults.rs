@@ -4,7 +4,7 @@ use engine::council::Council;
 use engine::council::record::Saved;
 
 use super::network::{CLIENT, OPERATOR};
-use super::{CLIENTS, Phase, What, World};
+use super::{Action, CLIENTS, Phase, What, World};
 use crate::wire::Wires;
 
 impl World {
@@ -75,10 +75,27 @@ impl World {
                 self.tally.count(What::ReplicationCut, 1);
                 self.note(|w| format!("{} replicates nothing for a while", w.name(n)));
             }
-            12..=14 => self.cut(&alive),
+            12 => self.strand(&alive),
+            13 | 14 => self.cut(&alive),
             15..=18 => self.delete_body(n),
             _ => self.lose_disk(n),
         }
+    }
+
+    /// A primary's last writes reach nobody, and then it dies.
+    fn strand(&mut self, alive: &[usize]) {
+        let primaries: Vec<usize> =
+            alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
+        let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
+        let primary = primaries[at as usize];
+        for n in alive.iter().copied() {
+            if self.shard_of(n) == self.shard_of(primary) {
+                self.nodes[n].data_cut_until = self.now_us + 1_000_000;
+            }
+        }
+        self.tally.count(What::Stranded, 1);
+        let (boot, left) = (self.nodes[primary].boot, 100_000 + self.rng.below(400_000));
+        self.after(left, Action::Crash { node: primary, boot });
     }
 
     /// A move has just come to another stage, and one of its ends fails, or the wire between them.
