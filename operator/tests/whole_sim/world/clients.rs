@@ -185,10 +185,13 @@ impl World {
             self.checker.lost.iter().filter_map(|(_, _, number)| value_of(number)).collect();
         for key in &self.keys {
             let of_key = || self.history.iter().filter(|o| o.key == *key);
-            let last = of_key().rev().find_map(|o| match &o.action {
-                history::Action::Read(value) if o.end.is_some() => Some(value.clone()),
-                _ => None,
+            // The one that began last: the answer to an earlier one may come later.
+            let reads = of_key().filter(|o| o.end.is_some());
+            let last = reads.filter_map(|o| match &o.action {
+                history::Action::Read(value) => Some((o.begin, value.clone())),
+                history::Action::Write(_) => None,
             });
+            let last = last.max_by_key(|(begin, _)| *begin).map(|(_, value)| value);
             let Some(last) = last else { return Err(format!("{key} was never read")) };
             let written = |value: &String| {
                 of_key().find(|o| o.action == history::Action::Write(value.clone()))
