@@ -191,8 +191,8 @@ impl World {
                 history::Action::Read(value) => Some((o.begin, value.clone())),
                 history::Action::Write(_) => None,
             });
-            let last = last.max_by_key(|(begin, _)| *begin).map(|(_, value)| value);
-            let Some(last) = last else { return Err(format!("{key} was never read")) };
+            let last = last.max_by_key(|(begin, _)| *begin);
+            let Some((read, last)) = last else { return Err(format!("{key} was never read")) };
             let written = |value: &String| {
                 of_key().find(|o| o.action == history::Action::Write(value.clone()))
             };
@@ -203,7 +203,8 @@ impl World {
                     Some(write) => write.end.unwrap_or(u64::MAX),
                 },
             };
-            let later = of_key().filter(|o| o.begin > since && o.end.is_some());
+            // What was still on its way when that read began may have come after it.
+            let later = of_key().filter(|o| o.begin > since && o.end.is_some_and(|end| end < read));
             for write in later {
                 if let history::Action::Write(value) = &write.action
                     && !lost.contains(value)
