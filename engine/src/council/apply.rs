@@ -122,30 +122,21 @@ impl Topology {
                 self.moves.len() != before
             }
             Change::Synced { shard, epoch, in_sync } => {
-                let known = self.shards.get_mut(shard).ok_or("no such shard")?;
-                if known.epoch != *epoch {
-                    return Err(format!("the shard is at epoch {}", known.epoch));
-                }
+                let known = self.shard_at(*shard, *epoch)?;
                 let altered = known.in_sync != *in_sync;
                 known.in_sync.clone_from(in_sync);
                 altered
             }
             Change::JoinSync { shard: id, epoch, member, boot } => {
-                let known = self.shards.get_mut(id).ok_or("no such shard")?;
-                if known.epoch != *epoch {
-                    return Err(format!("the shard is at epoch {}", known.epoch));
-                }
                 if self.members.get(member).is_none_or(|m| m.shard != Some(*id)) {
                     return Err(format!("{member} is no member of shard {id}"));
                 }
+                let known = self.shard_at(*id, *epoch)?;
                 let before = known.in_sync.insert(member.clone(), boot.clone());
                 before.as_ref() != Some(boot)
             }
             Change::Electors { shard, epoch, electors } => {
-                let known = self.shards.get_mut(shard).ok_or("no such shard")?;
-                if known.epoch != *epoch {
-                    return Err(format!("the shard is at epoch {}", known.epoch));
-                }
+                let known = self.shard_at(*shard, *epoch)?;
                 let altered = known.electors != *electors;
                 known.electors.clone_from(electors);
                 altered
@@ -269,11 +260,17 @@ impl Topology {
         if self.members.get(to).is_none_or(|m| m.shard != Some(shard)) {
             return Err(format!("{to} is no member of shard {shard}"));
         }
-        let state = self.shards.get_mut(&shard).ok_or("no such shard")?;
-        if state.epoch != expected {
-            return Err(format!("the shard is at epoch {}", state.epoch));
+        Ok((shard, self.shard_at(shard, expected)?))
+    }
+
+    /// The shard, while it is at that epoch.
+    fn shard_at(&mut self, id: ShardId, epoch: Epoch) -> Result<&mut Shard, String> {
+        let shard = self.shards.get_mut(&id).ok_or("no such shard")?;
+        if shard.epoch == epoch {
+            Ok(shard)
+        } else {
+            Err(format!("the shard is at epoch {}", shard.epoch))
         }
-        Ok((shard, state))
     }
 
     fn note_failover(

@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_electors_have_to_speak_those_that_left_among_them() {
+        let mut w = world().says("c", "c1", Some(lineage(5, 20)));
+        w.reports.retain(|(id, _)| id != "b");
+        assert_eq!(w.chosen(false).as_deref(), Some("c"), "half of those who stay");
+        w.shard.electors = ["a", "b", "c"].map(str::to_owned).into();
+        assert_eq!(w.chosen(false), None, "what a and b had it may lack");
+        w.shard.electors.remove("b");
+        assert_eq!(w.chosen(false).as_deref(), Some("c"), "a has seen that it lacks nothing");
+        w.shard.electors.insert("b".into());
+        let w = w.says("a", "a2", Some(lineage(5, 30)));
+        assert_eq!(w.chosen(false).as_deref(), Some("a"), "nobody else can come back");
+    }
+
+    #[test]
     fn a_failing_disk_decides_only_between_equal_data() {
         let mut w = world().says("b", "b1", Some(lineage(5, 9))).says("c", "c1", None);
         w = w.says("a", "a2", None);

@@ -120,3 +120,28 @@ fn survivors_go_on_with_what_they_are_and_nobody_leads() {
     );
     assert!(t.survived_by(&BTreeSet::from([one]), &two, 0).is_err());
 }
+
+#[test]
+fn electors_begin_with_the_members_and_are_those_that_the_primary_of_the_epoch_names() {
+    let mut topology = formed();
+    let Change::Promote { shard, to, expected, window_ms, boot, lineage, .. } = promote(1, 0)
+    else {
+        return;
+    };
+    let by_majority = true;
+    let change = Change::Promote { shard, to, expected, window_ms, boot, lineage, by_majority };
+    topology.apply(&change).unwrap();
+    let ids = |numbers: &[u64]| numbers.iter().map(|n| member(*n, "").id).collect::<BTreeSet<_>>();
+    assert_eq!(topology.shards[&0].electors, ids(&[1, 2]));
+    topology.apply(&Change::Retiring { shard: 0, members: ids(&[2]) }).unwrap();
+    topology.apply(&Change::Leave { member: member(2, "").id }).unwrap();
+    assert_eq!(topology.shards[&0].electors, ids(&[1, 2]), "it has what was acknowledged");
+    assert!(topology.shards[&0].retiring.is_empty());
+    let epoch = topology.shards[&0].epoch;
+    let named = |epoch| Change::Electors { shard: 0, epoch, electors: ids(&[1]) };
+    assert!(topology.apply(&named(epoch + 1)).is_err());
+    topology.apply(&named(epoch)).unwrap();
+    assert_eq!(topology.shards[&0].electors, ids(&[1]));
+    topology.apply(&promote(1, epoch)).unwrap();
+    assert!(topology.shards[&0].electors.is_empty(), "no majority counts any more");
+}
