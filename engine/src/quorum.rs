@@ -17,6 +17,7 @@
 
 pub mod electors;
 pub mod keeper;
+mod proposal;
 pub mod set;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -66,11 +66,6 @@ impl<'s> Executor<'s> {
         Executor { shared, env, stats, mono_ms: 0, times_all: false, room: 0, is_busy: false }
     }
 
-    /// This member answers for its keys under a lease.
-    pub fn is_leased(&self) -> bool {
-        self.shared.is_leased()
-    }
-
     /// Runs one request. `hint` is hash and slot of its first key, where the caller has them.
     pub fn run(
         &mut self,

@@ -20,7 +20,8 @@
 
 use std::collections::BTreeSet;
 
-use super::set::{Acked, Follower, LOOKS_MAX};
+use super::proposal::Proposal;
+use super::set::{Acked, Follower};
 use crate::topology::{Change, Epoch, MemberId, ShardId, Topology};
 
 /// Those who are to be the electors.
@@ -29,13 +30,8 @@ struct Next {
     members: BTreeSet<MemberId>,
     /// End of the journal when they were first wanted.
     seen: u64,
-    /// Acknowledgements wait for a majority of them.
-    is_awaited: bool,
-    /// End of the journal at the look after the one in which they began to be awaited.
-    mark: Option<u64>,
-    /// Epoch of the topology that the proposal was made for.
-    as_of: Option<Epoch>,
-    looks: u32,
+    /// Acknowledgements wait for a majority of them once there is one.
+    proposal: Option<Proposal>,
 }
 
 /// The primary's side of its electors. All of its methods are called under one lock.
@@ -56,7 +52,9 @@ impl Electors {
         followers: &[Follower<'_>],
     ) -> Acked {
         let now = majority(&topology.electors_of(id), me, followers);
-        let Some(next) = self.next.as_ref().filter(|next| next.is_awaited) else { return now };
+        let Some(next) = self.next.as_ref().filter(|next| next.proposal.is_some()) else {
+            return now;
+        };
         let next = majority(&next.members, me, followers);
         Acked { offset: now.offset.min(next.offset), enough: now.enough && next.enough }
     }
@@ -81,9 +79,9 @@ impl Electors {
             .map(|m| m.id.clone())
             .filter(|m| !shard.retiring.contains(m))
             .collect();
-        let is_over = |next: &Next| match next.as_of {
-            Some(as_of) => topology.epoch > as_of,
-            None => next.members != wanted || next.looks >= LOOKS_MAX,
+        let is_over = |next: &Next| {
+            let fits = next.members == wanted;
+            next.proposal.as_ref().map_or(!fits, |p| p.is_over(topology.epoch, fits))
         };
         if self.next.as_ref().is_some_and(is_over) {
             self.next = None;
@@ -91,25 +89,15 @@ impl Electors {
         if self.next.is_none() && (wanted == shard.electors || wanted.is_empty()) {
             return None;
         }
-        let fresh = Next {
-            members: wanted,
-            seen: end,
-            is_awaited: false,
-            mark: None,
-            as_of: None,
-            looks: 0,
-        };
+        let fresh = Next { members: wanted, seen: end, proposal: None };
         let next = self.next.get_or_insert(fresh);
         let has = majority(&next.members, me, followers).offset;
-        if next.is_awaited {
-            next.looks += 1;
-            let mark = *next.mark.get_or_insert(end);
-            if next.as_of.is_none() && has >= mark {
-                next.as_of = Some(topology.epoch);
-            }
+        match &mut next.proposal {
+            Some(proposal) => proposal.look(Some(has), end, topology.epoch),
+            None if has >= next.seen => next.proposal = Some(Proposal::default()),
+            None => {}
         }
-        next.is_awaited |= has >= next.seen;
-        next.as_of.filter(|as_of| *as_of == topology.epoch)?;
+        next.proposal.as_ref().filter(|p| p.is_for(topology.epoch))?;
         let electors = next.members.clone();
         Some(Change::Electors { shard: id, epoch: shard.epoch, electors })
     }

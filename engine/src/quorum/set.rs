@@ -23,6 +23,7 @@
 
 use std::collections::BTreeMap;
 
+use super::proposal::Proposal;
 use crate::topology::{Change, Epoch, MemberId, Shard, ShardId, Topology};
 
 /// A replica that follows this primary: its member, the process, and the journal offset that it has.
@@ -35,19 +36,12 @@ pub struct Follower<'a> {
     pub is_heard: bool,
 }
 
-/// So many looks are awaited for, at most, that a follower gets to its mark; then it is left alone until it has caught up.
-pub(super) const LOOKS_MAX: u32 = 10;
-
 /// On its way into the set.
 #[derive(Clone, Debug)]
 struct Joiner {
     id: MemberId,
     boot: String,
-    /// End of the journal at the look after the one in which it began to be awaited.
-    mark: Option<u64>,
-    /// Epoch of the topology that the proposal was made for.
-    as_of: Option<Epoch>,
-    looks: u32,
+    proposal: Proposal,
 }
 
 /// The primary's side of the in-sync set. All of its methods are called under one lock.
@@ -126,29 +120,22 @@ impl InSync {
         self.seen.retain(|(id, boot), _| follows(id, boot).is_some_and(|f| is_outside(&f)));
         if let Some(joiner) = &mut self.joiner {
             let now = follows(&joiner.id, &joiner.boot);
-            let is_over = match joiner.as_of {
-                Some(as_of) => topology.epoch > as_of,
-                None => now.is_none_or(|f| !is_outside(&f)) || joiner.looks >= LOOKS_MAX,
-            };
-            joiner.looks += 1;
-            if is_over {
+            let fits = now.is_some_and(|f| is_outside(&f));
+            if joiner.proposal.is_over(topology.epoch, fits) {
                 self.seen.remove(&(joiner.id.clone(), joiner.boot.clone()));
                 self.joiner = None;
             } else {
-                let mark = *joiner.mark.get_or_insert(end);
-                if joiner.as_of.is_none() && now.is_some_and(|f| f.offset >= mark) {
-                    joiner.as_of = Some(topology.epoch);
-                }
+                joiner.proposal.look(now.map(|f| f.offset), end, topology.epoch);
             }
         }
         for follower in followers.iter().filter(is_outside) {
             let (id, boot) = (follower.id.to_owned(), follower.boot.to_owned());
             let first = *self.seen.entry((id.clone(), boot.clone())).or_insert(end);
             if self.joiner.is_none() && follower.offset >= first {
-                self.joiner = Some(Joiner { id, boot, mark: None, as_of: None, looks: 0 });
+                self.joiner = Some(Joiner { id, boot, proposal: Proposal::default() });
             }
         }
-        let joiner = self.joiner.as_ref().filter(|j| j.as_of == Some(topology.epoch))?;
+        let joiner = self.joiner.as_ref().filter(|j| j.proposal.is_for(topology.epoch))?;
         Some(Change::JoinSync {
             shard: id,
             epoch: shard.epoch,

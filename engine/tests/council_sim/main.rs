@@ -14,6 +14,7 @@
 
 mod check;
 mod clock;
+mod counts;
 mod data;
 mod disk;
 mod outcome;

@@ -20,6 +20,8 @@
 mod check;
 #[path = "../../../engine/tests/council_sim/clock.rs"]
 mod clock;
+#[path = "../../../engine/tests/council_sim/counts.rs"]
+mod counts;
 #[path = "../../../engine/tests/council_sim/data.rs"]
 mod data;
 #[path = "../../../engine/tests/council_sim/disk.rs"]

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::council::rng::Rng;
+use crate::quorum::proposal::LOOKS_MAX;
 use crate::topology::{Member, Shard};
 
 fn member(id: &str) -> Member {
