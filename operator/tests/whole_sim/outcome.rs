@@ -19,11 +19,11 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn violated(what: String) -> Self {
-        Self { violations: vec![what], ..Self::default() }
+        Self { violations: vec![what], seeds: 1, ..Self::default() }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.seeds += 1;
+        self.seeds += other.seeds;
         self.events += other.events;
         self.rounds += other.rounds;
         self.tally.add(&other.tally);

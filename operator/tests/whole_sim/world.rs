@@ -325,6 +325,7 @@ impl World {
         let mut tally = self.tally;
         tally.add(&self.checker.tally);
         Outcome {
+            seeds: 1,
             violations: self.checker.violations,
             trace: self.trace,
             events,
