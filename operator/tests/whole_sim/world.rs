@@ -63,6 +63,11 @@ enum Action {
         node: usize,
         boot: u64,
     },
+    /// Whoever is primary of the shard then, unless it is this one.
+    CrashPrimary {
+        shard: ShardId,
+        but: usize,
+    },
     Fault,
     Operate,
     /// A client begins its next request.
@@ -382,6 +387,7 @@ impl World {
                     self.crash(node, down);
                 }
             }
+            Action::CrashPrimary { shard, but } => self.crash_primary(shard, but),
             Action::Fault => {
                 if self.phase == Phase::Trouble {
                     self.fault();

@@ -2,6 +2,7 @@
 
 use engine::council::Council;
 use engine::council::record::Saved;
+use engine::topology::ShardId;
 
 use super::network::{CLIENT, OPERATOR};
 use super::{Action, CLIENTS, Phase, What, World};
@@ -23,7 +24,7 @@ impl World {
         }
         let n = alive[self.rng.below(alive.len() as u64) as usize];
         let now = self.now_us;
-        match self.rng.below(23) {
+        match self.rng.below(24) {
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -78,6 +79,7 @@ impl World {
             12 => self.strand(&alive),
             13 | 14 => self.cut(&alive),
             15..=18 => self.delete_body(n),
+            19 => self.dethrone(&alive),
             _ => self.lose_disk(n),
         }
     }
@@ -96,6 +98,38 @@ impl World {
         self.tally.count(What::Stranded, 1);
         let (boot, left) = (self.nodes[primary].boot, 100_000 + self.rng.below(400_000));
         self.after(left, Action::Crash { node: primary, boot });
+    }
+
+    /// A primary is cut off from the other members, but not from clients, until another one is appointed, and that one dies
+    /// soon: what the first executed and could not acknowledge waits in a process that may be primary again before it is
+    /// given up.
+    fn dethrone(&mut self, alive: &[usize]) {
+        let primaries: Vec<usize> =
+            alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
+        let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
+        let former = primaries[at as usize];
+        let Some(shard) = self.shard_of(former) else { return };
+        let cut_us = 1000 * (self.settings.failure_timeout_ms + self.rng.below(1_000));
+        let until = self.now_us + cut_us;
+        for other in alive.iter().copied().filter(|n| *n != former) {
+            self.wires.cut(former, other, until);
+            self.wires.cut(other, former, until);
+        }
+        self.cut_until = self.cut_until.max(until);
+        self.tally.count(What::Dethroned, 1);
+        self.note(|w| format!("{} is cut off from all members", w.name(former)));
+        let left = cut_us + 100_000 + self.rng.below(1_000_000);
+        self.after(left, Action::CrashPrimary { shard, but: former });
+    }
+
+    /// Whoever is primary of the shard now.
+    pub(super) fn crash_primary(&mut self, shard: ShardId, but: usize) {
+        let is_it = |n: &usize| *n != but && self.shard_of(*n) == Some(shard) && self.holds_lease(*n);
+        let primary = (0..self.nodes.len()).find(is_it);
+        if let Some(n) = primary.filter(|_| self.phase == Phase::Trouble) {
+            let down = 1_000_000 + self.rng.below(3_000_000);
+            self.crash(n, down);
+        }
     }
 
     /// A move has just come to another stage, and one of its ends fails, or the wire between them.
