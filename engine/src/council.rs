@@ -74,6 +74,7 @@ mod moves;
 mod own;
 pub mod record;
 pub mod rng;
+mod seating;
 pub mod settings;
 mod turn;
 mod upkeep;

@@ -29,7 +29,7 @@ pub struct SlotRange {
 }
 
 /// One member as the council knows it. The host is a DNS name; an IP is only a hint and is never kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub id: MemberId,
     /// Deterministic name, e.g. `demo-0-1` (cluster, shard, index): a pod's name or a local process's.

@@ -1,12 +1,13 @@
 //! What the leader keeps true while all is well: the in-sync sets, the voters, the accounts of losses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use raft::eraftpb::ConfChangeType;
 
 use super::Council;
-use super::voters::{Presence, let_off, pick};
+use super::seating::{SeatChange, Seats};
+use super::voters::{Presence, pick};
 use crate::topology::{Change, Epoch, Member, MemberId, Shard, ShardId, Topology};
 
 /// Silent members that are told the topology at a time.
@@ -166,10 +167,9 @@ impl Council {
         })
     }
 
-    /// Moves the council's seats, one change at a time: first all learners, then voters, then fewer.
+    /// Moves the council's seats, one change at a time. see: `super::seating`
     pub(super) fn look_after_voters(&mut self, topology: &Topology) {
         let Some(tenure) = &self.tenure else { return };
-        let me = self.me.clone();
         let presence = |id: &MemberId| {
             if tenure.is_departing(id) {
                 return Presence::Departing;
@@ -177,38 +177,24 @@ impl Council {
             self.seen.presence(id, self.now_ms, tenure.since_ms, &self.settings)
         };
         let wanted = pick(topology, presence);
-        let surplus = |v: &MemberId| *v != me && !wanted.contains(v);
-        let old = let_off(&topology.voters, surplus, |v| self.is_there(v)).cloned();
-        let Some(consensus) = self.consensus.as_mut().filter(|c| !c.is_changing_voters()) else {
+        let Some(consensus) = self.consensus.as_ref().filter(|c| !c.is_changing_voters()) else {
             return;
         };
-        let mut heirs = topology.voters.iter().filter(|v| **v != me && wanted.contains(*v));
-        if !topology.voters.contains(&me) {
-            // The change that a former leader began was about this one. Who does not vote is told nothing, and
-            // is not to lead.
-            if let Some(next) = heirs.find(|v| consensus.has_caught_up(v)) {
-                consensus.hand_leadership_to(next);
-            }
-            return;
-        }
         let learners: Vec<MemberId> = consensus.learners().cloned().collect();
-        let is_new = |w: &&MemberId| !topology.voters.contains(*w) && !learners.contains(w);
-        if let Some(stray) = learners.iter().find(|l| !wanted.contains(*l)) {
-            consensus.change_voter(ConfChangeType::RemoveNode, stray);
-        } else if let Some(new) = wanted.iter().find(is_new) {
-            consensus.change_voter(ConfChangeType::AddLearnerNode, new);
-        } else if let Some(learner) =
-            next_voter(&topology.voters, &learners, |l| consensus.has_caught_up(l))
-        {
-            consensus.change_voter(ConfChangeType::AddNode, learner);
-        } else if learners.is_empty() {
-            if let Some(old) = old {
-                consensus.change_voter(ConfChangeType::RemoveNode, &old);
-            } else if !wanted.contains(&me)
-                && let Some(next) = heirs.find(|v| consensus.has_caught_up(v))
-            {
-                consensus.hand_leadership_to(next);
-            }
+        let seats = Seats {
+            me: &self.me,
+            voters: &topology.voters,
+            members: &topology.members,
+            learners: &learners,
+            wanted: &wanted,
+        };
+        let change = seats.next(|v| self.is_there(v), |m| consensus.has_caught_up(m));
+        let (Some(change), Some(consensus)) = (change, &mut self.consensus) else { return };
+        match change {
+            SeatChange::Learn(m) => consensus.change_voter(ConfChangeType::AddLearnerNode, &m),
+            SeatChange::Vote(m) => consensus.change_voter(ConfChangeType::AddNode, &m),
+            SeatChange::Leave(m) => consensus.change_voter(ConfChangeType::RemoveNode, &m),
+            SeatChange::HandOver(m) => consensus.hand_leadership_to(&m),
         }
     }
 
@@ -246,36 +232,5 @@ impl Council {
                 tenure.other = index;
             }
         }
-    }
-}
-
-/// The learner that votes next. Of an even number of voters half can stop the rest, so that a second learner
-/// is to be ready before a first one makes their number even; unless it is the only one.
-fn next_voter<'a>(
-    voters: &BTreeSet<MemberId>,
-    learners: &'a [MemberId],
-    has_caught_up: impl Fn(&MemberId) -> bool,
-) -> Option<&'a MemberId> {
-    let ready: Vec<_> = learners.iter().filter(|l| has_caught_up(l)).collect();
-    let at_least = if voters.len().is_multiple_of(2) { 1 } else { learners.len().min(2) };
-    ready.first().copied().filter(|_| ready.len() >= at_least)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_voter_becomes_three_in_one_go() {
-        let ids = |names: &[&str]| names.iter().map(|n| MemberId::from(*n)).collect::<Vec<_>>();
-        let next = |voters: &[&str], learners: &[&str], ready: &[&str]| {
-            let (voters, learners) = (ids(voters).into_iter().collect(), ids(learners));
-            next_voter(&voters, &learners, |l| ready.contains(&l.as_str())).cloned()
-        };
-        assert_eq!(next(&["a"], &["b", "c"], &["b"]), None, "two voters are worse than one");
-        assert_eq!(next(&["a"], &["b", "c"], &["b", "c"]).unwrap(), "b");
-        assert_eq!(next(&["a", "b"], &["c"], &["c"]).unwrap(), "c");
-        assert_eq!(next(&["a", "b"], &["c", "d"], &["d"]).unwrap(), "d");
-        assert_eq!(next(&["a", "b", "c"], &["d"], &["d"]).unwrap(), "d", "in place of another");
     }
 }

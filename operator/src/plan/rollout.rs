@@ -124,7 +124,10 @@ fn council_keeps_majority(view: &View<'_>, seat: Seat) -> Result<(), String> {
     keeps_majority(view, seat, &[])
 }
 
-/// The same while these are restarted, too; and those that are being stopped already.
+/// The same while these are restarted, too; and those that are being stopped already. Who votes is made anew one after the
+/// other: where somebody else's vote goes, too, there must be one to spare for a fault that this look did not show yet
+/// (seeds 3100 and 3157 of the simulation of the whole: of five voters without disks one was lost, and an old look let two
+/// more go).
 pub(super) fn keeps_majority(
     view: &View<'_>,
     seat: Seat,
@@ -140,10 +143,15 @@ pub(super) fn keeps_majority(
     if all < 3 || !view.votes(seat) {
         return Ok(());
     }
-    let stays = |s: &Seat| {
+    let goes = |s: &Seat| {
         let is_stopping = view.body(*s).is_some_and(|b| b.phase == Phase::Stopping);
-        *s != seat && !restarting.contains(s) && !is_stopping
+        restarting.contains(s) || is_stopping
     };
-    let left = view.all_wanted().filter(stays).filter(votes).count();
-    if left > all / 2 { Ok(()) } else { Err(format!("{left} of {all} voters would be left")) }
+    let others = || view.all_wanted().filter(|s| *s != seat);
+    let left = others().filter(|s| !goes(s)).filter(votes).count();
+    let spare = usize::from(others().any(|s| goes(&s) && view.votes(s)));
+    if left > all / 2 + spare {
+        return Ok(());
+    }
+    Err(format!("{left} of {all} voters would be left"))
 }

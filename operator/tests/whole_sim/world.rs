@@ -338,7 +338,6 @@ impl World {
             tally,
             lost: self.checker.lost.len() as u64,
             settle_max_ms,
-            ..Outcome::default()
         }
     }
 

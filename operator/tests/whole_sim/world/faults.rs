@@ -124,7 +124,8 @@ impl World {
 
     /// Whoever is primary of the shard now.
     pub(super) fn crash_primary(&mut self, shard: ShardId, but: usize) {
-        let is_it = |n: &usize| *n != but && self.shard_of(*n) == Some(shard) && self.holds_lease(*n);
+        let is_it =
+            |n: &usize| *n != but && self.shard_of(*n) == Some(shard) && self.holds_lease(*n);
         let primary = (0..self.nodes.len()).find(is_it);
         if let Some(n) = primary.filter(|_| self.phase == Phase::Trouble) {
             let down = 1_000_000 + self.rng.below(3_000_000);
