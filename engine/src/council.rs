@@ -447,6 +447,20 @@ impl Council {
         self.known.as_ref()
     }
 
+    /// What an operator may be told: others are taken into that cluster then, and a member that has just formed it may still
+    /// forget it with its process, and form another one (seed 4368 of the simulation of the whole). What the council decides
+    /// later is with a majority before anybody knows it.
+    pub fn lasting_topology(&self) -> Option<&Arc<Topology>> {
+        self.known.as_ref().filter(|_| self.durable > 0)
+    }
+
+    /// Who leads, as an operator is told: a leader that has not applied yet what was decided before it does not count itself,
+    /// as its topology is no more than one of many.
+    pub fn leader_told(&self) -> Option<&MemberId> {
+        let is_ready = || self.consensus.as_ref().is_some_and(Consensus::is_caught_up);
+        self.leader().filter(|leader| **leader != self.me || is_ready())
+    }
+
     /// Who leads the council, as far as this member knows.
     pub fn leader(&self) -> Option<&MemberId> {
         if self.tenure.is_some() {

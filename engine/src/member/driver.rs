@@ -310,8 +310,8 @@ impl Driver {
                 self.tell();
                 Answer::Report {
                     report: Box::new(self.council.own_report().clone()),
-                    topology: self.council.topology().map(|t| Box::new(Topology::clone(t))),
-                    leader: self.council.leader().cloned(),
+                    topology: self.council.lasting_topology().map(|t| Box::new(Topology::clone(t))),
+                    leader: self.council.leader_told().cloned(),
                 }
             }
             _ if self.is_switching() => {

@@ -16,7 +16,8 @@ pub(crate) enum Sync {
     /// A replica of `epoch`, as that process, has a journal of that length, ending in a write of that epoch.
     Pull { epoch: Epoch, boot: String, have: usize, last: Epoch },
     /// What follows `base` writes that both have. `end`: the length of the primary's journal.
-    Push { epoch: Epoch, base: usize, writes: Vec<Write>, end: usize },
+    /// `boot`: of the process that pulled; the connection of another one is gone with it.
+    Push { boot: String, epoch: Epoch, base: usize, writes: Vec<Write>, end: usize },
 }
 
 /// What a replica had when it pulled last.
@@ -169,9 +170,11 @@ impl Data {
         let base = if is_prefix { have } else { 0 };
         if is_prefix {
             self.replicas.retain(|p| p.id != *from);
+            let boot = boot.clone();
             self.replicas.push(Pulled { id: from.clone(), boot, have, at_ms: now_ms });
         }
         Some(Sync::Push {
+            boot,
             epoch,
             base,
             writes: self.journal[base..].to_vec(),

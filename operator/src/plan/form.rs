@@ -16,9 +16,10 @@ const FOUNDER: Seat = Seat::Data { shard: 0, index: 0 };
 pub(super) fn form(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     let Scope::Shard(shard) = scope else { return };
     let Some(topology) = view.topology() else {
-        // A witness that is not wanted any more has to tell, too, whether it knows of a cluster (seed 1286 of the simulation
-        // of the whole: only its disk was left, and the first cluster was never formed).
-        let strays = if shard == 0 { view.surplus(Scope::Witnesses) } else { Vec::new() };
+        // Whoever is not wanted any more has to tell, too, whether it knows of a cluster (seeds 1286 and 5624 of the simulation
+        // of the whole: only the disks of a witness, and of replicas, were left, and the first cluster was never formed).
+        let witnesses = if shard == 0 { view.surplus(Scope::Witnesses) } else { Vec::new() };
+        let strays = view.surplus(scope).into_iter().chain(witnesses);
         for seat in view.wanted(scope).into_iter().chain(strays) {
             revive(view, seat, draft);
         }

@@ -178,6 +178,18 @@ impl<'a> View<'a> {
         is_lost && !self.hears_a_leader(topology)
     }
 
+    /// The council's leader was seen, and this is its topology: who is not in it is no member.
+    pub(crate) fn is_told_by_leader(&self) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let leads = |m: &Member| {
+            let (Some(report), Some(belongs)) = (&m.report, &m.belongs) else { return false };
+            belongs.leader.as_ref() == Some(&report.id)
+                && belongs.cluster == topology.cluster
+                && (belongs.incarnation, belongs.epoch) == (topology.incarnation, topology.epoch)
+        };
+        self.observed.members.values().any(leads)
+    }
+
     fn hears_a_leader(&self, topology: &Topology) -> bool {
         let mut belong = self.observed.members.values().filter_map(|m| m.belongs.as_ref());
         let is_now =

@@ -278,10 +278,10 @@ fn read_member(
                 ..Report::default()
             });
             let cluster = if is("stranger") { "c0" } else { "c1" };
-            let told = told.as_ref().filter(|_| !is("former")).map(|t| t.incarnation);
-            let incarnation = told.unwrap_or(1);
+            let told = told.as_ref().filter(|_| !is("former"));
+            let (incarnation, epoch) = told.map_or((1, 1), |t| (t.incarnation, t.epoch));
             let leader = is("hears-leader").then(|| old_id.clone());
-            let belongs = Belongs { cluster: cluster.into(), incarnation, epoch: 1, leader };
+            let belongs = Belongs { cluster: cluster.into(), incarnation, epoch, leader };
             member.belongs = (knows || is("stranger")).then_some(belongs);
         }
     }

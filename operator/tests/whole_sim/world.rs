@@ -324,9 +324,6 @@ impl World {
         if self.is_well() {
             self.check_histories();
         }
-        if self.tracing {
-            self.trace.iter().for_each(|line| println!("{line}"));
-        }
         let mut tally = self.tally;
         tally.add(&self.checker.tally);
         Outcome {
@@ -426,6 +423,7 @@ impl World {
     fn note(&mut self, line: impl FnOnce(&Self) -> String) {
         if self.tracing {
             let text = format!("{:>8.3} {}", self.now_us as f64 / 1e6, line(self));
+            println!("{text}");
             self.trace.push(text);
         }
     }
@@ -450,7 +448,8 @@ impl World {
 
     /// The newest topology that somebody who is there knows.
     fn newest(&self) -> Option<&Topology> {
-        let known = self.nodes.iter().filter_map(|n| n.process.as_ref()?.council.topology());
+        let known =
+            self.nodes.iter().filter_map(|n| n.process.as_ref()?.council.lasting_topology());
         known.max_by_key(|t| t.epoch).map(|t| &**t)
     }
 

@@ -295,7 +295,7 @@ impl World {
     }
 
     /// Number of the process.
-    fn boot(&self, n: usize) -> String {
+    pub(super) fn boot(&self, n: usize) -> String {
         format!("{}-{}", n, self.nodes[n].boot)
     }
 }

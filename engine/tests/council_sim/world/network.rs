@@ -74,7 +74,8 @@ impl World {
                     self.transmit(to, from, Packet::Data(reply));
                 }
             }
-            Packet::Data(Sync::Push { epoch, base, writes, end }) => {
+            Packet::Data(Sync::Push { boot, .. }) if boot != self.boot(to) => {}
+            Packet::Data(Sync::Push { epoch, base, writes, end, .. }) => {
                 let outcome = self.nodes[to].data.apply(&sender, now, (epoch, base, writes, end));
                 if let Err(broken) = outcome {
                     let now = self.ms();

@@ -240,7 +240,10 @@ impl World {
                     self.violation(format!("{name} went back to {}", topology.epoch));
                 }
                 self.nodes[n].known_epoch = topology.epoch;
-                let is_new = self.checker.topology(now, &name, &topology);
+                // What it may forget again nobody is told.
+                let council = self.nodes[n].process.as_ref().map(|p| &p.council);
+                let lasts = council.is_some_and(|c| c.lasting_topology().is_some());
+                let is_new = lasts && self.checker.topology(now, &name, &topology);
                 if let Some(shard) = self.shard_of(n).and_then(|s| topology.shards.get(&s)) {
                     let (boot, id) = (self.boot(n), self.nodes[n].id.clone());
                     let before = self.nodes[n].data.acting;

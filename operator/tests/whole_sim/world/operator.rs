@@ -150,8 +150,8 @@ impl World {
             let Some(process) = &self.nodes[n].process else { continue };
             let told = Told {
                 report: process.council.own_report().clone(),
-                topology: process.council.topology().map(|t| Topology::clone(t)),
-                leader: process.council.leader().cloned(),
+                topology: process.council.lasting_topology().map(|t| Topology::clone(t)),
+                leader: process.council.leader_told().cloned(),
             };
             observed.hear(seat, told);
         }
