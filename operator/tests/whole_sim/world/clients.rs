@@ -204,8 +204,14 @@ impl World {
                 },
             };
             // What was still on its way when that read began may have come after it.
-            let later = of_key().filter(|o| o.begin > since && o.end.is_some_and(|end| end < read));
-            for write in later {
+            let later =
+                || of_key().filter(|o| o.begin > since && o.end.is_some_and(|end| end < read));
+            let is_write = |o: &Operation| matches!(o.action, history::Action::Write(_));
+            // What another write has followed does not move with its slot, and does not come back when that one is lost.
+            let is_last = |write: &Operation| {
+                !later().any(|o| is_write(o) && write.end.is_some_and(|end| end < o.begin))
+            };
+            for write in later().filter(|o| is_last(o)) {
                 if let history::Action::Write(value) = &write.action
                     && !lost.contains(value)
                 {

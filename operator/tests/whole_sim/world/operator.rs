@@ -40,6 +40,7 @@ impl World {
         self.operator_is_down = false;
         let desired = self.desired.clone();
         let done = block_on(round(self, &desired));
+        self.operator_is_late = false;
         self.rounds += 1;
         let mut is_settled = false;
         if let Ok(done) = &done {
@@ -278,6 +279,7 @@ impl Driver for World {
         let observed = self.look(desired);
         let is_slow = self.phase == Phase::Trouble && self.rng.chance(1, 15);
         self.tally.count(What::OldLook, u64::from(is_slow));
+        self.operator_is_late = is_slow;
         let most = if is_slow { 4_000_000 } else { 10_000 };
         let until = self.now_us + self.rng.below(most);
         self.pass(until, |_| false);
