@@ -463,26 +463,30 @@ impl Entry {
         if self.is_string() { parts.value + parts.value_len } else { word_at(parts.value) + WORD }
     }
 
-    /// Overwrites the value of a string when the new one has the same length and the TTL stays as it is.
+    /// Overwrites the value of a string where the new one fits into the same class of the allocator; `false`: it does not, or
+    /// there is more to the old one. What has a TTL is only overwritten by who keeps it.
     #[inline]
-    pub fn overwrite_string(&mut self, value: &[u8], access: u32) -> bool {
+    pub fn overwrite_string(&mut self, value: &[u8], access: u32, keeps_ttl: bool) -> bool {
         let header = self.header();
-        if header & (KIND_MASK | TTL_BIT | LONG_BIT | ITEM_BIT) != 0
-            || (header >> VALUE_LEN_SHIFT) as usize != value.len()
-        {
+        let has_ttl = header & TTL_BIT != 0;
+        if header & (KIND_MASK | LONG_BIT | ITEM_BIT) != 0 || has_ttl && !keeps_ttl {
             return false;
         }
         let key_len = (header >> KEY_LEN_SHIFT & 0xff) as usize;
-        // SAFETY: the value starts at 8 + key_len in a short entry with no TTL, and has this length.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                value.as_ptr(),
-                self.0.as_ptr().add(8 + key_len),
-                value.len(),
-            );
+        let value_at = 8 + 8 * usize::from(has_ttl) + key_len;
+        let (old, new) = ((header >> VALUE_LEN_SHIFT) as usize, value.len());
+        let fits = old == new
+            || new <= SHORT_VALUE_MAX && size_class(value_at + old) == size_class(value_at + new);
+        if !fits {
+            return false;
         }
-        let kept = header & !(ACCESS_MASK | FETCHED_BIT);
-        self.set_header(kept | PROVEN_BIT | u64::from(access) & ACCESS_MASK);
+        // SAFETY: a short entry's value lies behind its header, TTL and key, and its allocation has room for all of its class.
+        unsafe {
+            std::ptr::copy_nonoverlapping(value.as_ptr(), self.0.as_ptr().add(value_at), new);
+        }
+        let kept = header & ((1 << VALUE_LEN_SHIFT) - 1) & !(ACCESS_MASK | FETCHED_BIT);
+        let length = (new as u64) << VALUE_LEN_SHIFT;
+        self.set_header(kept | length | PROVEN_BIT | u64::from(access) & ACCESS_MASK);
         true
     }
 
@@ -503,11 +507,13 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         drop(self.take_collection());
-        // SAFETY: allocated in `allocate` with the very same size.
+        // SAFETY: allocated in `allocate` with a size of the very same class.
         unsafe { dealloc(self.0.as_ptr(), layout(self.size())) }
     }
 }
 
+/// All of the allocator's class, whose bytes a longer value may come to use.
 fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).unwrap_or_else(|_| unreachable!("values are bounded"))
+    Layout::from_size_align(size_class(size), 8)
+        .unwrap_or_else(|_| unreachable!("values are bounded"))
 }

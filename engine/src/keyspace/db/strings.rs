@@ -18,11 +18,13 @@ impl Db<'_> {
     pub fn set(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
         let (hash, slot) = self.locate(key);
         let access = self.access_over(key, hash, slot);
-        if ttl == Ttl::Clear && self.preimages.is_none() {
-            // The common case: the same key with a value of the same length, overwritten in place.
-            let index = self.index;
+        let keeps = ttl == Ttl::Keep;
+        if (keeps || ttl == Ttl::Clear) && self.preimages.is_none() {
+            // The common case: the same key with a value that fits where the old one is.
+            let (index, now_ms) = (self.index, self.env.now_ms);
             if let Some(entry) = self.locked.table(index, slot).get_mut(hash, key)
-                && entry.overwrite_string(value, access)
+                && !(keeps && entry.ttl().is_some_and(|at| at <= now_ms))
+                && entry.overwrite_string(value, access, keeps)
             {
                 return;
             }

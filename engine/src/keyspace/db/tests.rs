@@ -15,3 +15,39 @@ fn memory_is_counted_when_an_entry_that_is_made_anew_shrinks_its_table() {
     }
     assert_eq!(keyspace.used_memory(), 0);
 }
+
+#[test]
+fn a_value_that_fits_is_put_where_the_old_one_is_and_all_else_stays() {
+    let keyspace = Keyspace::new(1);
+    let mut env = Env::new(0, Limits::default());
+    env.now_ms = 1_000;
+    for ttl in [Ttl::Clear, Ttl::At(2_000)] {
+        let mut db = Db::new(keyspace.lock_all(), 0, &env, None);
+        db.set(b"key", b"9", ttl);
+        for length in (1..200).chain((1..200).rev()) {
+            let value = vec![b'x'; length];
+            db.set(b"key", &value, Ttl::Keep);
+            let entry = db.peek(b"key").unwrap();
+            assert_eq!(entry.as_string(), Some(&*value));
+            assert_eq!(entry.key(), b"key");
+            assert_eq!(entry.ttl(), if ttl == Ttl::Clear { None } else { Some(2_000) });
+            let fresh = Entry::string(b"key", &value, entry.ttl(), 0, false);
+            assert_eq!(entry.memory(), fresh.memory(), "{length} bytes");
+        }
+        db.remove(b"key");
+    }
+    assert_eq!(keyspace.used_memory(), 0);
+}
+
+#[test]
+fn a_value_that_keeps_the_expiry_time_of_another_does_not_bring_it_back() {
+    let keyspace = Keyspace::new(1);
+    let mut env = Env::new(0, Limits::default());
+    Db::new(keyspace.lock_all(), 0, &env, None).set(b"key", b"1", Ttl::At(1_000));
+    env.now_ms = 1_000;
+    let mut db = Db::new(keyspace.lock_all(), 0, &env, None);
+    db.set(b"key", b"2", Ttl::Keep);
+    assert_eq!(db.peek(b"key").unwrap().ttl(), None);
+    assert_eq!(db.expired.len(), 1, "the old one is deleted first");
+    db.remove(b"key");
+}
