@@ -200,10 +200,16 @@ impl World {
         if !self.weather.volumes || !self.can_lose(n) {
             return;
         }
-        self.tally.count(What::DiskLost, 1);
-        self.note(|w| format!("{} loses its body and its disk", w.name(n)));
         self.is_mending = true;
-        self.wipe(n);
+        if self.rng.chance(1, 2) {
+            self.tally.count(What::MachineLost, 1);
+            self.note(|w| format!("the machine of {} is gone for good", w.name(n)));
+            self.lose_machine(n);
+        } else {
+            self.tally.count(What::DiskLost, 1);
+            self.note(|w| format!("{} loses its body and its disk", w.name(n)));
+            self.wipe(n);
+        }
     }
 
     /// Everybody else has all that this member has, and knows so; votes and data. Not while a look from before it may cost a

@@ -122,11 +122,15 @@ impl World {
             let address =
                 Address { host: format!("{name}.demo"), port: 6379, tls_port: 0, bus_port: 16379 };
             let fresh = node.boot == 0;
-            let disk =
-                self.weather.volumes.then(|| Disk { uid: node.id.clone(), fresh, lost: false });
+            let disk = self.weather.volumes.then(|| Disk {
+                uid: node.id.clone(),
+                fresh,
+                lost: place.lost,
+            });
             let body = place.body.as_ref().map(|b| Body {
                 uid: b.uid.clone(),
                 phase: match (b.stopping, b.started) {
+                    _ if b.lost => BodyPhase::Lost,
                     (Some(_), _) => BodyPhase::Stopping,
                     (None, true) => BodyPhase::Running,
                     (None, false) => BodyPhase::Pending,
@@ -262,7 +266,7 @@ impl World {
 
     /// A disk is deleted only after its member has left.
     fn assert_has_left(&mut self, seat: Seat, disk: bool) {
-        let id = self.places.get(&seat).map(|p| self.nodes[p.node].id.clone());
+        let id = self.places.get(&seat).filter(|p| !p.lost).map(|p| self.nodes[p.node].id.clone());
         let known = self.newest().zip(id).is_some_and(|(t, id)| t.members.contains_key(&id));
         if disk && self.weather.volumes && known {
             self.violation(format!("the disk of {seat} is deleted, which is a member"));

@@ -11,6 +11,8 @@ pub(super) struct Place {
     /// Whose memory is in it.
     pub(super) node: usize,
     pub(super) body: Option<Body>,
+    /// The disk is on a machine that is gone for good: nothing starts from it.
+    pub(super) lost: bool,
 }
 
 pub(super) struct Body {
@@ -22,6 +24,8 @@ pub(super) struct Body {
     pub(super) stopping: Option<bool>,
     /// The machine that it is on.
     pub(super) machine: Option<u64>,
+    /// That machine is gone.
+    pub(super) lost: bool,
 }
 
 impl World {
@@ -30,16 +34,17 @@ impl World {
             return;
         }
         let machine = self.machines.map(|machines| self.rng.below(machines));
-        let node = match self.places.get(&seat) {
-            Some(place) => place.node,
-            None => self.add_node(seat),
+        let (node, lost) = match self.places.get(&seat) {
+            Some(place) => (place.node, place.lost),
+            None => (self.add_node(seat), false),
         };
         // A new body starts with the directives of now.
         self.nodes[node].config_hash = self.desired.live_hash();
         let uid = self.fresh("uid");
         let template = self.desired.at_start_hash();
-        let body = Some(Body { uid, template, started: false, stopping: None, machine });
-        self.places.insert(seat, Place { node, body });
+        let (started, stopping) = (false, None);
+        let body = Some(Body { uid, template, started, stopping, machine, lost: false });
+        self.places.insert(seat, Place { node, body, lost });
         self.tally.count(What::BodyMade, 1);
         let start = 100_000 + self.rng.below(1_000_000);
         self.after(start, Action::Start(node));
@@ -76,7 +81,7 @@ impl World {
 
     /// A process may run in the seat's body.
     pub(super) fn has_body(&self, n: usize) -> bool {
-        let place = self.places.get(&self.nodes[n].seat).filter(|p| p.node == n);
+        let place = self.places.get(&self.nodes[n].seat).filter(|p| p.node == n && !p.lost);
         place.and_then(|p| p.body.as_ref()).is_some_and(|b| b.stopping.is_none())
     }
 
@@ -130,6 +135,17 @@ impl World {
         let seat = self.nodes[n].seat;
         self.places.remove(&seat);
         self.ask_to_end(n);
+    }
+
+    /// The machine is gone with what ran on it and with the disk; what the API knows of them is there.
+    pub(super) fn lose_machine(&mut self, n: usize) {
+        if let Some(place) = self.places.get_mut(&self.nodes[n].seat) {
+            place.lost = true;
+            if let Some(body) = &mut place.body {
+                body.lost = true;
+            }
+        }
+        self.crash(n, 0);
     }
 
     /// Body and disk are gone in one moment.
