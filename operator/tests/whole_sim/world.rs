@@ -70,6 +70,8 @@ enum Action {
     },
     Fault,
     Operate,
+    /// Another operator, which does not know yet that it leads no more, does a round of its own.
+    OtherOperates,
     /// A client begins its next request.
     Client(usize),
     /// It has waited long enough for this attempt.
@@ -181,6 +183,8 @@ pub(crate) struct World {
     /// What became of wishes, by who passed them on.
     answers: BTreeMap<(usize, u64), Result<u64, String>>,
     desired: Desired,
+    /// What was wished before the last change.
+    former: Option<Desired>,
     /// The account as the API has it.
     recorded: Option<Box<Status>>,
     /// The operator has crashed in this round: nothing that it does has an effect any more.
@@ -269,6 +273,7 @@ impl World {
                 balance: Balance::default(),
                 directives: BTreeMap::from([("maxmemory".to_owned(), "1".to_owned())]),
             },
+            former: None,
             recorded: None,
             operator_is_down: false,
             operator_is_late: false,
@@ -395,6 +400,7 @@ impl World {
                 }
             }
             Action::Operate => self.operate(),
+            Action::OtherOperates => self.other_operates(),
             Action::Client(client) => self.client_begins(client),
             Action::Impatient { client, attempt } => self.client_gives_up(client, attempt),
             Action::Again { client, attempt } => self.client_again(client, attempt),

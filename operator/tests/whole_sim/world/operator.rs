@@ -3,7 +3,7 @@
 //! What a step says to members is `operator::admin::said`, as the other drivers have it. Steps take their time, in
 //! which the world goes on.
 
-use futures::executor::block_on;
+use futures::FutureExt as _;
 
 use ::operator::Error;
 use ::operator::admin::{self, Said};
@@ -11,7 +11,7 @@ use ::operator::desired::{Desired, Seat};
 use ::operator::driver::Driver;
 use ::operator::observed::{Address, Body, Disk, Member, Observed, Phase as BodyPhase, Told};
 use ::operator::plan::Step;
-use ::operator::round::round;
+use ::operator::round::{Round, round};
 use ::operator::status::Status;
 use ::operator::when;
 use crds::reasons::condition;
@@ -38,8 +38,12 @@ impl World {
             self.edit();
         }
         self.operator_is_down = false;
+        if self.phase == Phase::Trouble && self.rng.chance(1, 20) {
+            let at = self.rng.below(1_000_000);
+            self.after(at, Action::OtherOperates);
+        }
         let desired = self.desired.clone();
-        let done = block_on(round(self, &desired));
+        let done = self.round_now(&desired);
         self.operator_is_late = false;
         self.rounds += 1;
         let mut is_settled = false;
@@ -71,11 +75,34 @@ impl World {
         self.after(wait, Action::Operate);
     }
 
+    /// Nothing in this world is waited for but by its own clock, so that a round is over when it was polled once; one may
+    /// begin within another.
+    fn round_now(&mut self, desired: &Desired) -> Result<Round, Error> {
+        round(self, desired).now_or_never().unwrap()
+    }
+
+    /// Its round may fall between two steps of the first one's, and it may not have seen the last change of the manifest.
+    pub(super) fn other_operates(&mut self) {
+        if self.phase != Phase::Trouble {
+            return;
+        }
+        self.tally.count(What::TwoOperators, 1);
+        let newest = self.desired.clone();
+        let desired = self.former.clone().filter(|_| self.rng.chance(1, 2)).unwrap_or(newest);
+        let first = (self.operator_is_down, self.operator_is_late, self.via.clone());
+        self.operator_is_down = false;
+        self.note(|_| "another operator does a round".to_owned());
+        let done = self.round_now(&desired);
+        self.note(|_| format!("that round is over: {}", done.is_ok()));
+        (self.operator_is_down, self.operator_is_late, self.via) = first;
+    }
+
     /// Somebody changes the manifest.
     fn edit(&mut self) {
         let number = self.rng.below(100).to_string();
         // A member alone has all there is in its disk, and a majority of one does not survive that.
         let least = if self.weather.volumes && !self.quorum() { 0u16 } else { 1 };
+        self.former = Some(self.desired.clone());
         let desired = &mut self.desired;
         match self.rng.below(6) {
             0..=2 => desired.shards = 1 + self.rng.below(3) as u16,
