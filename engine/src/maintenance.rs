@@ -13,7 +13,9 @@
 //!
 //! `number` is an epoch, so that whoever hears of one change from many members knows it for one. A client of a cluster
 //! learns where slots are from the first two; MOVING is for those that follow no redirection, and so is sent only
-//! where one shard owns every slot.
+//! where one shard owns every slot, and only by a process that ends. After a handover the former primary stays, and a
+//! pool of connections to it would from then on lead to another member: with the next handover its clients would be
+//! sent in circles.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

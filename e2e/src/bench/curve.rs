@@ -119,13 +119,8 @@ impl Bench<'_> {
     }
 
     fn start(&self, value: usize) -> Result<Held, Error> {
-        let start = |peer: &Peer| {
-            Server::start(peer.name, self.options.threads, self.core, |place| {
-                let mut command = peer.command(place);
-                command.args(["--maxclients", CLIENTS_MAX]);
-                command
-            })
-        };
+        let more = ["--maxclients", CLIENTS_MAX].map(str::to_owned);
+        let start = |peer| Server::start(peer, self.options.threads, self.core, &more);
         let servers = self.peers.iter().map(start).collect::<Result<_, Error>>()?;
         Ok(Held { servers, value, filled: 0 })
     }

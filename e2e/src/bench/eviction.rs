@@ -178,7 +178,7 @@ fn visit(
     names: u64,
     seed: u64,
 ) -> Result<Sample, Error> {
-    let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
+    let server = Server::start(peer, options.threads, None, &[])?;
     let failed = |error: redis::RedisError| Error::Refused(format!("{}: {error}", peer.name));
     let url = format!("redis://{}", server.addr);
     let mut connection =

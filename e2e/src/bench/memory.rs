@@ -76,7 +76,7 @@ fn growth(
     peer: &Peer,
     fill: impl FnOnce(SocketAddr) -> Result<(), Error>,
 ) -> Result<f64, Error> {
-    let server = Server::start(peer.name, options.threads, None, |place| peer.command(place))?;
+    let server = Server::start(peer, options.threads, None, &[])?;
     let before = server.rss()?;
     fill(server.addr).map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))?;
     // Rehashes and the buffers of the fill's connection end on the servers' own timers.

@@ -1,13 +1,19 @@
 //! A server as a child process: started, watched through /proc, and stopped.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::peers::Peer;
+use super::wire::Dialect;
 use super::{Error, clock};
 use crate::tools;
+
+/// How long a server may take until it serves.
+const READY_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Server {
     pub(super) addr: SocketAddr,
@@ -24,16 +30,18 @@ pub(super) struct Place<'a> {
 }
 
 impl Server {
-    /// Starts what `command` describes, on `core` if given, and waits until it accepts.
+    /// Starts a peer with these arguments more, on `core` if given, and waits until it serves.
     pub(super) fn start(
-        name: &str,
+        peer: &Peer,
         threads: usize,
         core: Option<usize>,
-        command: impl FnOnce(&Place) -> Command,
+        more: &[String],
     ) -> Result<Self, Error> {
+        let name = peer.name;
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
         let port = tools::free_port().map_err(Error::io("bind"))?;
-        let inner = command(&Place { port, threads, dir: dir.path() });
+        let mut inner = peer.command(&Place { port, threads, dir: dir.path() });
+        inner.args(more);
         let log = fs::File::create(dir.path().join("log")).map_err(Error::io("log"))?;
         let errors = log.try_clone().map_err(Error::io("log"))?;
         let child = pinned(&inner, core)
@@ -44,14 +52,15 @@ impl Server {
             .map_err(Error::io(format!("start {name}")))?;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let mut server = Self { addr, child, _dir: dir };
-        server.await_ready(name)?;
+        server.await_ready(peer)?;
         Ok(server)
     }
 
-    fn await_ready(&mut self, name: &str) -> Result<(), Error> {
+    fn await_ready(&mut self, peer: &Peer) -> Result<(), Error> {
+        let name = peer.name;
         let start = clock::now();
-        while start.elapsed() < Duration::from_secs(10) {
-            if TcpStream::connect(self.addr).is_ok() {
+        while start.elapsed() < READY_MAX {
+            if TcpStream::connect(self.addr).is_ok_and(|stream| serves(stream, peer.dialect)) {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -59,7 +68,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(Error::Refused(format!("{name} does not accept: {}", self.last_log())))
+        Err(Error::Refused(format!("{name} does not serve: {}", self.last_log())))
     }
 
     fn last_log(&self) -> String {
@@ -98,6 +107,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whoever speaks RESP accepts before it has loaded what it holds, and answers `-LOADING` until then.
+fn serves(mut stream: TcpStream, dialect: Dialect) -> bool {
+    if dialect != Dialect::Resp {
+        return true;
+    }
+    let expected = b"+PONG\r\n";
+    let mut reply = [0; 7];
+    stream.set_read_timeout(Some(READY_MAX)).is_ok()
+        && stream.write_all(b"PING\r\n").is_ok()
+        && stream.read_exact(&mut reply).is_ok()
+        && reply == *expected
 }
 
 /// Binds this process (the load generator) to a core; threads started later inherit it.

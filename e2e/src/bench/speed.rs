@@ -30,8 +30,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
                 peers.iter().filter(|peer| workload.runs_on(peer.dialect)).collect();
             let mut servers = Vec::new();
             for peer in &runners {
-                let server =
-                    Server::start(peer.name, options.threads, core, |place| peer.command(place))?;
+                let server = Server::start(peer, options.threads, core, &[])?;
                 prefill(options, peer, &server)?;
                 servers.push(server);
             }

@@ -6,6 +6,7 @@
 //! file appendonly.aof.3.incr.aof seq 3 type i
 //! ```
 
+/// Of a line, as it was read and as it would be written.
 const LINE_BYTES_MAX: usize = 1024;
 /// More than this no manifest can honestly hold, bytes.
 pub const BYTES_MAX: u64 = 1 << 20;
@@ -16,6 +17,17 @@ pub struct Part {
     pub seq: u64,
     /// Pairs behind the known ones, kept as they were.
     pub more: Vec<String>,
+}
+
+impl Part {
+    fn line(&self, kind: &str) -> String {
+        let mut line = format!("file {} seq {} type {kind}", quoted(&self.name), self.seq);
+        for word in &self.more {
+            line.push(' ');
+            line.push_str(&quoted(word));
+        }
+        line
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +71,12 @@ impl Manifest {
                 return wrong("not the name of a file in the log's own folder");
             }
             let part = Part { name, seq, more };
+            if part.line(&kind).len() > LINE_BYTES_MAX {
+                // Said now, and not by the next start, that would find a line which it refuses.
+                return wrong(
+                    "too long once its words are in quotes: give the file a shorter name",
+                );
+            }
             match kind.as_str() {
                 "b" if manifest.base.is_some() => return wrong("a second base file"),
                 "b" => manifest.base = Some(part),
@@ -75,17 +93,13 @@ impl Manifest {
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let mut line = |part: &Part, kind: char| {
-            text.push_str(&format!("file {} seq {} type {kind}", quoted(&part.name), part.seq));
-            for word in &part.more {
-                text.push(' ');
-                text.push_str(&quoted(word));
-            }
+        let mut line = |part: &Part, kind: &str| {
+            text.push_str(&part.line(kind));
             text.push('\n');
         };
-        self.base.iter().for_each(|p| line(p, 'b'));
-        self.history.iter().for_each(|p| line(p, 'h'));
-        self.incr.iter().for_each(|p| line(p, 'i'));
+        self.base.iter().for_each(|p| line(p, "b"));
+        self.history.iter().for_each(|p| line(p, "h"));
+        self.incr.iter().for_each(|p| line(p, "i"));
         text
     }
 
@@ -157,6 +171,17 @@ mod tests {
             assert_eq!(manifest.incr[0].name, format!("a{space}b"));
             assert_eq!(Manifest::parse(&manifest.text()), Ok(manifest));
         }
+    }
+
+    /// What was read with bare quotes and backslashes is written with two bytes for each.
+    #[test]
+    fn a_line_that_is_too_long_once_quoted_is_refused_when_it_is_read() {
+        let text = |marks: usize| format!("file a seq 1 type i key k{}", "\"".repeat(marks));
+        let most = (LINE_BYTES_MAX - text(0).len() - 2) / 2;
+        let manifest = Manifest::parse(&text(most)).unwrap();
+        assert_eq!(Manifest::parse(&manifest.text()), Ok(manifest));
+        let told = Manifest::parse(&text(most + 1)).unwrap_err();
+        assert!(told.starts_with("line 1 of the AOF manifest: too long once"), "{told}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Slots on the move, and one that is emptied.
 
 use crate::nodes::{Nodes, create, has_tool};
+use crate::processes::Client;
 use crate::three_with_a_replica_each;
 
 #[test]
@@ -179,29 +180,69 @@ fn a_slot_is_emptied_here_and_on_its_replica() {
 #[test]
 fn nobody_writes_to_slots_that_the_council_may_still_let_go_of() {
     let nodes = Nodes::start(2);
+    let mut owner = owner_of_all(&nodes);
+    let slot = owner.call(&["CLUSTER", "KEYSLOT", "{given}"]);
+    owner.ok(&["SET", "{kept}", "0"]);
+
+    give_up_in_doubt(&nodes, &mut owner, &["CLUSTER", "DELSLOTS", &slot], |owner| {
+        // What keeps clients away from all the other slots ends as soon as the first one is back.
+        let ended = "-CLUSTERDOWN The primary's lease has ended";
+        assert_eq!(owner.call(&["SET", "{kept}", "1"]), ended);
+    });
+    owner.until(&["SET", "{kept}", "2"], "OK");
+    nodes.until_agreed(2);
+    assert_eq!(nodes.slots_of(1), 16_383);
+    // Decided is decided: what was put again meanwhile takes nothing from the next owner.
+    nodes.client(0).until(&["CLUSTER", "ADDSLOTS", &slot], "OK");
+    nodes.client(0).until(&["SET", "{given}", "3"], "OK");
+    nodes.until_agreed(2);
+    assert!(nodes.owns(0, slot.parse().unwrap()));
+}
+
+#[test]
+fn nobody_writes_to_any_slot_while_the_council_may_still_let_go_of_all() {
+    let nodes = Nodes::start(2);
+    let mut owner = owner_of_all(&nodes);
+    give_up_in_doubt(&nodes, &mut owner, &["CLUSTER", "FLUSHSLOTS"], |owner| {
+        let held = "-CLUSTERDOWN The slot is about to change its owner";
+        assert_eq!(owner.call(&["SET", "{other}", "1"]), held);
+    });
+    nodes.until_agreed(2);
+    assert_eq!(nodes.slots_of(1), 0);
+    nodes.client(0).until(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"], "OK");
+    nodes.client(0).until(&["SET", "{given}", "3"], "OK");
+    nodes.until_agreed(2);
+    assert_eq!((nodes.slots_of(0), nodes.slots_of(1)), (16_384, 0));
+}
+
+/// A client of the second node, that owns all slots and holds no key; the first is all of the council.
+fn owner_of_all(nodes: &Nodes) -> Client {
     // Who asks to meet goes into the other's council, which has one voter: the first.
     nodes.meet(1, 0);
     nodes.until_agreed(2);
     let mut owner = nodes.client(1);
     owner.ok(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     nodes.until_agreed(2);
-    let slot = owner.call(&["CLUSTER", "KEYSLOT", "{given}"]);
     owner.until(&["SET", "{given}", "0"], "OK");
     owner.call(&["DEL", "{given}"]);
-    owner.ok(&["SET", "{kept}", "0"]);
+    owner
+}
 
+/// Gives up the slot of `{given}` by `request` while nobody decides; `meanwhile` is asked beside it until somebody does.
+fn give_up_in_doubt(
+    nodes: &Nodes,
+    owner: &mut Client,
+    request: &[&str],
+    meanwhile: impl Fn(&mut Client),
+) {
     // Whoever decides is stopped: what is put to it now, it decides later on or never.
     nodes.signal(0, "-STOP");
-    let told = owner.call(&["CLUSTER", "DELSLOTS", &slot]);
+    let told = owner.call(request);
     assert!(told.starts_with("-ERR "), "the council has decided: {told}");
     let held = "-CLUSTERDOWN The slot is about to change its owner";
     for _ in 0..100 {
         assert_eq!(owner.call(&["SET", "{given}", "1"]), held, "told: {told}");
-        // What keeps clients away from all the other slots ends as soon as the first one is back.
-        assert_eq!(
-            owner.call(&["SET", "{kept}", "1"]),
-            "-CLUSTERDOWN The primary's lease has ended"
-        );
+        meanwhile(owner);
     }
 
     // From here on any moment may be the one: only refusals until everybody knows.
@@ -216,12 +257,4 @@ fn nobody_writes_to_slots_that_the_council_may_still_let_go_of() {
         }
     }
     assert_eq!(seen, gone);
-    owner.until(&["SET", "{kept}", "2"], "OK");
-    nodes.until_agreed(2);
-    assert_eq!(nodes.slots_of(1), 16_383);
-    // Decided is decided: what was put again meanwhile takes nothing from the next owner.
-    nodes.client(0).until(&["CLUSTER", "ADDSLOTS", &slot], "OK");
-    nodes.client(0).until(&["SET", "{given}", "3"], "OK");
-    nodes.until_agreed(2);
-    assert!(nodes.owns(0, slot.parse().unwrap()));
 }
