@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::Error;
 use super::replies::Replies;
-use super::wire::{Dialect, Encoder};
+use super::wire::{Dialect, Encoder, Pick};
 
 /// Requests whose replies are awaited together, at most, and their bytes, about.
 const BATCH: u64 = 500;
@@ -21,8 +21,10 @@ pub(super) fn fill(
     keys: Range<u64>,
 ) -> Result<(), Error> {
     // A mix whose chance is the last of its ratio writes; a plain SET always does.
-    let encode = |key, out: &mut Vec<u8>| encoder.encode(key, u32::MAX, out);
-    send(addr, dialect, encoder.request_len(), encode, keys)
+    let encode = |key, out: &mut Vec<u8>| {
+        encoder.encode(Pick { key, keys: keys.end, chance: u32::MAX }, out);
+    };
+    send(addr, dialect, encoder.request_len(), encode, keys.clone())
 }
 
 /// Sends a request of about `bytes` bytes for each number and awaits its reply.

@@ -19,7 +19,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::replies::Replies;
-use super::wire::{Dialect, Encoder};
+use super::wire::{Dialect, Encoder, Pick};
 use super::{Error, Options, clock};
 
 #[derive(Debug, Clone)]
@@ -259,8 +259,9 @@ impl<'a> Worker<'a> {
 
     fn push_request(&mut self, index: usize) {
         let random = self.random();
-        let (key, chance) = ((random >> 20) % self.load.keys, (random & 0xf_ffff) as u32);
-        self.load.encoder.encode(key, chance, &mut self.connections[index].out);
+        let keys = self.load.keys;
+        let pick = Pick { key: (random >> 20) % keys, keys, chance: (random & 0xf_ffff) as u32 };
+        self.load.encoder.encode(pick, &mut self.connections[index].out);
     }
 
     fn send_batch(&mut self, index: usize) -> Result<(), Error> {

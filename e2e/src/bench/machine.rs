@@ -1,4 +1,4 @@
-//! What this machine has to give: memory that is available, and files that a process may have open.
+//! What this machine has to give: memory that is available, files that a process may have open, and its caches.
 
 use std::fs;
 
@@ -20,6 +20,30 @@ impl Machine {
             .ok_or_else(|| Error::Refused("/proc/self/limits: no open files".into()))?;
         Ok(Self { memory, files })
     }
+}
+
+/// Bytes of the last-level cache of the first core.
+pub(super) fn last_level_cache() -> Result<u64, Error> {
+    let folder = "/sys/devices/system/cpu/cpu0/cache";
+    let entries = fs::read_dir(folder).map_err(Error::io(format!("read {folder}")))?;
+    let sizes = entries.flatten().filter_map(|entry| {
+        // Beside one folder for each cache there are other files.
+        cache_size(&fs::read_to_string(entry.path().join("size")).ok()?)
+    });
+    sizes.max().ok_or_else(|| Error::Refused(format!("{folder}: no cache with a size")))
+}
+
+/// Bytes of a cache, as the kernel writes them: `32768K`.
+fn cache_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let shift = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        _ => return None,
+    };
+    Some(text.strip_suffix(unit)?.parse::<u64>().ok()? << shift)
 }
 
 /// Bytes of `MemAvailable`.
@@ -52,5 +76,8 @@ mod tests {
         assert_eq!(open_files(limits), Some(20_000));
         assert_eq!(open_files("Max open files  unlimited  unlimited  files\n"), Some(u64::MAX));
         assert_eq!(open_files(""), None);
+        assert_eq!(cache_size("32768K\n"), Some(32 << 20));
+        assert_eq!(cache_size("105M"), Some(105 << 20));
+        assert_eq!([cache_size(""), cache_size("K"), cache_size("1 page")], [None; 3]);
     }
 }

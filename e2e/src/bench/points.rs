@@ -102,8 +102,14 @@ pub(super) fn filler(workload: Workload) -> Workload {
         Workload::Hset | Workload::Sadd | Workload::Zadd | Workload::Zmove | Workload::Incr => {
             workload
         }
+        Workload::Hget => Workload::Hset,
         Workload::Lindex | Workload::Lpush | Workload::Rpush | Workload::Rpop => Workload::Rpush,
-        Workload::Ping | Workload::Set | Workload::Get | Workload::Mix => Workload::Set,
+        Workload::Ping
+        | Workload::Set
+        | Workload::Get
+        | Workload::Mix
+        | Workload::Mget
+        | Workload::Mget16 => Workload::Set,
     }
 }
 

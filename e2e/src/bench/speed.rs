@@ -2,11 +2,16 @@
 
 use super::fill::fill;
 use super::load::{self, Load};
+use super::machine::last_level_cache;
 use super::peers::{self, Peer};
+use super::points::filler;
 use super::server::{Server, pin_self};
 use super::table::{self, Spread};
 use super::wire::{Dialect, Encoder, Workload};
 use super::{Error, Options, floor};
+
+/// Of each key.
+const KEY_BYTES: u64 = 16;
 
 /// One visit to one peer.
 #[derive(Debug, Clone)]
@@ -25,13 +30,14 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     print_settings(options, &peers, &missing, pins);
     let core = pins.then_some(0);
     for &workload in &options.workloads {
+        let keys = keys_of(options, workload)?;
         for pipeline in options.pipelines(&[1, 16, 50]) {
             let runners: Vec<&Peer> =
                 peers.iter().filter(|peer| workload.runs_on(peer.dialect)).collect();
             let mut servers = Vec::new();
             for peer in &runners {
                 let server = Server::start(peer, options.threads, core, &[])?;
-                prefill(options, peer, &server)?;
+                prefill(options, peer, &server, workload, keys)?;
                 servers.push(server);
             }
             let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); runners.len()];
@@ -41,21 +47,43 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
                     let at = (round + step) % runners.len();
                     let load =
                         load_for(options, runners[at], &servers[at], workload, pipeline, round);
+                    let load = Load { keys, ..load };
                     samples[at].push(visit(runners[at], &servers[at], &load)?);
                 }
             }
-            report(options, workload, pipeline, &runners, &samples);
+            let title = format!("{}, pipeline {pipeline}", workload.name());
+            let among =
+                if keys == options.keys() { String::new() } else { format!(", {keys} keys") };
+            println!("\n### {title}, {} thread(s){among}\n", options.threads);
+            report(options, &runners, &samples);
         }
     }
     Ok(())
 }
 
-fn prefill(options: &Options, peer: &Peer, server: &Server) -> Result<(), Error> {
+/// Keys that a workload picks from: what is to miss the caches holds ten times the largest of them in keys and values.
+fn keys_of(options: &Options, workload: Workload) -> Result<u64, Error> {
+    match options.keys {
+        None if workload == Workload::Mget16 => {
+            Ok(last_level_cache()? * 10 / (KEY_BYTES + options.value as u64))
+        }
+        _ => Ok(options.keys()),
+    }
+}
+
+/// Writes what the workload asks for.
+pub(super) fn prefill(
+    options: &Options,
+    peer: &Peer,
+    server: &Server,
+    workload: Workload,
+    keys: u64,
+) -> Result<(), Error> {
     if peer.is_floor() {
         return Ok(());
     }
-    let encoder = Encoder::new(peer.dialect, Workload::Set, options.value, None, (0, 1));
-    fill(server.addr, peer.dialect, &encoder, 0..options.keys())
+    let encoder = Encoder::new(peer.dialect, filler(workload), options.value, None, (0, 1));
+    fill(server.addr, peer.dialect, &encoder, 0..keys)
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))
 }
 
@@ -118,14 +146,7 @@ fn print_settings(options: &Options, peers: &[Peer], missing: &[peers::Missing],
     }
 }
 
-fn report(
-    options: &Options,
-    workload: Workload,
-    pipeline: usize,
-    runners: &[&Peer],
-    samples: &[Vec<Sample>],
-) {
-    println!("\n### {}, pipeline {pipeline}, {} thread(s)\n", workload.name(), options.threads);
+fn report(options: &Options, runners: &[&Peer], samples: &[Vec<Sample>]) {
     let baseline = runners.iter().position(|peer| peer.name == options.baseline);
     let spread = |at: usize, pick: fn(&Sample) -> f64| Spread::of(samples[at].iter().map(pick));
     let ratio = |at: usize, pick: fn(&Sample) -> f64| {
