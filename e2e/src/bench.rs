@@ -4,9 +4,9 @@
 //! noise. So every server is started first, each round visits all of them, ratios are taken within
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
-//! Reading order: `options`, `speed`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single servers, `failover`,
-//! `durability` and `scale` of a `cluster`; they use `fill` and `load` over `wire` and `replies` against a `server` described by `peers`; `floor` is
-//! the bare epoll loop; `table` prints, `plot` draws.
+//! Reading order: `options`, `speed`, `latency`, `tls`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single
+//! servers, `failover`, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
+//! described by `peers`; `floor` is the bare epoll loop; `table` prints, `plot` draws.
 
 mod clock;
 mod cluster;
@@ -16,6 +16,7 @@ mod eviction;
 mod failover;
 mod fill;
 mod floor;
+mod latency;
 mod load;
 mod machine;
 mod memory;
@@ -27,7 +28,9 @@ mod replies;
 mod scale;
 mod server;
 mod speed;
+mod stream;
 mod table;
+mod tls;
 mod wire;
 
 pub use options::Options;
@@ -53,6 +56,8 @@ impl Error {
 pub fn run(options: &Options) -> Result<(), Error> {
     match options.what {
         What::Speed => speed::run(options),
+        What::Latency => latency::run(options),
+        What::Tls => tls::run(options),
         What::Memory => memory::run(options),
         What::Eviction => eviction::run(options),
         What::Failover => failover::run(options),

@@ -54,11 +54,7 @@ struct Bench<'a> {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Error> {
-    let mut asked = options.clone();
-    if asked.peers.is_empty() {
-        asked.peers = PEERS.map(str::to_owned).to_vec();
-    }
-    let (peers, missing) = peers::find(&asked)?;
+    let (peers, missing) = peers::find(&options.or_peers(&PEERS))?;
     if let Some(other) = peers.iter().find(|peer| peer.dialect != Dialect::Resp) {
         let text = format!("curve compares servers that speak RESP, and {} does not", other.name);
         return Err(Error::Refused(text));

@@ -7,24 +7,28 @@
 //! not in one alone (no coordinated omission).
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
 
 use super::replies::Replies;
+use super::stream::Stream;
 use super::wire::{Dialect, Encoder, Pick};
 use super::{Error, Options, clock};
 
 #[derive(Debug, Clone)]
 pub(super) struct Load {
     pub(super) addr: SocketAddr,
+    /// By TLS, as this says.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) dialect: Dialect,
     pub(super) encoder: Encoder,
     /// Sent once on each connection before the load (the floor learns its lengths from it).
@@ -37,6 +41,8 @@ pub(super) struct Load {
     pub(super) warmup: Duration,
     pub(super) span: Duration,
     pub(super) seed: u64,
+    /// Whether the latency of each connection is wanted, too.
+    pub(super) by_connection: bool,
 }
 
 impl Load {
@@ -51,6 +57,7 @@ impl Load {
     ) -> Self {
         Self {
             addr,
+            tls: None,
             dialect,
             encoder,
             preamble: Vec::new(),
@@ -62,6 +69,7 @@ impl Load {
             warmup: Duration::from_secs_f64(options.warmup),
             span: Duration::from_secs_f64(options.seconds),
             seed: round as u64,
+            by_connection: false,
         }
     }
 }
@@ -75,6 +83,10 @@ pub(super) struct Outcome {
     pub(super) server_cpu: Duration,
     /// Nanoseconds.
     pub(super) latency: Histogram<u64>,
+    /// Open loop: how much later than they were due requests were sent, nanoseconds. That is the client's part.
+    pub(super) late: Histogram<u64>,
+    /// Medians of the connections that were answered, nanoseconds, where they were asked for.
+    pub(super) medians: Vec<f64>,
 }
 
 const WARMUP: u8 = 0;
@@ -83,6 +95,9 @@ const STOP: u8 = 2;
 /// Unanswered requests of one thread above which an open loop stops sending: it is overload.
 const BACKLOG_MAX: usize = 1 << 20;
 const READ_BUFFER: usize = 64 * 1024;
+/// Of a histogram, and of one of the many that are of a connection each: these shall not fill the caches.
+const DIGITS: u8 = 3;
+const DIGITS_OF_ONE: u8 = 2;
 
 /// Runs the load; `server_cpu` is asked at both ends of the measured span.
 pub(super) fn run(
@@ -129,21 +144,26 @@ pub(super) fn run(
         first_error: None,
         elapsed,
         server_cpu: after?.saturating_sub(before?),
-        latency: histogram()?,
+        latency: histogram(DIGITS)?,
+        late: histogram(DIGITS)?,
+        medians: Vec::new(),
     };
     for tally in workers {
         let tally = tally?;
         outcome.ops += tally.ops;
         outcome.errors += tally.errors;
         outcome.first_error = outcome.first_error.or(tally.first_error);
-        let added = outcome.latency.add(&tally.latency);
-        added.map_err(|error| Error::Refused(format!("adding histograms: {error}")))?;
+        outcome.medians.extend(tally.medians);
+        for (sum, own) in [(&mut outcome.latency, tally.latency), (&mut outcome.late, tally.late)] {
+            let added = sum.add(&own);
+            added.map_err(|error| Error::Refused(format!("adding histograms: {error}")))?;
+        }
     }
     Ok(outcome)
 }
 
-fn histogram() -> Result<Histogram<u64>, Error> {
-    Histogram::new_with_bounds(1_000, 100_000_000_000, 3)
+fn histogram(digits: u8) -> Result<Histogram<u64>, Error> {
+    Histogram::new_with_bounds(1_000, 100_000_000_000, digits)
         .map_err(|error| Error::Refused(format!("histogram: {error}")))
 }
 
@@ -153,10 +173,12 @@ struct Tally {
     errors: u64,
     first_error: Option<String>,
     latency: Histogram<u64>,
+    late: Histogram<u64>,
+    medians: Vec<f64>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     replies: Replies,
     out: Vec<u8>,
     sent: usize,
@@ -167,6 +189,7 @@ struct Connection {
     batch_at: Instant,
     /// Open loop: when each unanswered request was due.
     due: VecDeque<Instant>,
+    latency: Option<Histogram<u64>>,
 }
 
 struct Worker<'a> {
@@ -186,10 +209,8 @@ impl<'a> Worker<'a> {
             load.connections / load.threads + usize::from(index < load.connections % load.threads);
         let mut connections = Vec::with_capacity(share);
         for token in 0..share {
-            let mut stream = connect(load)?;
-            poll.registry()
-                .register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
-                .map_err(Error::io("epoll"))?;
+            let mut stream = Stream::connect(load.addr, load.tls.as_ref(), &load.preamble)?;
+            stream.register(poll.registry(), Token(token))?;
             connections.push(Connection {
                 stream,
                 replies: Replies::new(load.dialect),
@@ -200,11 +221,19 @@ impl<'a> Worker<'a> {
                 unanswered: 0,
                 batch_at: clock::now(),
                 due: VecDeque::new(),
+                latency: load.by_connection.then(|| histogram(DIGITS_OF_ONE)).transpose()?,
             });
         }
         let interval =
             load.rate.map(|rate| Duration::from_secs_f64(load.threads as f64 / rate.max(1) as f64));
-        let tally = Tally { ops: 0, errors: 0, first_error: None, latency: histogram()? };
+        let tally = Tally {
+            ops: 0,
+            errors: 0,
+            first_error: None,
+            latency: histogram(DIGITS)?,
+            late: histogram(DIGITS)?,
+            medians: Vec::new(),
+        };
         // Any odd constant sets the threads apart; a zero state would stay zero.
         let random = (load.seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1);
         Ok(Self { load, poll, connections, interval, random, tally })
@@ -238,13 +267,15 @@ impl<'a> Worker<'a> {
                 }
             }
             if let Some(interval) = self.interval {
-                self.send_due(interval, &mut due, &mut turn)?;
+                self.send_due(interval, &mut due, &mut turn, measuring)?;
             }
         }
         for connection in &mut self.connections {
             self.tally.errors += connection.replies.errors;
             let error = connection.replies.first_error.take();
             self.tally.first_error = self.tally.first_error.take().or(error);
+            let own = connection.latency.as_ref().filter(|own| !own.is_empty());
+            self.tally.medians.extend(own.map(|own| own.value_at_quantile(0.5) as f64));
         }
         Ok(self.tally)
     }
@@ -277,6 +308,7 @@ impl<'a> Worker<'a> {
         interval: Duration,
         due: &mut Instant,
         turn: &mut usize,
+        measuring: bool,
     ) -> Result<(), Error> {
         let now = clock::now();
         let backlog: usize = self.connections.iter().map(|each| each.due.len()).sum();
@@ -285,6 +317,9 @@ impl<'a> Worker<'a> {
             let index = *turn % self.connections.len();
             self.push_request(index);
             self.connections[index].due.push_back(*due);
+            if measuring {
+                record(&mut self.tally.late, now.duration_since(*due), 1);
+            }
             *due += interval;
             *turn += 1;
         }
@@ -316,13 +351,21 @@ impl<'a> Worker<'a> {
                 for _ in 0..done {
                     let due = connection.due.pop_front().unwrap_or(now);
                     if measuring {
-                        record(&mut self.tally.latency, now.duration_since(due), 1);
+                        let taken = now.duration_since(due);
+                        record(&mut self.tally.latency, taken, 1);
+                        if let Some(own) = &mut connection.latency {
+                            record(own, taken, 1);
+                        }
                     }
                 }
             } else {
                 connection.unanswered = connection.unanswered.saturating_sub(done);
                 if measuring {
-                    record(&mut self.tally.latency, now - connection.batch_at, done);
+                    let taken = now - connection.batch_at;
+                    record(&mut self.tally.latency, taken, done);
+                    if let Some(own) = &mut connection.latency {
+                        record(own, taken, done);
+                    }
                 }
             }
             if measuring {
@@ -332,7 +375,7 @@ impl<'a> Worker<'a> {
                 self.send_batch(index)?;
             }
             // A short read emptied the socket; asking again would only cost a system call.
-            if read < room {
+            if read < room && self.connections[index].stream.tells_its_end() {
                 return Ok(());
             }
         }
@@ -342,15 +385,6 @@ impl<'a> Worker<'a> {
 fn record(latency: &mut Histogram<u64>, taken: Duration, count: u64) {
     let nanos = u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX);
     latency.saturating_record_n(nanos, count);
-}
-
-fn connect(load: &Load) -> Result<TcpStream, Error> {
-    let stream = std::net::TcpStream::connect(load.addr)
-        .map_err(Error::io(format!("connect to {}", load.addr)))?;
-    stream.set_nodelay(true).map_err(Error::io("TCP_NODELAY"))?;
-    (&stream).write_all(&load.preamble).map_err(Error::io("preamble"))?;
-    stream.set_nonblocking(true).map_err(Error::io("O_NONBLOCK"))?;
-    Ok(TcpStream::from_std(stream))
 }
 
 fn flush(connection: &mut Connection) -> Result<(), Error> {
@@ -364,5 +398,5 @@ fn flush(connection: &mut Connection) -> Result<(), Error> {
     }
     connection.out.clear();
     connection.sent = 0;
-    Ok(())
+    connection.stream.push().map_err(Error::io("write"))
 }

@@ -45,6 +45,9 @@ pub struct Options {
     /// counts from when a request was due. Without it each connection awaits its replies.
     #[arg(long)]
     pub rate: Option<u64>,
+    /// Percent of what the baseline can do, at which `latency` sends requests, one after another.
+    #[arg(long, value_delimiter = ',', default_value = "50,70", value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub shares: Vec<u64>,
     #[arg(long, default_value_t = 1)]
     pub client_threads: usize,
     /// Only these peers (by the names printed), in this order.
@@ -102,6 +105,10 @@ pub struct Options {
 pub enum What {
     /// Throughput, server CPU per operation, latency.
     Speed,
+    /// p50 to p99.9 of replies at equal load, requests falling due at fixed times.
+    Latency,
+    /// What TLS costs: the same load on the plain and on the TLS port of each server.
+    Tls,
     /// Resident bytes per key.
     Memory,
     /// Misses of a cache at equal memory.
@@ -122,6 +129,15 @@ pub enum What {
 impl Options {
     pub(super) fn keys(&self) -> u64 {
         self.keys.unwrap_or(100_000)
+    }
+
+    /// With these peers, where none are asked for.
+    pub(super) fn or_peers(&self, names: &[&str]) -> Self {
+        let mut options = self.clone();
+        if options.peers.is_empty() {
+            options.peers = names.iter().map(|name| (*name).to_owned()).collect();
+        }
+        options
     }
 
     /// The depths asked for, or these.

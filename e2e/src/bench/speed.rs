@@ -1,6 +1,7 @@
 //! Throughput, server CPU per operation and latency of every peer, round by round.
 
 use super::fill::fill;
+use super::latency::slowest_of;
 use super::load::{self, Load};
 use super::machine::last_level_cache;
 use super::peers::{self, Peer};
@@ -18,16 +19,24 @@ const KEY_BYTES: u64 = 16;
 pub(super) struct Sample {
     pub(super) kops: f64,
     pub(super) cpu_us: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+    /// p99 of how late the client was in an open loop.
+    pub(super) late_us: f64,
+    /// Median latency of the slowest connection, in those of the median connection; not a number where it was not asked for.
+    pub(super) slowest: f64,
     rss_mib: f64,
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Error> {
     let (peers, missing) = peers::find(options)?;
     let pins = options.pins() && pin_self(1);
-    print_settings(options, &peers, &missing, pins);
+    let how = match options.rate {
+        Some(rate) => format!("open loop at {rate} requests a second"),
+        None => "closed loop".into(),
+    };
+    print_settings(options, &peers, &missing, pins, &how);
     let core = pins.then_some(0);
     for &workload in &options.workloads {
         let keys = keys_of(options, workload)?;
@@ -114,28 +123,33 @@ pub(super) fn visit(peer: &Peer, server: &Server, load: &Load) -> Result<Sample,
         return Err(Error::Refused(text));
     }
     let quantile = |q: f64| outcome.latency.value_at_quantile(q) as f64 / 1e3;
+    let slowest = slowest_of(&outcome.medians);
     Ok(Sample {
         kops: outcome.ops as f64 / outcome.elapsed.as_secs_f64() / 1e3,
         cpu_us: outcome.server_cpu.as_secs_f64() * 1e6 / outcome.ops as f64,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
+        late_us: outcome.late.value_at_quantile(0.99) as f64 / 1e3,
+        slowest,
         rss_mib: server.rss()? as f64 / f64::from(1 << 20),
     })
 }
 
-fn print_settings(options: &Options, peers: &[Peer], missing: &[peers::Missing], pins: bool) {
+pub(super) fn print_settings(
+    options: &Options,
+    peers: &[Peer],
+    missing: &[peers::Missing],
+    pins: bool,
+    how: &str,
+) {
     let Options { threads, connections, value, rounds, seconds, .. } = options;
     let keys = options.keys();
     println!(
         "{threads} server thread(s), {connections} connections, 16-byte keys out of {keys}, \
-         {value}-byte values, {rounds} rounds of {seconds} s, {} client thread(s), {}, {}.",
+         {value}-byte values, {rounds} rounds of {seconds} s, {} client thread(s), {}, {how}.",
         options.client_threads,
         if pins { "server on core 0 and client on core 1" } else { "not pinned" },
-        match options.rate {
-            Some(rate) => format!("open loop at {rate} requests a second"),
-            None => "closed loop".into(),
-        },
     );
     println!("Medians of the rounds (smallest-largest); ratios are taken within a round.\n");
     for peer in peers {

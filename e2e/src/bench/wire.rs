@@ -164,7 +164,7 @@ impl Hole {
         let scrambled = key.wrapping_mul(2_654_435_761);
         match self {
             Self::Key | Self::Nth(0) => key,
-            Self::Nth(nth) => mixed(key ^ (nth as u64) << 56 ^ u64::from(chance) << 32) % keys,
+            Self::Nth(nth) => mixed(key ^ ((nth as u64) << 56) ^ (u64::from(chance) << 32)) % keys,
             Self::Scrambled => scrambled % PRIME,
             Self::Score => scrambled.wrapping_add(u64::from(chance) * 1_000_003) % PRIME,
         }
