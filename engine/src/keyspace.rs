@@ -16,10 +16,11 @@ mod lock;
 pub mod recency;
 pub mod table;
 
-pub use db::{Db, Env, Ttl, Typed, WrongType};
+pub use db::{Db, Env, FETCHED, Ttl, Typed, WrongType};
 pub use entry::{Entry, Item, ValueRef};
 pub use table::Table;
 
+use crate::prefetch::prefetch;
 use crate::tally::Tally;
 use crate::topology::{SLOTS, slot_of};
 use lock::SlotLock;
@@ -32,20 +33,6 @@ pub fn hash_key(key: &[u8]) -> u64 {
     let mut hasher = SEED.get_or_init(foldhash::quality::RandomState::default).build_hasher();
     hasher.write(key);
     hasher.finish()
-}
-
-/// Brings the cache line at an address nearer; what lies there does not matter.
-#[inline]
-fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on the cache, and faults on nothing.
-    #[expect(unsafe_code, reason = "an intrinsic")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// The tables of one database.
@@ -228,6 +215,16 @@ impl Keyspace {
     #[inline]
     pub fn prefetch_entry(&self, db: u16, slot: u16, hash: u64) {
         self.peek_table(db, slot, |table| table.prefetch_entry(hash));
+    }
+
+    /// Brings a member of a large collection, or a field, nearer; the key's entry should be in the cache by now.
+    #[inline]
+    pub fn prefetch_member(&self, db: u16, slot: u16, hash: u64, key: &[u8], member: &[u8]) {
+        self.peek_table(db, slot, |table| {
+            if let Some(ValueRef::Collection(held)) = table.get(hash, key).map(Entry::value) {
+                held.prefetch(member);
+            }
+        });
     }
 
     /// Looks at a table that nobody is changing at the moment. Waiting for its lock would cost more than

@@ -38,6 +38,7 @@ pub mod moves;
 pub mod notify;
 pub mod number;
 pub mod persist;
+pub mod prefetch;
 pub mod pubsub;
 pub mod quorum;
 pub mod random;

@@ -3,7 +3,7 @@
 use super::conditional::{self, Compared};
 use super::expiry_args::{Expiry, expiry_option, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
-use crate::keyspace::{Ttl, WrongType};
+use crate::keyspace::{FETCHED, Ttl, WrongType};
 use crate::notify::class;
 use crate::number::{DecimalError, add_decimal, parse_i64};
 
@@ -252,12 +252,17 @@ fn getex(ctx: &mut Ctx<'_, '_>) {
 
 fn mget(ctx: &mut Ctx<'_, '_>) {
     ctx.reply.array(ctx.args.len() - 1);
-    for key in &ctx.args[1..] {
-        match ctx.db.string(key) {
-            Ok(Some(value)) => ctx.reply.bulk(value),
-            Ok(None) | Err(WrongType) => ctx.reply.null(),
+    for keys in ctx.args[1..].chunks(FETCHED) {
+        let places = ctx.db.fetch(keys);
+        for (key, (hash, slot)) in keys.iter().zip(places) {
+            ctx.db.hint(key, hash, slot);
+            match ctx.db.string(key) {
+                Ok(Some(value)) => ctx.reply.bulk(value),
+                Ok(None) | Err(WrongType) => ctx.reply.null(),
+            }
         }
     }
+    ctx.db.clear_hint();
 }
 
 fn mset(ctx: &mut Ctx<'_, '_>) {

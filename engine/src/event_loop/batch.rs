@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! decode up to BATCH requests; hash each key: its table is on its way
-//!   -> each key's bucket is on its way -> each key's entry is on its way -> run each
+//!   -> each key's bucket is on its way -> each key's entry is on its way
+//!   -> in large hashes and sets each field or member is looked up -> run each
 //! ```
 //!
 //! Why in steps: a key is three loads that each need the one before, and with more data than cache each
@@ -16,7 +17,7 @@ use super::conn::TURN_BYTES;
 use super::pause::Pause;
 use crate::busy;
 use crate::command::exec::Executor;
-use crate::command::{Command, Keys, find, flag};
+use crate::command::{Command, Group, Keys, find, flag};
 use crate::keyspace::hash_key;
 use crate::resp::{Decoder, Limits, ProtocolError, Reply, whole_request};
 use crate::session::{After, Session};
@@ -236,6 +237,14 @@ impl EventLoop {
         hints().for_each(|(_, slot)| keyspace.prefetch_table(db, slot));
         hints().for_each(|(hash, slot)| keyspace.prefetch_bucket(db, slot, hash));
         hints().for_each(|(hash, slot)| keyspace.prefetch_entry(db, slot, hash));
+        for one in &ahead.requests {
+            let args = &ahead.args[one.args.0..one.args.1];
+            if let (Some((hash, slot)), [_, key, member, ..]) = (one.hint, args)
+                && one.command.is_some_and(|c| matches!(c.group, Group::Hash | Group::Set))
+            {
+                keyspace.prefetch_member(db, slot, hash, key, member);
+            }
+        }
     }
 }
 

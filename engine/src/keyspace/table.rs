@@ -19,7 +19,7 @@ mod growth;
 mod scan;
 
 use super::entry::Entry;
-use super::prefetch;
+use crate::prefetch::prefetch;
 use bucket::{Bucket, CHILD_BIT, ENTRIES, drain_chain, entry, matches, place, tag};
 
 const SEGMENT: usize = 64;

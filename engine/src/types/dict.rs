@@ -24,6 +24,8 @@ const ORDERS: u64 = 1 << ORDER_BITS;
 /// A segment splits rather than take more; hashbrown keeps this many in 128 buckets.
 const SEGMENT_MAX: usize = 112;
 const SEGMENT_BUCKETS: usize = 128;
+/// A table of so many elements is fetched ahead.
+const FAR: usize = 10_000;
 /// How much deeper than an even spread needs the directory may get, before a segment grows instead.
 const DEPTH_SLACK: u32 = 6;
 
@@ -94,6 +96,19 @@ impl<E> Dict<E> {
 
     fn segment_of(&self, hash: u64) -> usize {
         self.directory[self.slot(hash)] as usize
+    }
+
+    /// Looks a key up ahead of its use, in a table that is too large for the nearer caches: what such lookups wait for
+    /// they wait for side by side, and `bring` has what the elements own come nearer.
+    #[inline]
+    pub(super) fn prefetch(&self, key: &[u8], bring: impl Fn(&E)) {
+        if self.len >= FAR {
+            let found = self.find(self.hash(key), |element| {
+                bring(element);
+                false
+            });
+            debug_assert!(found.is_none());
+        }
     }
 
     pub(super) fn find(&self, hash: u64, eq: impl FnMut(&E) -> bool) -> Option<&E> {

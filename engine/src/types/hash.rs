@@ -132,6 +132,14 @@ impl Hash {
         self.get(field).is_some()
     }
 
+    /// Brings a field nearer, ahead of its use.
+    #[inline]
+    pub fn prefetch(&self, field: &[u8]) {
+        if let Form::Table(table) = self.form() {
+            table.dict.prefetch(field, Pair::prefetch);
+        }
+    }
+
     /// The hash as it is at a time: fields that have gone by then are not seen.
     #[inline]
     pub fn at(&self, now_ms: i64) -> View<'_> {

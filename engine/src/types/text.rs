@@ -2,12 +2,13 @@
 //!
 //! `unsafe` is confined to this module. [`Text`] is a union told apart by its last byte; [`Pair`] is a pointer to bytes
 //! that begin with their own lengths. Both own a `Box<[u8]>` taken apart on creation and put together again on drop;
-//! nothing changes in between, and no pointer leaves the module.
+//! nothing changes in between but the bytes of a value, under the same length, and no pointer leaves the module.
 #![expect(unsafe_code, reason = "a union and a thin pointer; see each SAFETY note")]
 
 use std::{ptr::NonNull, slice};
 
 use super::size_class;
+use crate::prefetch::prefetch;
 
 const INLINE_MAX: usize = 15;
 /// The last byte of a [`Text`] whose bytes stand elsewhere.
@@ -70,6 +71,14 @@ impl Text {
             Some(heap) => unsafe { slice::from_raw_parts(heap.start.as_ptr(), heap.len as usize) },
             // SAFETY: the bytes are in place, and `new` wrote a tag of at most 15.
             None => unsafe { self.inline.bytes.get_unchecked(..usize::from(self.inline.tag)) },
+        }
+    }
+
+    /// Brings the bytes nearer, ahead of their use.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        if let Some(heap) = self.heap() {
+            prefetch(heap.start.as_ptr());
         }
     }
 
@@ -150,6 +159,14 @@ impl Pair {
         Self(leak(bytes.into_boxed_slice()))
     }
 
+    /// Brings the first bytes nearer, ahead of their use: a value of usual length ends in the second line.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        let start = self.0.as_ptr();
+        prefetch(start);
+        prefetch(start.wrapping_add(64));
+    }
+
     /// When the field goes.
     #[inline]
     pub(super) fn time(&self) -> i64 {
@@ -200,6 +217,19 @@ impl Pair {
         let Lengths { head, field, value } = self.lengths();
         // SAFETY: the value follows the field, within the same box.
         unsafe { slice::from_raw_parts(self.0.as_ptr().add(head + field), value) }
+    }
+
+    /// Puts another value of the same length where the old one is; `false`: it has another length, and nothing was done.
+    #[inline]
+    pub(super) fn overwrite(&mut self, new: &[u8]) -> bool {
+        let Lengths { head, field, value } = self.lengths();
+        if new.len() != value {
+            return false;
+        }
+        // SAFETY: as in `value`, and nobody else looks at the box meanwhile.
+        let old = unsafe { slice::from_raw_parts_mut(self.0.as_ptr().add(head + field), value) };
+        old.copy_from_slice(new);
+        true
     }
 
     fn len(&self) -> usize {
@@ -268,6 +298,12 @@ mod tests {
                     assert_eq!((copy.field(), copy.value()), (&field[..], &value[..]));
                     assert_eq!(copy.time(), time);
                     assert!(copy.heap_size() >= f + v + 2);
+                    let mut other = copy;
+                    assert!(!other.overwrite(&vec![b'w'; v + 1]));
+                    assert_eq!(other.value(), value);
+                    assert!(other.overwrite(&vec![b'w'; v]));
+                    assert_eq!((other.field(), other.value()), (&field[..], &vec![b'w'; v][..]));
+                    assert_eq!(other.time(), time);
                 }
             }
         }

@@ -57,6 +57,29 @@ fn scan_sees_every_key_that_stays() {
 }
 
 #[test]
+fn many_keys_of_one_request_are_each_found_or_not() {
+    let server = Server::larder(&[]);
+    let mut client = server.connect();
+    client.words("RPUSH {k}:list a");
+    let mut request = vec!["MGET".to_owned()];
+    let mut expected = Vec::new();
+    for n in 0..50 {
+        let key = if n % 7 == 3 { "{k}:list".to_owned() } else { format!("k:{n}") };
+        let is_there = n % 7 != 3 && n % 5 != 0;
+        if is_there {
+            client.words(&format!("SET {key} value:{n}"));
+        }
+        expected.push(if is_there { format!("value:{n}") } else { "(nil)".to_owned() });
+        request.push(key);
+    }
+    // The first key again, and one behind the last group of keys that are fetched together.
+    request.push("k:1".to_owned());
+    expected.push("value:1".to_owned());
+    let Value::Array(values) = client.command(&request) else { panic!("no list") };
+    assert_eq!(values.iter().map(text).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn emptied_databases_give_their_memory_back() {
     let server = Server::larder(&[]);
     let mut client = server.connect();

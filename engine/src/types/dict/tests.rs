@@ -51,6 +51,22 @@ impl Numbers {
 }
 
 #[test]
+fn only_what_is_in_a_large_table_is_fetched_ahead() {
+    let mut numbers = Numbers(Dict::new(7));
+    let fetched = |numbers: &Numbers, n: u64| {
+        let seen = std::cell::Cell::new(false);
+        numbers.0.prefetch(&key(n), |&other| seen.set(seen.get() || other == n));
+        seen.get()
+    };
+    let far = FAR as u64;
+    (0..far - 1).for_each(|n| numbers.add(n));
+    assert!(!fetched(&numbers, 5), "it is near as it is");
+    numbers.add(far - 1);
+    assert!((0..far).all(|n| fetched(&numbers, n)));
+    assert!((far..far + 1000).all(|n| !fetched(&numbers, n)));
+}
+
+#[test]
 fn a_large_table_finds_everything_and_shrinks_again() {
     let mut numbers = Numbers(Dict::new(7));
     for n in 0..50_000 {

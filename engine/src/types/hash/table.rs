@@ -44,14 +44,17 @@ impl Table {
     /// Sets a field; gives the time that it had, if it was there.
     pub(super) fn set(&mut self, field: &[u8], value: &[u8], time: i64) -> Option<i64> {
         let hash = self.dict.hash(field);
-        let pair = Pair::new(field, value, time);
-        self.pair_bytes += pair.heap_size();
         if let Some(old) = self.dict.find_mut(hash, |pair| pair.field() == field) {
-            self.pair_bytes -= old.heap_size();
             let had = old.time();
-            *old = pair;
+            if had != time || !old.overwrite(value) {
+                self.pair_bytes -= old.heap_size();
+                *old = Pair::new(field, value, time);
+                self.pair_bytes += old.heap_size();
+            }
             return Some(had);
         }
+        let pair = Pair::new(field, value, time);
+        self.pair_bytes += pair.heap_size();
         let hash_of = hash_of(&self.dict);
         self.dict.insert(hash, pair, hash_of);
         None
