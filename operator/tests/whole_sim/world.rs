@@ -189,8 +189,8 @@ pub(crate) struct World {
     recorded: Option<Box<Status>>,
     /// The operator has crashed in this round: nothing that it does has an effect any more.
     operator_is_down: bool,
-    /// It acts on a look that may be seconds old, and may take one member's disk away by that.
-    operator_is_late: bool,
+    /// It acts on a look that is older than what happens now, and may take a member away by that.
+    operator_is_at_work: bool,
     rounds: u64,
     settled: u32,
     /// What the operator does and waits for.
@@ -276,7 +276,7 @@ impl World {
             former: None,
             recorded: None,
             operator_is_down: false,
-            operator_is_late: false,
+            operator_is_at_work: false,
             rounds: 0,
             settled: 0,
             said: String::new(),

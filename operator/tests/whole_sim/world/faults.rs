@@ -213,9 +213,9 @@ impl World {
     }
 
     /// Everybody else has all that this member has, and knows so; votes and data. Not while a look from before it may cost a
-    /// second disk: three voters bear one loss (seed 11718).
+    /// second one: three voters bear one loss (seed 11718), and of two members one has to have been there all the time (388).
     fn can_lose(&self, n: usize) -> bool {
-        if self.operator_is_late {
+        if self.operator_is_at_work {
             return false;
         }
         // Two others must have on disk that there are three voters: a council that is just growing needs both.

@@ -44,7 +44,6 @@ impl World {
         }
         let desired = self.desired.clone();
         let done = self.round_now(&desired);
-        self.operator_is_late = false;
         self.rounds += 1;
         let mut is_settled = false;
         if let Ok(done) = &done {
@@ -78,7 +77,10 @@ impl World {
     /// Nothing in this world is waited for but by its own clock, so that a round is over when it was polled once; one may
     /// begin within another.
     fn round_now(&mut self, desired: &Desired) -> Result<Round, Error> {
-        round(self, desired).now_or_never().unwrap()
+        let was_at_work = std::mem::replace(&mut self.operator_is_at_work, true);
+        let done = round(self, desired).now_or_never().unwrap();
+        self.operator_is_at_work = was_at_work;
+        done
     }
 
     /// Its round may fall between two steps of the first one's, and it may not have seen the last change of the manifest.
@@ -89,12 +91,12 @@ impl World {
         self.tally.count(What::TwoOperators, 1);
         let newest = self.desired.clone();
         let desired = self.former.clone().filter(|_| self.rng.chance(1, 2)).unwrap_or(newest);
-        let first = (self.operator_is_down, self.operator_is_late, self.via.clone());
+        let first = (self.operator_is_down, self.via.clone());
         self.operator_is_down = false;
         self.note(|_| "another operator does a round".to_owned());
         let done = self.round_now(&desired);
         self.note(|_| format!("that round is over: {}", done.is_ok()));
-        (self.operator_is_down, self.operator_is_late, self.via) = first;
+        (self.operator_is_down, self.via) = first;
     }
 
     /// Somebody changes the manifest.
@@ -310,7 +312,6 @@ impl Driver for World {
         let observed = self.look(desired);
         let is_slow = self.phase == Phase::Trouble && self.rng.chance(1, 15);
         self.tally.count(What::OldLook, u64::from(is_slow));
-        self.operator_is_late = is_slow;
         let most = if is_slow { 4_000_000 } else { 10_000 };
         let until = self.now_us + self.rng.below(most);
         self.pass(until, |_| false);
