@@ -1,4 +1,5 @@
-//! The clients that people use, each in a small program of `examples/clients`, against a server alone and a cluster.
+//! The clients that people use, each in a small program of `examples/clients`, against a server alone and a cluster; and
+//! tools of others that look at servers, each with a program of `e2e/tools` that says what they have to show.
 //!
 //! Their libraries come from the registries by the languages' own tools, in the versions that the examples name, into a
 //! folder of the cache that is named by those versions.
@@ -7,31 +8,26 @@ use crate::clock::{self, eventually, seconds};
 use crate::failure::{Context, Failure, Result};
 use crate::local::{self, Local};
 use crate::tests::Tally;
+use crate::tools;
 use crate::wire::Connection;
-use crate::{sh, tools};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
+mod languages;
+
+use languages::{
+    AGENTS, GO, JAVA, Language, NODE, OLD_PYTHON, PYTHON, REDIS_COMMANDER, REDIS_EXPORTER,
+};
+
 /// Longest run of one program.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A language: what names its libraries' versions, and how these are installed and a program is run.
-struct Language {
-    folder: &'static str,
-    /// The file that names the versions.
-    versions: &'static str,
-    /// Debian packages, and a program of each, without which it does not run.
-    packages: &'static [(&'static str, &'static str)],
-    install: fn(source: &Path, into: &Path) -> Result,
-    command: fn(source: &Path, installed: &Path, words: &[&str]) -> Result<Command>,
-}
 
 /// One library's program.
 pub struct Client {
@@ -54,77 +50,6 @@ enum Speaks {
     Memcacheds,
 }
 
-const PYTHON: Language = Language {
-    folder: "python",
-    versions: "requirements.txt",
-    packages: &[("python3-venv", "python3")],
-    install: |source, into| {
-        sh::run(Command::new("python3").args(["-m", "venv"]).arg(into))?;
-        let mut pip = Command::new(into.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-        sh::run(pip.arg(source.join("requirements.txt"))).map(|_| ())
-    },
-    command: |source, installed, words| {
-        let mut python = Command::new(installed.join("bin/python"));
-        python.arg(source.join(words[0])).args(&words[1..]);
-        Ok(python)
-    },
-};
-
-/// Libraries that want another one in a version of long ago.
-const OLD_PYTHON: Language = Language { folder: "python_old", ..PYTHON };
-
-const NODE: Language = Language {
-    folder: "node",
-    versions: "package.json",
-    packages: &[("nodejs", "node"), ("npm", "npm")],
-    install: |source, into| {
-        fs::copy(source.join("package.json"), into.join("package.json"))?;
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]);
-        sh::run(npm.current_dir(into)).map(|_| ())
-    },
-    command: |source, installed, words| {
-        // A module is looked for beside the program.
-        fs::copy(source.join(words[0]), installed.join(words[0]))?;
-        let mut node = Command::new("node");
-        node.arg(installed.join(words[0]));
-        Ok(node)
-    },
-};
-
-const GO: Language = Language {
-    folder: "go",
-    versions: "go.sum",
-    packages: &[("golang-go", "go")],
-    install: |_, _| Ok(()),
-    command: |source, installed, words| {
-        let program = installed.join(words[0]);
-        let mut build = Command::new("go");
-        build.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
-        sh::run(build.current_dir(source).env("GOFLAGS", "").env("GOWORK", "off"))?;
-        Ok(Command::new(program))
-    },
-};
-
-const JAVA: Language = Language {
-    folder: "java",
-    versions: "pom.xml",
-    packages: &[("default-jdk-headless", "java"), ("maven", "mvn")],
-    install: |source, into| {
-        let mut maven = Command::new("mvn");
-        maven.args(["--quiet", "--batch-mode", "--file"]).arg(source.join("pom.xml"));
-        maven.arg("dependency:copy-dependencies");
-        let libraries = format!("-DoutputDirectory={}", into.join("lib").display());
-        sh::run(maven.arg(libraries)).map(|_| ())
-    },
-    command: |source, installed, words| {
-        let mut java = Command::new("java");
-        java.arg("-cp").arg(installed.join("lib/*")).arg(source.join(words[0]));
-        Ok(java)
-    },
-};
-
 #[rustfmt::skip]
 pub const CLIENTS: &[Client] = &[
     Client { name: "clients_redis_py", language: &PYTHON, words: &["redis_or_valkey.py", "redis"], speaks: Speaks::Redis },
@@ -139,6 +64,16 @@ pub const CLIENTS: &[Client] = &[
     Client { name: "clients_python_memcached", language: &PYTHON, words: &["with_python_memcached.py"], speaks: Speaks::Memcached },
     Client { name: "clients_pylibmc", language: &PYTHON, words: &["with_pylibmc.py"], speaks: Speaks::Memcached },
     Client { name: "clients_ketama_keeps_most_hits", language: &PYTHON, words: &["with_ketama.py"], speaks: Speaks::Memcacheds },
+    Client { name: "clients_redis_exporter", language: &REDIS_EXPORTER, words: &["check.py"], speaks: Speaks::Redis },
+    Client { name: "clients_redis_commander", language: &REDIS_COMMANDER, words: &["check.js"], speaks: Speaks::Redis },
+    Client { name: "clients_datadog_traces", language: &AGENTS, words: &["with_ddtrace.py", "redis"], speaks: Speaks::Redis },
+    Client { name: "clients_datadog_traces_memcached", language: &AGENTS, words: &["with_ddtrace.py", "memcached"], speaks: Speaks::Memcached },
+    Client { name: "clients_datadog_checks", language: &AGENTS, words: &["asks.py", "datadog"], speaks: Speaks::Redis },
+    Client { name: "clients_datadog_checks_memcached", language: &AGENTS, words: &["asks.py", "datadog", "memcached"], speaks: Speaks::Memcached },
+    Client { name: "clients_new_relic_agent", language: &AGENTS, words: &["with_newrelic.py", "redis"], speaks: Speaks::Redis },
+    Client { name: "clients_new_relic_agent_memcached", language: &AGENTS, words: &["with_newrelic.py", "memcached"], speaks: Speaks::Memcached },
+    Client { name: "clients_new_relic_integration", language: &AGENTS, words: &["asks.py", "new_relic"], speaks: Speaks::Redis },
+    Client { name: "clients_redisinsight_requests", language: &AGENTS, words: &["asks.py", "redisinsight"], speaks: Speaks::Redis },
 ];
 
 /// Runs these programs, one after the other, each everywhere where it can run.
@@ -232,7 +167,7 @@ struct Place {
 async fn everywhere(client: &Client, installed: &Path, places: &[&Place]) -> Result<String> {
     let mut said = String::new();
     for place in places {
-        let source = tools::project().join("examples/clients").join(client.language.folder);
+        let source = tools::project().join(client.language.folder);
         let mut command = (client.language.command)(&source, installed, client.words)?;
         command.env("LARDER_ADDRESS", &place.address).stdin(Stdio::null());
         match &place.password {
@@ -253,16 +188,17 @@ async fn everywhere(client: &Client, installed: &Path, places: &[&Place]) -> Res
 
 /// A language's libraries, installed once for each set of versions.
 fn install(language: &Language) -> Result<PathBuf> {
-    let source = tools::project().join("examples/clients").join(language.folder);
+    let source = tools::project().join(language.folder);
     let versions = fs::read(source.join(language.versions))?;
     let digest: String =
         Sha256::digest(&versions).iter().take(6).map(|b| format!("{b:02x}")).collect();
-    let folder = tools::cache()?.join(format!("clients-{}-{digest}", language.folder));
+    let name = source.file_name().context("its folder")?.to_string_lossy().into_owned();
+    let folder = tools::cache()?.join(format!("clients-{name}-{digest}"));
     if folder.join("whole").is_file() {
         return Ok(folder);
     }
     tools::install_missing(language.packages)?;
-    println!("installing the libraries of examples/clients/{} (once)", language.folder);
+    println!("installing what {} needs (once)", language.folder);
     // Not moved into its place afterwards: a virtual environment knows its own path.
     fs::remove_dir_all(&folder).ok();
     fs::create_dir_all(&folder)?;

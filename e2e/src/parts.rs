@@ -31,7 +31,11 @@ pub const PARTS: &[Part] = &[
         run: simulate,
     },
     Part { name: "local", about: "end to end on local processes", run: local_tests },
-    Part { name: "clients", about: "real clients of ten libraries", run: real_clients },
+    Part {
+        name: "clients",
+        about: "real clients of ten libraries, and tools that watch servers",
+        run: real_clients,
+    },
     Part { name: "kube", about: "end to end on a real Kubernetes", run: kube_tests },
 ];
 

@@ -314,10 +314,8 @@ fn copies_and_dumps_of_a_hash_have_its_times() {
     );
     replies(&mut client, &[("DEL h", "1"), ("HPERSIST moved FIELDS 2 a b", "1 1")]);
     let line = call(&mut client, "INFO keyspace");
-    assert!(
-        line.contains("keys=1,expires=0,avg_ttl=0,subexpiry=0,keys_with_volatile_items=0"),
-        "{line}"
-    );
+    // An exporter that knows three fields of a database finds no more where nobody gives fields a time.
+    assert!(line.contains("db0:keys=1,expires=0,avg_ttl=0\r\n"), "{line}");
 }
 
 #[test]
@@ -417,7 +415,7 @@ fn a_large_hash_whose_time_is_over_goes_in_slices_on_both() {
     assert_eq!(call(&mut r, "HGETALL h"), "stays 1");
     assert_eq!(call(&mut p, "OBJECT ENCODING h"), "hashtable");
     let line = call(&mut p, "INFO keyspace");
-    assert!(line.contains("keys_with_volatile_items=0"), "{line}");
+    assert!(!line.contains("keys_with_volatile_items"), "{line}");
 }
 
 #[test]

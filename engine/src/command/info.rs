@@ -409,11 +409,14 @@ fn keyspace(out: &mut String, ctx: &mut Ctx<'_, '_>) {
         let keys = walk::sum(ctx.shared, ctx.db, db, Table::len);
         if keys > 0 {
             let expires = walk::sum(ctx.shared, ctx.db, db, |t| t.expires as usize);
-            // Redis's name of the last number, and Valkey's.
+            let _ = write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0");
+            // Only where there are any: exporters take a line for none that has more fields than they know.
             let timed = ctx.shared.keyspace.timed(db);
-            let _ =
-                write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0,subexpiry={timed},");
-            let _ = write!(out, "keys_with_volatile_items={timed}\r\n");
+            if timed > 0 {
+                // Redis's name, and Valkey's.
+                let _ = write!(out, ",subexpiry={timed},keys_with_volatile_items={timed}");
+            }
+            out.push_str("\r\n");
         }
     }
 }

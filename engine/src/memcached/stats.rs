@@ -241,6 +241,10 @@ fn items(shared: &Shared) -> Lines {
         ("reclaimed", shared.stats.expired_keys.load(Ordering::Relaxed)),
         ("expired_unfetched", 0),
         ("evicted_unfetched", 0),
+        // There is no crawler, and no list that is locked.
+        ("crawler_reclaimed", 0),
+        ("crawler_items_checked", 0),
+        ("lrutail_reflocked", 0),
     ]
     .map(|(name, value)| (format!("items:1:{name}"), value.to_string()))
     .to_vec()

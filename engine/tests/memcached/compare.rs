@@ -1,6 +1,8 @@
 //! The same bytes to this server and to a stock memcached.
 
-use crate::{ask, larder, packet, stock, text};
+use std::collections::BTreeSet;
+
+use crate::{ask, larder, packet, stock, stock_with, text};
 
 /// How many seconds are left depends on where in a second each server asks its clock: they become `#`.
 fn without_numbers(reply: &[u8]) -> String {
@@ -86,6 +88,25 @@ fn text_and_meta_requests_are_answered_as_memcached_answers_them() {
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Monitoring reads facts of each class of sizes by their names. `stats settings` says that the LRU has no segments here.
+#[test]
+fn facts_of_items_and_slabs_have_the_names_that_memcached_gives_them() {
+    let (_server, ours) = larder(&[]);
+    let Some((_stock, theirs)) = stock_with(&["-o", "no_modern"]) else { return };
+    for group in ["items", "slabs"] {
+        let request = format!("set a 0 0 1\r\nx\r\nstats {group}\r\n");
+        let [ours, theirs] = [ours, theirs].map(|addr| {
+            let reply = String::from_utf8(text(addr, request.as_bytes())).unwrap();
+            let names =
+                reply.lines().filter_map(|line| line.strip_prefix("STAT ")?.split(' ').next());
+            names.filter_map(|name| name.split(':').next_back().map(String::from)).collect()
+        });
+        let ours: BTreeSet<String> = ours;
+        assert_eq!(ours, theirs, "stats {group}");
+        assert!(!ours.is_empty());
+    }
 }
 
 /// The packets of a reply, without their CAS.

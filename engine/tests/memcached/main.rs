@@ -43,9 +43,14 @@ impl Drop for Stock {
 }
 
 fn stock() -> Option<(Stock, SocketAddr)> {
+    stock_with(&[])
+}
+
+fn stock_with(options: &[&str]) -> Option<(Stock, SocketAddr)> {
     let port = free_port();
     let child = Command::new("/usr/bin/memcached")
         .args(["-l", "127.0.0.1", "-U", "0", "-u", "nobody", "-p", &port.to_string()])
+        .args(options)
         .stderr(Stdio::null())
         .spawn()
         .inspect_err(|why| println!("skipped: no memcached to compare with: {why}"))
