@@ -105,7 +105,7 @@ const INSTALLED: &[&str] = &[
     "./usr/share/doc/larder/copyright",
 ];
 
-/// Of the programs as they were built for the tests. Installed it is nowhere: what the unit starts is started by hand.
+/// Of the programs as they were built for the tests.
 pub(crate) async fn local_package_starts_as_it_is_unpacked(scene: Scene) -> Result {
     let (file, root) = (scene.folder().join("larder.deb"), scene.folder().join("unpacked"));
     write(&tools::project().join("target/debug"), &file, "none")?;
@@ -134,6 +134,21 @@ pub(crate) async fn local_package_starts_as_it_is_unpacked(scene: Scene) -> Resu
     }
     dpkg("--extract", &[&root])?;
     start_as_the_unit_does(&root, scene.folder()).await
+}
+
+/// In a copy of this machine's system that only the test sees; its script says what holds there.
+pub(crate) async fn local_package_is_installed_upgraded_and_purged(scene: Scene) -> Result {
+    let (file, root) = (scene.folder().join("larder.deb"), scene.folder().join("system"));
+    write(&tools::project().join("target/debug"), &file, "none")?;
+    fs::create_dir(&root)?;
+    let mut unshare = tokio::process::Command::new("unshare");
+    // Its first process ends with this one, and with it all the others.
+    unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"]);
+    unshare.arg(tools::project().join("e2e/debian/installed.sh")).arg(&file).arg(&root);
+    let output = unshare.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    crate::ensure!(output.status.success(), "{}: {}", output.status, error.trim());
+    Ok(())
 }
 
 async fn start_as_the_unit_does(root: &Path, folder: &Path) -> Result {

@@ -3,7 +3,9 @@
 use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually, seconds};
 use crate::clock_steps::local_clock_steps_are_not_felt;
-use crate::deb::local_package_starts_as_it_is_unpacked;
+use crate::deb::{
+    local_package_is_installed_upgraded_and_purged, local_package_starts_as_it_is_unpacked,
+};
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
 use crate::probes::Probes;
@@ -42,6 +44,7 @@ pub const TESTS: &[Test] = &[
     test!(local_example_forms_and_finds_its_data_again),
     test!(local_uses_run_as_they_are_written),
     test!(local_package_starts_as_it_is_unpacked),
+    test!(local_package_is_installed_upgraded_and_purged),
     test!(local_primary_killed_writes_resume),
     test!(local_primary_ended_hands_over),
     test!(local_shards_added_and_taken_away),

@@ -2,7 +2,8 @@
 
 mod processes;
 
-use std::process::Command;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use processes::{Client, Server, free_port};
@@ -52,6 +53,122 @@ fn without_any_argument_it_says_that_it_is_ready_and_answers_on_6379() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(answer.unwrap(), "PONG");
+}
+
+/// redis-cli on a terminal of its own, which `script` makes: only there does it complete and hint.
+struct Terminal {
+    child: std::process::Child,
+    heard: std::sync::mpsc::Receiver<Vec<u8>>,
+    /// What nobody waited for yet.
+    screen: Vec<u8>,
+}
+
+impl Terminal {
+    fn open(home: &std::path::Path) -> Terminal {
+        // Without a size it would ask the terminal for one, and nobody would answer.
+        let mut child = Command::new("script")
+            .args(["--quiet", "--command", "stty cols 200 rows 50; exec redis-cli", "/dev/null"])
+            .envs([("TERM", "xterm"), ("HOME", home.to_str().unwrap())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (tell, heard) = std::sync::mpsc::channel();
+        let mut out = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut piece) {
+                if tell.send(piece[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Terminal { child, heard, screen: Vec::new() }
+    }
+
+    /// Reads until that is on the screen, and no further.
+    fn until(&mut self, shown: &str) {
+        let shown = shown.as_bytes();
+        loop {
+            if let Some(at) = self.screen.windows(shown.len()).position(|part| part == shown) {
+                self.screen.drain(..at + shown.len());
+                return;
+            }
+            match self.heard.recv_timeout(Duration::from_secs(20)) {
+                Ok(piece) => self.screen.extend(piece),
+                Err(_) => panic!("no {} in {}", shown.escape_ascii(), self.screen.escape_ascii()),
+            }
+        }
+    }
+
+    fn types(&mut self, keys: &str, shown: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        self.until(shown);
+    }
+}
+
+const TAB: &str = "\t";
+/// Control-U: the line is empty again.
+const EMPTY: &str = "\x15";
+
+#[test]
+fn redis_cli_without_arguments_connects_prints_replies_completes_and_hints() {
+    let has = |tool| Command::new(tool).arg("--version").output().is_ok();
+    if !has("redis-cli") || !has("script") {
+        println!("skipped: there is no redis-cli, or no script to give it a terminal");
+        return;
+    }
+    let test = "redis_cli_without_arguments_connects_prints_replies_completes_and_hints";
+    if !has_own_network(test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_larder-server"))
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while Client::try_connect(6379).and_then(|mut client| client.try_call(&["PING"])).is_err() {
+        assert_eq!(server.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut terminal = Terminal::open(dir.path());
+    terminal.until("127.0.0.1:6379> ");
+    for (line, shown) in [
+        ("set key value", "\nOK\r\n"),
+        ("get key", "\n\"value\"\r\n"),
+        ("get none", "\n(nil)\r\n"),
+        ("rpush list a b", "\n(integer) 2\r\n"),
+        ("lrange list 0 -1", "\n1) \"a\"\r\n2) \"b\"\r\n"),
+        ("hgetall none", "\n(empty array)\r\n"),
+        ("incr key", "\n(error) ERR value is not an integer or out of range\r\n"),
+    ] {
+        terminal.types(&format!("{line}\r"), shown);
+        terminal.until("127.0.0.1:6379> ");
+    }
+    // What it knows of commands that are younger than itself, and of ours, it has from COMMAND DOCS.
+    for (begun, whole, hint) in [
+        (
+            "zran",
+            "ZRANGE",
+            "key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]",
+        ),
+        ("hgete", "HGETEX", "key [EX seconds|PX milliseconds|"),
+        ("config g", "CONFIG GET", "parameter [parameter ...]"),
+        ("inf", "INFO", "[section [section ...]]"),
+        ("reado", "READONLY", "[MAXSTALE milliseconds]"),
+    ] {
+        // Grey, behind what was typed.
+        terminal.types(&format!("{begun}{TAB}"), &format!("{whole}\x1b[0;90;49m {hint}"));
+        terminal.types(EMPTY, "\x1b[0K127.0.0.1:6379> \r");
+    }
+    terminal
+        .types("help increx\r", "Adds to a number within bounds and sets when its key expires.");
+    terminal.until("127.0.0.1:6379> ");
+    terminal.types("quit\r", "quit");
+    assert!(terminal.child.wait().unwrap().success());
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 /// Local addresses of a process's listening sockets of TCP, as the kernel writes them.

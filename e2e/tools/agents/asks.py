@@ -1,4 +1,4 @@
-"""What tools ask that no registry has: `asks.py datadog|new_relic|redisinsight [memcached]`.
+"""What tools ask that no registry has: `asks.py datadog|new_relic|redisinsight`, `asks.py datadog memcached`.
 
 Their requests, and what they read of the answers, are those of their public sources: Datadog's checks `redisdb` and
 `mcache`, New Relic's `nri-redis` and `nri-memcached`, and RedisInsight's browser, slow log, profiler and cluster page.

@@ -348,6 +348,15 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_clients_know_has_a_row() {
+        let is_ours = |name: &str| name.starts_with("larder.");
+        for command in all().filter(|command| !is_ours(command.name)) {
+            let is_container = subcommands::of(command).next().is_some();
+            assert!(is_container || row(command.name).is_some(), "{} has no row", command.name);
+        }
+    }
+
+    #[test]
     fn every_subcommand_has_a_row_that_fits_its_arity() {
         let mut told = 0;
         for command in all() {

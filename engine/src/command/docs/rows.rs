@@ -1,7 +1,7 @@
 //! The rows of COMMAND DOCS: what each command costs here, its arguments as one line, and when it learnt what.
 //!
 //! The notation of arguments is explained in the module above. Names and versions are those of Redis, which clients show;
-//! the costs are said in our own words. A command without a row has none of the three.
+//! the costs are said in our own words. Only containers and what members say among themselves have no row.
 
 use super::Row;
 
@@ -38,6 +38,11 @@ pub(super) const ROWS: &[Row] = &[
     row("setrange", "O(1) where the value keeps its length; O(N), N: its length, where it grows", "key offset:int value"),
     row("delifeq", "O(1)", "key value"),
     row("delex", "O(1)", "key [IFEQ value|IFNE value|IFDEQ digest|IFDNE digest]"),
+    row("digest", "O(N), N: bytes of the value", "key"),
+    row("msetex", "O(N), N: keys", "numkeys:int {key value}+ [NX|XX] [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT unix-time-milliseconds:time|KEEPTTL]"),
+    row("increx", "O(1)", "key [BYINT increment:int|BYFLOAT increment:double] [LBOUND lower-bound:double] [UBOUND upper-bound:double] [SATURATE] [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT unix-time-milliseconds:time|PERSIST] [ENX]"),
+    row("substr", "O(N), N: bytes returned", "key start:int end:int"),
+    row("lcs", "O(N*M), N and M: bytes of the two values", "key1:key key2:key [LEN] [IDX] [MINMATCHLEN min-match-len:int] [WITHMATCHLEN]"),
     // Keys.
     row("del", "O(N), N: keys", "key+"),
     row("unlink", "O(N), N: keys", "key+"),
@@ -62,6 +67,11 @@ pub(super) const ROWS: &[Row] = &[
     row("dump", "O(N), N: elements of the value", "key"),
     row("restore", "O(N), N: elements of the value; a sorted set costs O(N*log(N))", "key ttl:int serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds:int] [FREQ frequency:int]"),
     row("sort", "O(N+M*log(M)), N: elements, M: elements returned", "key [BY pattern:pattern] [LIMIT offset:int count:int] [GET pattern:pattern]++ [ASC|DESC] [ALPHA] [STORE destination:key]"),
+    row("sort_ro", "O(N+M*log(M)), N: elements, M: elements returned", "key [BY pattern:pattern] [LIMIT offset:int count:int] [GET pattern:pattern]++ [ASC|DESC] [ALPHA]"),
+    row("restore-asking", "O(N), N: elements of the value; a sorted set costs O(N*log(N))", "key ttl:int serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds:int] [FREQ frequency:int]"),
+    row("migrate", "O(N), N: bytes of the values", r#"host port:int <key|""> destination-db:int timeout:int [COPY] [REPLACE] [AUTH password|AUTH2 username password] [KEYS key+]"#),
+    row("move", "O(1)", "key db:int"),
+    row("clusterscan", "O(1) a call, O(N) for a whole pass, N: keys of the cluster", "cursor [MATCH pattern:pattern] [COUNT count:int] [TYPE type] [SLOT slot:int]"),
     // Hashes.
     row("hset", "O(N), N: fields named", "key {field value}+"),
     row("hsetnx", "O(1)", "key field value"),
@@ -177,6 +187,9 @@ pub(super) const ROWS: &[Row] = &[
     row("xreadgroup", "O(N), N: entries returned", "{GROUP group consumer} [COUNT count:int] [BLOCK milliseconds:int] [NOACK] {STREAMS key+ id+}"),
     row("xack", "O(N), N: IDs given", "key group id+"),
     row("xdel", "O(N), N: IDs given", "key id+"),
+    row("xdelex", "O(N), N: IDs given", "key [KEEPREF|DELREF|ACKED] {IDS numids:int id+}"),
+    row("xackdel", "O(N), N: IDs given", "key group [KEEPREF|DELREF|ACKED] {IDS numids:int id+}"),
+    row("xsetid", "O(1)", "key last-id [ENTRIESADDED entries-added:int] [MAXDELETEDID max-deleted-id]"),
     row("xtrim", "O(N), N: entries taken away", "key {<MAXLEN|MINID> [=|~] threshold [LIMIT count:int]}"),
     row("xpending", "O(N), N: pending entries returned", "key group [[IDLE min-idle-time:int] start end count:int [consumer]]"),
     row("xclaim", "O(N), N: IDs given", "key group consumer min-idle-time id+ [IDLE ms:int] [TIME unix-time-milliseconds:time] [RETRYCOUNT count:int] [FORCE] [JUSTID] [LASTID id]"),
@@ -187,6 +200,8 @@ pub(super) const ROWS: &[Row] = &[
     row("bitcount", "O(N), N: bytes looked at", "key [start:int end:int [BYTE|BIT]]"),
     row("bitpos", "O(N), N: bytes looked at", "key bit:int [start:int [end:int [BYTE|BIT]]]"),
     row("bitop", "O(N), N: bytes of the longest value", "operation destkey:key key+"),
+    row("bitfield", "O(1) for each part", "key [{GET encoding offset}|{[OVERFLOW <WRAP|SAT|FAIL>] <{SET encoding offset value:int}|{INCRBY encoding offset increment:int}>}]+"),
+    row("bitfield_ro", "O(1) for each part", "key [GET encoding offset]++"),
     row("pfadd", "O(N), N: elements given", "key [element+]"),
     row("pfcount", "O(N), N: keys, with a large constant", "key+"),
     row("pfmerge", "O(N), N: keys, with a large constant", "destkey:key [sourcekey:key+]"),
@@ -196,6 +211,10 @@ pub(super) const ROWS: &[Row] = &[
     row("geohash", "O(N), N: members given", "key [member+]"),
     row("geosearch", "O(N+log(M)), N: members in the boxes around the area, M: members of the set", "key <FROMMEMBER member|FROMLONLAT longitude:double latitude:double> <{BYRADIUS radius:double <M|KM|FT|MI>}|{BYBOX width:double height:double <M|KM|FT|MI>}> [ASC|DESC] [COUNT count:int [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]"),
     row("geosearchstore", "O(N+log(M)), N: members in the boxes around the area, M: members of the set", "destination:key source:key <FROMMEMBER member|FROMLONLAT longitude:double latitude:double> <{BYRADIUS radius:double <M|KM|FT|MI>}|{BYBOX width:double height:double <M|KM|FT|MI>}> [ASC|DESC] [COUNT count:int [ANY]] [STOREDIST]"),
+    row("georadius", "O(N+log(M)), N: members in the boxes around the circle, M: members of the set", "key longitude:double latitude:double radius:double <M|KM|FT|MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] [ASC|DESC] [STORE storekey:key|STOREDIST storedistkey:key]"),
+    row("georadius_ro", "O(N+log(M)), N: members in the boxes around the circle, M: members of the set", "key longitude:double latitude:double radius:double <M|KM|FT|MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] [ASC|DESC]"),
+    row("georadiusbymember", "O(N+log(M)), N: members in the boxes around the circle, M: members of the set", "key member radius:double <M|KM|FT|MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] [ASC|DESC] [STORE storekey:key|STOREDIST storedistkey:key]"),
+    row("georadiusbymember_ro", "O(N+log(M)), N: members in the boxes around the circle, M: members of the set", "key member radius:double <M|KM|FT|MI> [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] [ASC|DESC]"),
     // Messages, transactions, scripts.
     row("publish", "O(N+M), N: subscribers of the channel, M: patterns that anybody listens to", "channel message"),
     row("subscribe", "O(N), N: channels given", "channel+"),
@@ -236,6 +255,23 @@ pub(super) const ROWS: &[Row] = &[
     row("waitaof", "O(1)", "numlocal:int numreplicas:int timeout:int"),
     row("replicaof", "O(1)", "<{host port:int}|{NO ONE}>"),
     row("role", "O(1)", ""),
+    row("slaveof", "O(1)", "<{host port:int}|{NO ONE}>"),
+    row("failover", "O(1)", "[TO host port:int [FORCE]] [ABORT] [TIMEOUT milliseconds:int]"),
+    row("shutdown", "O(N), N: all keys, where a snapshot is taken", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"),
+    row("info", "O(1); the keyspace O(N), N: databases", "[section+]"),
+    row("monitor", "O(1)", ""),
+    row("swapdb", "O(N), N: clients that watch keys or wait for them", "index1:int index2:int"),
+    row("readonly", "O(1)", "[MAXSTALE milliseconds:int]"),
+    row("readwrite", "O(1)", ""),
+    row("asking", "O(1)", ""),
+    row("sentinel", "O(1)", "subcommand [argument+]"),
+    row("lolwut", "O(1)", "[VERSION version:int] [jars:int [shelves:int]]"),
+    row("debug", "That of the subcommand", "subcommand [argument+]"),
+    row("pfdebug", "O(N), N: registers", "subcommand key"),
+    row("pfselftest", "O(1)", ""),
+    row("sync", "O(N), N: all keys", ""),
+    row("psync", "O(1), or as SYNC", "replicationid offset:int [FAILOVER]"),
+    row("replconf", "O(1)", "[option value]+"),
 ];
 
 /// What came later than the command itself: version, and what.
