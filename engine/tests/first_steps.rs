@@ -149,7 +149,7 @@ fn redis_cli_without_arguments_connects_prints_replies_completes_and_hints() {
     // What it knows of commands that are younger than itself, and of ours, it has from COMMAND DOCS.
     for (begun, whole, hint) in [
         (
-            "zran",
+            "zrang",
             "ZRANGE",
             "key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]",
         ),
