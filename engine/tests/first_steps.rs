@@ -55,9 +55,19 @@ fn without_any_argument_it_says_that_it_is_ready_and_answers_on_6379() {
     assert_eq!(answer.unwrap(), "PONG");
 }
 
+/// A process that ends with the test, also where that fails: nobody else would look for it in its own network.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// redis-cli on a terminal of its own, which `script` makes: only there does it complete and hint.
 struct Terminal {
-    child: std::process::Child,
+    child: Ends,
     heard: std::sync::mpsc::Receiver<Vec<u8>>,
     /// What nobody waited for yet.
     screen: Vec<u8>,
@@ -75,6 +85,7 @@ impl Terminal {
             .unwrap();
         let (tell, heard) = std::sync::mpsc::channel();
         let mut out = child.stdout.take().unwrap();
+        let child = Ends(child);
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(n @ 1..) = out.read(&mut piece) {
@@ -102,7 +113,7 @@ impl Terminal {
     }
 
     fn types(&mut self, keys: &str, shown: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        self.child.0.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
         self.until(shown);
     }
 }
@@ -123,13 +134,13 @@ fn redis_cli_without_arguments_connects_prints_replies_completes_and_hints() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Command::new(env!("CARGO_BIN_EXE_larder-server"))
+    let server = Command::new(env!("CARGO_BIN_EXE_larder-server"))
         .current_dir(dir.path())
         .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut server = Ends(server.unwrap());
     while Client::try_connect(6379).and_then(|mut client| client.try_call(&["PING"])).is_err() {
-        assert_eq!(server.try_wait().unwrap(), None);
+        assert_eq!(server.0.try_wait().unwrap(), None);
         std::thread::sleep(Duration::from_millis(10));
     }
     let mut terminal = Terminal::open(dir.path());
@@ -166,9 +177,7 @@ fn redis_cli_without_arguments_connects_prints_replies_completes_and_hints() {
         .types("help increx\r", "Adds to a number within bounds and sets when its key expires.");
     terminal.until("127.0.0.1:6379> ");
     terminal.types("quit\r", "quit");
-    assert!(terminal.child.wait().unwrap().success());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    assert!(terminal.child.0.wait().unwrap().success());
 }
 
 /// Local addresses of a process's listening sockets of TCP, as the kernel writes them.
