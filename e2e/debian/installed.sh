@@ -8,14 +8,14 @@ set -eu
 
 if [ "$1" != inside ]; then
     mount -t tmpfs tmpfs "$2"
-    mkdir "$2/upper" "$2/work" "$2/root"
-    mount -t overlay overlay -o "lowerdir=/,upperdir=$2/upper,workdir=$2/work" "$2/root"
-    cp "$1" "$2/root/larder.deb"
-    cp "$0" "$2/root/installed.sh"
-    mount -t proc proc "$2/root/proc"
-    mount --rbind /dev "$2/root/dev"
+    mkdir "$2/upper" "$2/work" "$2/system"
+    mount -t overlay overlay -o "lowerdir=/,upperdir=$2/upper,workdir=$2/work" "$2/system"
+    cp "$1" "$2/system/larder.deb"
+    cp "$0" "$2/system/installed.sh"
+    mount -t proc proc "$2/system/proc"
+    mount --rbind /dev "$2/system/dev"
     ip link set lo up
-    exec chroot "$2/root" /bin/sh /installed.sh inside
+    exec chroot "$2/system" /bin/sh /installed.sh inside
 fi
 
 export DEBIAN_FRONTEND=noninteractive
