@@ -69,7 +69,7 @@ fn many_keys_of_one_request_are_each_found_or_not() {
         if is_there {
             client.words(&format!("SET {key} value:{n}"));
         }
-        expected.push(if is_there { format!("value:{n}") } else { "(nil)".to_owned() });
+        expected.push(if is_there { format!("value:{n}") } else { "NilBulk".to_owned() });
         request.push(key);
     }
     // The first key again, and one behind the last group of keys that are fetched together.

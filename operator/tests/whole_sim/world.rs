@@ -42,6 +42,9 @@ const CLIENTS: usize = 4;
 /// Keys that half of all requests are about.
 const HOT: u64 = 3;
 
+/// What is on its way, or due, at most: more is an avalanche.
+const QUEUE_MAX: usize = 5_000;
+
 /// A key's number.
 type Key = usize;
 /// What was written: the number of the operation that first wrote it.
@@ -318,6 +321,9 @@ impl World {
             self.now_us = at;
             events += 1;
             self.act(action);
+            if self.queue.len() > QUEUE_MAX {
+                self.violation("an avalanche of messages".to_owned());
+            }
             if self.phase == Phase::Trouble && self.ms() >= TROUBLE_MS {
                 self.heal();
             }
