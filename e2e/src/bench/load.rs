@@ -351,21 +351,15 @@ impl<'a> Worker<'a> {
                 for _ in 0..done {
                     let due = connection.due.pop_front().unwrap_or(now);
                     if measuring {
-                        let taken = now.duration_since(due);
-                        record(&mut self.tally.latency, taken, 1);
-                        if let Some(own) = &mut connection.latency {
-                            record(own, taken, 1);
-                        }
+                        let own = connection.latency.as_mut();
+                        record_both(&mut self.tally.latency, own, now.duration_since(due), 1);
                     }
                 }
             } else {
                 connection.unanswered = connection.unanswered.saturating_sub(done);
                 if measuring {
-                    let taken = now - connection.batch_at;
-                    record(&mut self.tally.latency, taken, done);
-                    if let Some(own) = &mut connection.latency {
-                        record(own, taken, done);
-                    }
+                    let own = connection.latency.as_mut();
+                    record_both(&mut self.tally.latency, own, now - connection.batch_at, done);
                 }
             }
             if measuring {
@@ -385,6 +379,19 @@ impl<'a> Worker<'a> {
 fn record(latency: &mut Histogram<u64>, taken: Duration, count: u64) {
     let nanos = u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX);
     latency.saturating_record_n(nanos, count);
+}
+
+/// For all, and for the one connection where that is wanted.
+fn record_both(
+    all: &mut Histogram<u64>,
+    own: Option<&mut Histogram<u64>>,
+    taken: Duration,
+    count: u64,
+) {
+    record(all, taken, count);
+    if let Some(own) = own {
+        record(own, taken, count);
+    }
 }
 
 fn flush(connection: &mut Connection) -> Result<(), Error> {

@@ -41,8 +41,7 @@ impl Council {
             self.answer(from, token, outcome);
             return;
         };
-        let (started_ms, asked_ms) = (self.now_ms, 0);
-        let polled_ms = 0;
+        let (started_ms, asked_ms, polled_ms) = (self.now_ms, 0, 0);
         let handover =
             Handover { to, epoch: expected, started_ms, asked_ms, polled_ms, from, token };
         tenure.handovers.insert(id, handover);

@@ -33,8 +33,9 @@ impl Seats<'_> {
         has_caught_up: impl Fn(&MemberId) -> bool,
     ) -> Option<SeatChange> {
         let heir = || {
-            let heirs = self.voters.iter().filter(|v| *v != self.me && self.wanted.contains(*v));
-            heirs.into_iter().find(|v| has_caught_up(v)).cloned().map(SeatChange::HandOver)
+            let mut heirs =
+                self.voters.iter().filter(|v| *v != self.me && self.wanted.contains(*v));
+            heirs.find(|v| has_caught_up(v)).cloned().map(SeatChange::HandOver)
         };
         if !self.voters.contains(self.me) {
             // The change that a former leader began was about this one. Who does not vote is told nothing, and

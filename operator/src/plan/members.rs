@@ -241,14 +241,16 @@ pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft)
     for old in known.iter().filter(|m| !stays(&m.id)) {
         draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
     }
-    if known.is_empty() && view.has_votes_to_give_up() {
-        let message = format!("{} stays until its vote is another's", view.name(seat));
-        draft.blocked(reason::CHANGING, message);
-    } else if known.is_empty() && view.report(seat).is_none() && !view.is_told_by_leader() {
-        let name = view.name(seat);
+    if !known.is_empty() {
+        return;
+    }
+    let name = view.name(seat);
+    if view.has_votes_to_give_up() {
+        draft.blocked(reason::CHANGING, format!("{name} stays until its vote is another's"));
+    } else if view.report(seat).is_none() && !view.is_told_by_leader() {
         let message = format!("{name} stays until the council's leader tells that it is no member");
         draft.blocked(reason::CHANGING, message);
-    } else if known.is_empty() {
+    } else {
         let uid = view.body(seat).map(|b| b.uid.clone());
         draft.step(why, Step::DeleteMember { seat, uid, disk: true, force: false });
     }

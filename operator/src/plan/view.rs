@@ -184,17 +184,15 @@ impl<'a> View<'a> {
         let leads = |m: &Member| {
             let (Some(report), Some(belongs)) = (&m.report, &m.belongs) else { return false };
             belongs.leader.as_ref() == Some(&report.id)
-                && belongs.cluster == topology.cluster
-                && (belongs.incarnation, belongs.epoch) == (topology.incarnation, topology.epoch)
+                && is_now(belongs, topology)
+                && belongs.epoch == topology.epoch
         };
         self.observed.members.values().any(leads)
     }
 
     fn hears_a_leader(&self, topology: &Topology) -> bool {
         let mut belong = self.observed.members.values().filter_map(|m| m.belongs.as_ref());
-        let is_now =
-            |b: &Belongs| b.cluster == topology.cluster && b.incarnation == topology.incarnation;
-        belong.any(|b| is_now(b) && b.leader.is_some())
+        belong.any(|b| is_now(b, topology) && b.leader.is_some())
     }
 
     /// The member serves: a primary as primary, with a lease, a replica as one that may be promoted, a witness at all.
@@ -324,6 +322,11 @@ impl<'a> View<'a> {
         taken.sort_unstable();
         taken
     }
+}
+
+/// A member that says so belongs to this incarnation of this cluster.
+fn is_now(belongs: &Belongs, topology: &Topology) -> bool {
+    belongs.cluster == topology.cluster && belongs.incarnation == topology.incarnation
 }
 
 fn scope_of(seat: Seat) -> Scope {

@@ -30,11 +30,9 @@ impl World {
                 self.crash(n, down);
             }
             3..=5 => {
-                let primaries: Vec<usize> =
-                    alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
-                let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
+                let Some(primary) = self.any_primary(&alive) else { return };
                 let down = 50_000 + self.rng.below(4_000_000);
-                self.crash(primaries[at as usize], down);
+                self.crash(primary, down);
             }
             6 => {
                 let until = now + 100_000 + self.rng.below(3_000_000);
@@ -84,12 +82,23 @@ impl World {
         }
     }
 
-    /// A primary's last writes reach nobody, and then it dies.
-    fn strand(&mut self, alive: &[usize]) {
+    /// One of those that hold a lease.
+    fn any_primary(&mut self, alive: &[usize]) -> Option<usize> {
         let primaries: Vec<usize> =
             alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
-        let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
-        let primary = primaries[at as usize];
+        let at = self.rng.draw().checked_rem(primaries.len() as u64)?;
+        Some(primaries[at as usize])
+    }
+
+    fn cut_between(&mut self, a: usize, b: usize, until: u64) {
+        self.wires.cut(a, b, until);
+        self.wires.cut(b, a, until);
+        self.cut_until = self.cut_until.max(until);
+    }
+
+    /// A primary's last writes reach nobody, and then it dies.
+    fn strand(&mut self, alive: &[usize]) {
+        let Some(primary) = self.any_primary(alive) else { return };
         for n in alive.iter().copied() {
             if self.shard_of(n) == self.shard_of(primary) {
                 self.nodes[n].data_cut_until = self.now_us + 1_000_000;
@@ -104,18 +113,13 @@ impl World {
     /// soon: what the first executed and could not acknowledge waits in a process that may be primary again before it is
     /// given up.
     fn dethrone(&mut self, alive: &[usize]) {
-        let primaries: Vec<usize> =
-            alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
-        let Some(at) = self.rng.draw().checked_rem(primaries.len() as u64) else { return };
-        let former = primaries[at as usize];
+        let Some(former) = self.any_primary(alive) else { return };
         let Some(shard) = self.shard_of(former) else { return };
         let cut_us = 1000 * (self.settings.failure_timeout_ms + self.rng.below(1_000));
         let until = self.now_us + cut_us;
         for other in alive.iter().copied().filter(|n| *n != former) {
-            self.wires.cut(former, other, until);
-            self.wires.cut(other, former, until);
+            self.cut_between(former, other, until);
         }
-        self.cut_until = self.cut_until.max(until);
         self.tally.count(What::Dethroned, 1);
         self.note(|w| format!("{} is cut off from all members", w.name(former)));
         let left = cut_us + 100_000 + self.rng.below(1_000_000);
@@ -149,9 +153,7 @@ impl World {
             2 => self.nodes[n].paused_until = now + 100_000 + self.rng.below(2_000_000),
             _ => {
                 let until = now + 100_000 + self.rng.below(2_000_000);
-                self.wires.cut(source, target, until);
-                self.wires.cut(target, source, until);
-                self.cut_until = self.cut_until.max(until);
+                self.cut_between(source, target, until);
             }
         }
         self.note(|w| format!("{at:?}: move from {} to {}", w.name(source), w.name(target)));
