@@ -46,6 +46,11 @@ impl Hold {
         current != 0 && !waits
     }
 
+    /// A hold is in force, and requests wait for its end.
+    pub(crate) fn waits(&self) -> bool {
+        self.look(clock::monotonic_ms()).1
+    }
+
     pub fn is_over_time(&self) -> bool {
         self.is_vain(clock::monotonic_ms())
     }

@@ -186,7 +186,8 @@ fn run(shared: &Arc<Shared>, link: &Link) {
         let guard = lock(&link.wake.0);
         let wait = link.wake.1.wait_timeout(guard, Duration::from_millis(pause));
         drop(wait.unwrap_or_else(PoisonError::into_inner));
-        pause = (pause * 2).min(RETRY_MS_MAX);
+        // Clients that are held wait for the new primary's mark: it is a moment away from its lease, and feeds nobody before.
+        pause = if shared.hold.waits() { RETRY_MS } else { (pause * 2).min(RETRY_MS_MAX) };
     }
 }
 
