@@ -157,6 +157,9 @@ pub struct Topology {
     /// Moves under way, the oldest first; no slot is in two of them.
     #[serde(default)]
     pub moves: Vec<Move>,
+    /// Epoch of the last `Bar`; 0: none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub barred: Epoch,
     /// What only clusters without an operator have.
     #[serde(default, skip_serializing_if = "Unmanaged::is_empty")]
     pub unmanaged: Box<Unmanaged>,
@@ -302,6 +305,12 @@ pub enum Role {
 pub enum Change {
     /// Adds a member, or updates the address, node and zone of a known one.
     Join(Member),
+    /// The same by whoever saw the topology at epoch `seen`, and laid claim to the member's disk after that. Refused where disks
+    /// were barred since: somebody may be about to delete it who saw it before the claim.
+    Enter { member: Member, seen: Epoch },
+    /// Before the disk of that name is deleted: refused while a member has the name, and whoever looked at the topology before
+    /// does not let one in any more.
+    Bar { name: String },
     /// Takes a member out; refused while it is the primary of a shard that owns slots.
     Leave { member: MemberId },
     /// Gives slots that nobody owns to a shard, creating the shard when it is new.

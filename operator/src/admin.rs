@@ -68,7 +68,10 @@ pub fn said(step: &Step) -> Option<Said> {
             let (me, topology) = (me.clone(), topology.clone());
             Some(Said::Member(*seat, Ask::Adopt { topology, me }))
         }
-        Step::Join { member } => wish(Change::Join(member.clone()), None),
+        Step::Join { member, seen } => {
+            wish(Change::Enter { member: member.clone(), seen: *seen }, None)
+        }
+        Step::Bar { name } => wish(Change::Bar { name: name.clone() }, None),
         Step::Leave { id, .. } => wish(Change::Leave { member: id.clone() }, None),
         Step::Assign { shard, slots, epoch } => {
             wish(Change::Assign { shard: *shard, slots: slots.clone() }, Some(*epoch))

@@ -57,11 +57,40 @@ pub struct Member {
     pub belongs: Option<Belongs>,
 }
 
+impl Member {
+    /// What is in the seat, as it was seen.
+    pub fn sight(&self) -> Sight {
+        let mark =
+            |uid: &String, version: &String| Mark { uid: uid.clone(), version: version.clone() };
+        Sight {
+            body: self.body.as_ref().map(|b| mark(&b.uid, &b.version)),
+            disk: self.disk.as_ref().map(|d| mark(&d.uid, &d.version)),
+        }
+    }
+}
+
+/// What was seen in a seat. Whoever takes it away takes nothing that has changed since: another operator may have let the
+/// member in meanwhile, and changes what is in the seat before it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    pub body: Option<Mark>,
+    pub disk: Option<Mark>,
+}
+
+/// Tells one state of a thing from all others, in its kind's own terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub uid: String,
+    pub version: String,
+}
+
 /// A pod or a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
     /// Tells this body from an earlier one in the same seat.
     pub uid: String,
+    /// Is another one after each change; empty where nobody else changes it.
+    pub version: String,
     pub phase: Phase,
     /// A process has run in it at least once, so that it may have learned a topology.
     pub started: bool,
@@ -96,6 +125,8 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     pub uid: String,
+    /// Is another one after each change; empty where nobody else changes it.
+    pub version: String,
     /// No member has ever used it, so that no topology can be on it.
     pub fresh: bool,
     /// It is tied to a node that is gone for good, so that no body can ever use it again.

@@ -36,7 +36,7 @@ use crds::reasons::reason;
 use engine::topology::{self, Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use crate::desired::{Desired, Seat};
-use crate::observed::Observed;
+use crate::observed::{Observed, Sight};
 pub use balance::Outlook;
 pub(crate) use balance::done as request_done;
 pub use slots::SLOTS_PER_MOVE;
@@ -78,9 +78,9 @@ pub struct Blocked {
 pub enum Step {
     /// Makes the body, and the disk where there is to be one; what is there already stays.
     CreateMember { seat: Seat },
-    /// Takes the body away, if it is still this one, and its disk too when `disk` says so. `force`:
+    /// Takes the body away, if it is still as it was seen, and its disk too when `disk` says so. `force`:
     /// its node is gone, do not wait for it to tell the end.
-    DeleteMember { seat: Seat, uid: Option<String>, disk: bool, force: bool },
+    DeleteMember { seat: Seat, seen: Sight, disk: bool, force: bool },
     /// Takes the body away, if it is still this one, so that it is made anew: the disk stays.
     RestartMember { seat: Seat, uid: String },
     /// Makes this member the first voter of a new cluster.
@@ -90,7 +90,10 @@ pub enum Step {
     /// Tells a member which cluster it belongs to, when it knows none, or only a former incarnation.
     Adopt { seat: Seat, me: topology::Member, topology: Topology },
     /// Wishes that the council takes this member in, or takes note of its new address.
-    Join { member: topology::Member },
+    /// It was planned by the topology of epoch `seen`.
+    Join { member: topology::Member, seen: Epoch },
+    /// Wishes that nobody of that name is let in by a look from before, so that its disk can be deleted.
+    Bar { name: String },
     /// Wishes that the council lets this member go.
     Leave { id: MemberId, name: String },
     /// Wishes that a shard owns slots that nobody owns.
@@ -118,6 +121,7 @@ impl Step {
             Self::Form { .. }
                 | Self::Recover { .. }
                 | Self::Join { .. }
+                | Self::Bar { .. }
                 | Self::Leave { .. }
                 | Self::Assign { .. }
         )
@@ -144,7 +148,8 @@ impl fmt::Display for Step {
                 write!(f, "recover member={seat} incarnation={incarnation} members={left}")
             }
             Self::Adopt { seat, .. } => write!(f, "adopt member={seat}"),
-            Self::Join { member } => write!(f, "join member={} id={}", member.name, member.id),
+            Self::Join { member, .. } => write!(f, "join member={} id={}", member.name, member.id),
+            Self::Bar { name } => write!(f, "bar member={name}"),
             Self::Leave { id, name } => write!(f, "leave member={name} id={id}"),
             Self::Assign { shard, slots, epoch } => {
                 write!(f, "assign shard={shard} epoch={epoch} slots={}", text_of(slots))

@@ -86,6 +86,22 @@ impl Topology {
     pub fn apply(&mut self, change: &Change) -> Result<(), String> {
         let altered = match change {
             Change::Join(member) => self.join(member)?,
+            Change::Enter { member, seen } => {
+                if *seen < self.barred && !self.members.contains_key(&member.id) {
+                    return Err(format!(
+                        "disks were barred at epoch {}, after the look at epoch {seen}: look again",
+                        self.barred
+                    ));
+                }
+                self.join(member)?
+            }
+            Change::Bar { name } => {
+                if let Some(member) = self.members.values().find(|m| m.name == *name) {
+                    return Err(format!("{name} is a member: {}", member.id));
+                }
+                self.barred = self.epoch + 1;
+                true
+            }
             Change::Leave { member } => self.leave(member)?,
             Change::Assign { shard, slots } => self.assign(*shard, slots)?,
             Change::Promote { shard, to, expected, window_ms, boot, lineage, by_majority } => {

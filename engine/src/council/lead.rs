@@ -365,7 +365,7 @@ impl Council {
             self.answer(from, token, Err(refusal::NOT_LEADING.to_owned()));
             return;
         }
-        if let Change::Join(member) = &change
+        if let Change::Join(member) | Change::Enter { member, .. } = &change
             && let Err(why) = self.may_replace(member)
         {
             self.answer(from, token, Err(why));
@@ -384,6 +384,8 @@ impl Council {
                 self.answer(from, token, Err(why.to_owned()));
             }
             Change::Join(_)
+            | Change::Enter { .. }
+            | Change::Bar { .. }
             | Change::JoinSync { .. }
             | Change::Electors { .. }
             | Change::Assign { .. }

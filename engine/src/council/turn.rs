@@ -275,7 +275,7 @@ const TOLD_AT_ONCE_MAX: usize = 64;
 fn concerned_by(change: &Change, before: Option<&Topology>, known: &Topology) -> Vec<MemberId> {
     let moves = before.into_iter().flat_map(|t| &t.moves);
     let shards = match change {
-        Change::Join(member) => return vec![member.id.clone()],
+        Change::Join(member) | Change::Enter { member, .. } => return vec![member.id.clone()],
         Change::Promote { shard, .. } => vec![*shard],
         // The primary waits for who is in the set, or an elector.
         Change::Synced { shard, .. }

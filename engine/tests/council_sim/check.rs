@@ -17,7 +17,7 @@ const TAIL_TIMEOUTS: u64 = 5;
 pub(crate) struct Checker {
     tail_ms: u64,
     /// Each epoch has one topology, whoever tells it.
-    epochs: BTreeMap<Epoch, Arc<Topology>>,
+    pub(crate) epochs: BTreeMap<Epoch, Arc<Topology>>,
     /// Promotions that have been looked at.
     promotions: BTreeSet<(ShardId, Epoch)>,
     /// When a write was acknowledged, true time.

@@ -194,7 +194,7 @@ fn list_disks(observed: &mut Observed, dir: &Dir, cluster: &str) -> Result<(), E
         let disk = Some(Disk {
             uid: seat.to_string(),
             fresh: dir.is_fresh(&seat.name(cluster)),
-            lost: false,
+            ..Disk::default()
         });
         observed.members.insert(seat, Member { disk, ..Member::default() });
     }
@@ -267,10 +267,8 @@ impl Driver for Local {
                 started: true,
                 outdated: process.template != template,
                 stuck,
-                node: None,
-                zone: None,
                 restarts: process.restarts,
-                draining: false,
+                ..Body::default()
             });
         }
         hear_all(&mut observed, &self.dir, desired, &self.tls).await;
@@ -282,10 +280,10 @@ impl Driver for Local {
     async fn apply(&mut self, desired: &Desired, step: &Step) -> Result<(), Error> {
         match step {
             Step::CreateMember { seat } => return self.start(desired, *seat),
-            Step::DeleteMember { seat, uid, disk, .. } => {
+            Step::DeleteMember { seat, seen, disk, .. } => {
                 return match self.processes.get_mut(seat) {
                     Some(process) => {
-                        if Some(process.uid()) == *uid {
+                        if seen.body.as_ref().is_some_and(|b| b.uid == process.uid()) {
                             process.stop_and(*disk);
                         }
                         Ok(())

@@ -115,13 +115,13 @@ pub(super) fn revive(view: &View<'_>, seat: Seat, draft: &mut Draft) {
         Phase::Ended | Phase::Lost => {
             let force = body.phase == Phase::Lost;
             let what = if force { "is on a node that is gone" } else { "has ended" };
-            let uid = Some(body.uid.clone());
-            let step = Step::DeleteMember { seat, uid, disk: false, force };
+            let seen = view.sight(seat);
+            let step = Step::DeleteMember { seat, seen, disk: false, force };
             draft.step(format!("{name} {what}"), step);
         }
         Phase::Stopping => draft.blocked(reason::MEMBER_LOST, format!("{name} is being stopped")),
         Phase::Pending if view.member(seat).is_some_and(Member::has_lost_its_disk) => {
-            give_up_disk(view, seat, &body.uid, draft);
+            give_up_disk(view, seat, draft);
         }
         Phase::Pending | Phase::Running => {
             if let Some(stuck) = &body.stuck {
@@ -134,7 +134,7 @@ pub(super) fn revive(view: &View<'_>, seat: Seat, draft: &mut Draft) {
 /// A disk on a node that is gone is given up, together with the body that waits for it, so that the
 /// seat begins anew and empty; but only while somebody else has what was on it. What is there only once
 /// is left to whoever can bring the node back. see: `only_copy_on_a_lost_node_is_never_given_up`
-fn give_up_disk(view: &View<'_>, seat: Seat, uid: &str, draft: &mut Draft) {
+fn give_up_disk(view: &View<'_>, seat: Seat, draft: &mut Draft) {
     let name = view.name(seat);
     let replaceable = match seat.shard() {
         Some(shard) => view
@@ -145,8 +145,8 @@ fn give_up_disk(view: &View<'_>, seat: Seat, uid: &str, draft: &mut Draft) {
         None => view.topology().is_some(),
     };
     if replaceable {
-        let uid = Some(uid.to_string());
-        let step = Step::DeleteMember { seat, uid, disk: true, force: false };
+        let seen = view.sight(seat);
+        let step = Step::DeleteMember { seat, seen, disk: true, force: false };
         draft.step(format!("the volume of {name} is on a node that is gone"), step);
     } else {
         let message = format!(
@@ -185,10 +185,13 @@ pub(super) fn admit(view: &View<'_>, seat: Seat, draft: &mut Draft) {
             draft.step(format!("{name} knows no cluster yet"), step);
         }
     }
+    let seen = topology.epoch;
     match topology.members.get(&report.id) {
-        None => draft.step(format!("the council does not know {name}"), Step::Join { member: me }),
+        None => {
+            draft.step(format!("the council does not know {name}"), Step::Join { member: me, seen })
+        }
         Some(known) if *known != me => {
-            draft.step(format!("{name} is at another address"), Step::Join { member: me });
+            draft.step(format!("{name} is at another address"), Step::Join { member: me, seen });
         }
         Some(_) => {}
     }
@@ -235,6 +238,11 @@ fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) {
 /// until its vote is another's: members that leave at the same time could else be the majority. Who was not seen, and is in
 /// no topology that was, may be in a later one: its disk stays until the leader of the council says that it is not (seed
 /// 5562: after power failures the only topology that was told was an old one).
+///
+/// Another operator may let the member in again between the look and the deletion. Who lets a member in looks, lays claim to its
+/// body and disk, which changes them, and lets it in by that look's epoch; who deletes looks, bars, and deletes only what has
+/// not changed. When it was let in before the bar, the bar is refused; by a look after the bar, the claim came after that,
+/// and what was seen has changed (seeds 2411 and 1658).
 pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
     let stays = |id: &str| view.leads(id) && seat.shard().is_some_and(|s| view.owns_slots(s));
@@ -251,7 +259,8 @@ pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft)
         let message = format!("{name} stays until the council's leader tells that it is no member");
         draft.blocked(reason::CHANGING, message);
     } else {
-        let uid = view.body(seat).map(|b| b.uid.clone());
-        draft.step(why, Step::DeleteMember { seat, uid, disk: true, force: false });
+        let seen = view.sight(seat);
+        draft.step(why, Step::Bar { name });
+        draft.step(why, Step::DeleteMember { seat, seen, disk: true, force: false });
     }
 }

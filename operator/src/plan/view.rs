@@ -9,7 +9,7 @@ use engine::topology::{self, Report, Role, SLOTS, ShardId, Topology};
 
 use super::{Scope, Step, canary, slots};
 use crate::desired::{Desired, Seat};
-use crate::observed::{Belongs, Body, Member, Observed};
+use crate::observed::{Belongs, Body, Member, Observed, Sight};
 use crate::when;
 
 /// Desired and observed side by side, with what several rules derive from both.
@@ -102,6 +102,10 @@ impl<'a> View<'a> {
 
     pub(crate) fn member(&self, seat: Seat) -> Option<&'a Member> {
         self.observed.members.get(&seat)
+    }
+
+    pub(crate) fn sight(&self, seat: Seat) -> Sight {
+        self.member(seat).map(Member::sight).unwrap_or_default()
     }
 
     pub(crate) fn body(&self, seat: Seat) -> Option<&'a Body> {

@@ -230,7 +230,7 @@ fn read_member(
     }
     if is("disk") || is("lost-with-disk") || is("disk-lost") {
         let (fresh, lost) = (is("fresh"), is("disk-lost"));
-        member.disk = Some(Disk { uid: format!("disk-{seat}"), fresh, lost });
+        member.disk = Some(Disk { uid: format!("disk-{seat}"), fresh, lost, ..Disk::default() });
     }
     if !is("lost") && !is("lost-with-disk") && !is("disk-only") {
         let phase = match () {
@@ -242,6 +242,7 @@ fn read_member(
         };
         member.body = Some(Body {
             uid: format!("uid-{seat}"),
+            version: String::new(),
             phase,
             started: phase != Phase::Pending,
             outdated: is("outdated"),

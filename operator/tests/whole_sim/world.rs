@@ -203,6 +203,8 @@ pub(crate) struct World {
     /// Machines that bodies are put on, where that is known.
     machines: Option<u64>,
     cut_until: u64,
+    /// Until when members die of faults that have begun.
+    harm_until: u64,
     reading_since_us: u64,
     serial: u64,
     connections: u64,
@@ -286,6 +288,7 @@ impl World {
             via: vec![],
             machines: rng.chance(1, 2).then_some(3),
             cut_until: 0,
+            harm_until: 0,
             reading_since_us: 0,
             serial: 0,
             connections: 0,

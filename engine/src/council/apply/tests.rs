@@ -145,3 +145,21 @@ fn electors_begin_with_the_members_and_are_those_that_the_primary_of_the_epoch_n
     topology.apply(&promote(1, epoch)).unwrap();
     assert!(topology.shards[&0].electors.is_empty(), "no majority counts any more");
 }
+
+/// Two operators at once: one lets a member in again whose disk the other is about to delete.
+#[test]
+fn nobody_is_let_in_by_a_look_from_before_its_disk_was_barred() {
+    let mut topology = formed();
+    topology.apply(&Change::Leave { member: member(2, "").id }).unwrap();
+    let seen = topology.epoch;
+    let enter = |seen| Change::Enter { member: member(2, "demo-0-1"), seen };
+    topology.apply(&Change::Bar { name: "demo-0-1".into() }).unwrap();
+    assert_eq!(topology.barred, topology.epoch);
+    let refused = topology.apply(&enter(seen)).unwrap_err();
+    assert!(refused.contains("look again"), "{refused}");
+    topology.apply(&enter(topology.epoch)).unwrap();
+    // Who is a member may tell its new address by any look, and its disk is not barred.
+    topology.apply(&enter(0)).unwrap();
+    let refused = topology.apply(&Change::Bar { name: "demo-0-1".into() }).unwrap_err();
+    assert!(refused.contains("demo-0-1 is a member"), "{refused}");
+}

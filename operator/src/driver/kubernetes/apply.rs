@@ -13,14 +13,14 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::build::{BUS_PORT, CLUSTER, Kind, LABELS, Object, ROLE};
+use super::build::{BUS_PORT, CLAIMED, CLUSTER, Kind, LABELS, Object, ROLE};
 use super::reconcile::Kubernetes;
 use super::stores::of_cluster;
 use super::{ASK_LIMIT, MANAGER};
 use crate::Error;
 use crate::admin::{self, Said};
 use crate::desired::{self, Desired, Seat};
-use crate::observed::{Observed, Told};
+use crate::observed::{Mark, Observed, Told};
 use crate::plan::Step;
 
 impl Kubernetes<'_> {
@@ -187,16 +187,22 @@ impl Kubernetes<'_> {
         }
     }
 
-    /// Deletes an object; one that is gone, or is another one by now, is no error.
-    async fn delete<K>(&self, kind: Kind, name: &str, parameters: DeleteParams) -> Result<(), Error>
+    /// Deletes an object; one that is gone is no error. `false`: it is another one by now, or has changed, and stays.
+    async fn delete<K>(
+        &self,
+        kind: Kind,
+        name: &str,
+        parameters: DeleteParams,
+    ) -> Result<bool, Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + std::fmt::Debug + DeserializeOwned,
     {
         self.context.health.metrics.write(kind.as_str());
         match self.api::<K>().delete(name, &parameters).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(s)) if s.is_not_found() || s.is_conflict() => Ok(()),
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(true),
+            Err(kube::Error::Api(s)) if s.is_conflict() => Ok(false),
             Err(error) => Err(failed("delete", kind, name, error)),
         }
     }
@@ -206,45 +212,86 @@ impl Kubernetes<'_> {
         match step {
             Step::CreateMember { seat } => {
                 let build = self.build(desired);
+                let pod = build.pod(*seat);
                 let claim = build.claim(*seat).filter(|c| {
                     let stores = &self.context.stores;
                     stores.version(Kind::PersistentVolumeClaim, &self.namespace, &c.name).is_none()
                 });
-                let pod = build.pod(*seat);
                 if let Some(claim) = claim {
                     self.create::<PersistentVolumeClaim>(&claim).await?;
                 }
                 self.create::<Pod>(&pod).await
             }
-            Step::DeleteMember { seat, uid, disk, force } => {
-                if let Some(uid) = uid {
-                    self.delete_pod(desired, *seat, uid, *force).await?;
+            Step::DeleteMember { seat, seen, disk, force } => {
+                if let Some(body) = &seen.body
+                    && !self.delete_pod(desired, *seat, unchanged(body), *force).await?
+                {
+                    return Ok(());
                 }
-                if *disk {
+                if let Some(volume) = seen.disk.as_ref().filter(|_| *disk) {
                     let name = self.build(desired).volume_name(*seat);
                     let kind = Kind::PersistentVolumeClaim;
-                    let parameters = DeleteParams::default();
+                    let parameters = DeleteParams::default().preconditions(unchanged(volume));
                     self.delete::<PersistentVolumeClaim>(kind, &name, parameters).await?;
                 }
                 Ok(())
             }
-            Step::RestartMember { seat, uid } => self.delete_pod(desired, *seat, uid, false).await,
-            _ => match admin::said(step) {
-                Some(Said::Member(seat, ask)) => self.ask_seat(seat, ask).await,
-                Some(Said::Council(ask)) => self.wish(ask).await,
-                None => Ok(()),
-            },
+            Step::RestartMember { seat, uid } => {
+                let this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
+                self.delete_pod(desired, *seat, this, false).await.map(|_| ())
+            }
+            Step::Join { member, .. } => {
+                self.lay_claim::<Pod>(Kind::Pod, &member.name).await?;
+                let build = self.build(desired);
+                let seat = Seat::parse(&desired.name, &member.name);
+                if let Some(claim) = seat.and_then(|s| build.claim(s)) {
+                    self.lay_claim::<PersistentVolumeClaim>(claim.kind, &claim.name).await?;
+                }
+                self.say(step).await
+            }
+            _ => self.say(step).await,
         }
     }
 
+    /// Changes an object, so that whoever saw it before deletes it no more. What is being deleted cannot be claimed any more.
+    /// see: `crate::plan::members::dismiss`
+    async fn lay_claim<K>(&self, kind: Kind, name: &str) -> Result<(), Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        let now = jiff::Timestamp::now().to_string();
+        let patch = json!({"metadata": {"annotations": {CLAIMED: now}}});
+        self.context.health.metrics.write(kind.as_str());
+        let claimed = self
+            .api::<K>()
+            .patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map_err(|e| failed("claim", kind, name, e))?;
+        if claimed.metadata.deletion_timestamp.is_some() {
+            return Err(Error::world(
+                format!("claim {} {name}", kind.as_str()),
+                "it is being deleted",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Says what the step says to members.
+    async fn say(&self, step: &Step) -> Result<(), Error> {
+        match admin::said(step) {
+            Some(Said::Member(seat, ask)) => self.ask_seat(seat, ask).await,
+            Some(Said::Council(ask)) => self.wish(ask).await,
+            None => Ok(()),
+        }
+    }
     async fn delete_pod(
         &self,
         desired: &Desired,
         seat: Seat,
-        uid: &str,
+        preconditions: Preconditions,
         force: bool,
-    ) -> Result<(), Error> {
-        let preconditions = Preconditions { uid: Some(uid.into()), ..Preconditions::default() };
+    ) -> Result<bool, Error> {
         let mut parameters = DeleteParams::default().preconditions(preconditions);
         if force {
             parameters = parameters.grace_period(0);
@@ -326,6 +373,11 @@ impl Kubernetes<'_> {
         });
         futures::future::join_all(asks).await.into_iter().flatten().collect()
     }
+}
+
+fn unchanged(seen: &Mark) -> Preconditions {
+    let known = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
+    Preconditions { uid: known(&seen.uid), resource_version: known(&seen.version) }
 }
 
 /// What has to change about a volume's owner and labels; `None`: nothing.

@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use crate::desired::Desired;
 use crate::driver::kubernetes::Settings;
 
-pub use labels::{CLUSTER, LABELS, ROLE, SEAT, SHARD, TEMPLATE, selector};
+pub use labels::{CLAIMED, CLUSTER, LABELS, ROLE, SEAT, SHARD, TEMPLATE, selector};
 pub use pod::{OWN_TOLERATIONS, template_of};
 pub use secret::{Secrets, auth_name, generated_auth_name, operator_tls_name, tls_name};
 

@@ -169,6 +169,7 @@ impl Kubernetes<'_> {
         };
         Body {
             uid: pod.uid().unwrap_or_default(),
+            version: pod.resource_version().unwrap_or_default(),
             phase: phase(pod, &node, &self.memory.uid),
             started: started(pod),
             outdated: template_of(pod) != template,
@@ -313,6 +314,7 @@ fn disk(claim: &PersistentVolumeClaim) -> Disk {
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     Disk {
         uid: claim.uid().unwrap_or_default(),
+        version: claim.resource_version().unwrap_or_default(),
         // Nobody writes to a claim before it is bound; one that is bound may have been written to.
         fresh: phase == Some("Pending") || phase.is_none(),
         // Kubernetes' own word for a claim whose volume is no more.

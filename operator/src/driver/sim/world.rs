@@ -346,9 +346,9 @@ impl World {
     pub(super) fn apply(&mut self, desired: &Desired, step: &Step) -> Result<(), String> {
         match step {
             Step::CreateMember { seat } => self.create(desired, *seat),
-            Step::DeleteMember { seat, uid, disk, .. } => {
-                let is_it = |p: &Pod| uid.as_ref() == Some(&p.uid);
-                if self.pods.get(seat).is_some_and(is_it) || uid.is_none() {
+            Step::DeleteMember { seat, seen, disk, .. } => {
+                let is_it = |p: &Pod| seen.body.as_ref().is_some_and(|b| b.uid == p.uid);
+                if self.pods.get(seat).is_some_and(is_it) || seen.body.is_none() {
                     self.pods.remove(seat);
                     if *disk || !self.volumes {
                         self.assert_has_left(*seat);
@@ -391,8 +391,9 @@ impl World {
                 let memory = memory.ok_or("nobody answers")?;
                 memory.cluster.get_or_insert_with(|| topology.cluster.clone());
             }
-            Step::Join { member } => {
-                self.commit(&Change::Join(member.clone()))?;
+            Step::Bar { name } => return self.commit(&Change::Bar { name: name.clone() }),
+            Step::Join { member, seen } => {
+                self.commit(&Change::Enter { member: member.clone(), seen: *seen })?;
                 let seat = Seat::parse(&desired.name, &member.name);
                 if let Some(pod) = seat.and_then(|s| self.pods.get_mut(&s)) {
                     pod.in_sync_at = self.now + SYNC_TICKS;

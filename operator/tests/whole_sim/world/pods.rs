@@ -1,6 +1,7 @@
 //! Bodies and disks: what the operator makes and takes away, and what is gone with what.
 
 use ::operator::desired::Seat;
+use ::operator::observed::{Mark, Sight};
 use engine::topology::MemberId;
 
 use super::{Action, Data, Disk, Durability, Node, What, World};
@@ -11,6 +12,8 @@ pub(super) struct Place {
     /// Whose memory is in it.
     pub(super) node: usize,
     pub(super) body: Option<Body>,
+    /// Counts how often the member was about to be let into the cluster.
+    pub(super) claims: u64,
     /// The disk is on a machine that is gone for good: nothing starts from it.
     pub(super) lost: bool,
 }
@@ -34,9 +37,9 @@ impl World {
             return;
         }
         let machine = self.machines.map(|machines| self.rng.below(machines));
-        let (node, lost) = match self.places.get(&seat) {
-            Some(place) => (place.node, place.lost),
-            None => (self.add_node(seat), false),
+        let (node, lost, claims) = match self.places.get(&seat) {
+            Some(place) => (place.node, place.lost, place.claims),
+            None => (self.add_node(seat), false, 0),
         };
         // A new body starts with the directives of now.
         self.nodes[node].config_hash = self.desired.live_hash();
@@ -44,7 +47,7 @@ impl World {
         let template = self.desired.at_start_hash();
         let (started, stopping) = (false, None);
         let body = Some(Body { uid, template, started, stopping, machine, lost: false });
-        self.places.insert(seat, Place { node, body, lost });
+        self.places.insert(seat, Place { node, body, claims, lost });
         self.tally.count(What::BodyMade, 1);
         let start = 100_000 + self.rng.below(1_000_000);
         self.after(start, Action::Start(node));
@@ -94,6 +97,28 @@ impl World {
         if let Some(body) = self.body_of(n) {
             body.started = true;
         }
+    }
+
+    /// Before the member is let into the cluster: whoever saw its body before does not delete it any more.
+    pub(super) fn lay_claim(&mut self, seat: Seat) -> Result<(), String> {
+        let place = self.places.get_mut(&seat).ok_or("there is none")?;
+        match &place.body {
+            None => Err("it has no body".into()),
+            Some(body) if body.stopping.is_some() => Err("its body is going".into()),
+            Some(_) => {
+                place.claims += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// What is in the seat now.
+    pub(super) fn sight(&self, seat: Seat) -> Sight {
+        let Some(place) = self.places.get(&seat) else { return Sight::default() };
+        let version = place.claims.to_string();
+        let mark = |uid: &String| Mark { uid: uid.clone(), version: version.clone() };
+        let disk = self.weather.volumes.then(|| mark(&self.nodes[place.node].id));
+        Sight { body: place.body.as_ref().map(|b| mark(&b.uid)), disk }
     }
 
     /// Takes the body away in good order, and the disk with it if that is said.

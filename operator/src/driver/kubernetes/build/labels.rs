@@ -18,6 +18,8 @@ pub const ROLE: &str = "larder.dev/role";
 pub const LABELS: &str = "larder.dev/labels";
 /// Annotation of a pod: fingerprint of what it was made from.
 pub const TEMPLATE: &str = "larder.dev/template";
+/// Annotation of pods and volumes: when the member was last about to be let into the cluster.
+pub const CLAIMED: &str = "larder.dev/claimed";
 
 /// Labels of everything that belongs to a cluster.
 pub(super) fn common(cluster: &str) -> Value {

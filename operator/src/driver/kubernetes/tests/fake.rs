@@ -312,10 +312,17 @@ impl State {
             merge(&mut object, body);
             (StatusCode::OK, self.store(path, object))
         } else {
-            match self.objects.remove(path) {
-                Some(object) => (StatusCode::OK, object),
-                None => failure(StatusCode::NOT_FOUND, "NotFound"),
+            let Some(object) = self.objects.get(path) else {
+                return failure(StatusCode::NOT_FOUND, "NotFound");
+            };
+            let is_met = |field: &str| {
+                let wanted = &body["preconditions"][field];
+                wanted.is_null() || *wanted == object["metadata"][field]
+            };
+            if !is_met("uid") || !is_met("resourceVersion") {
+                return failure(StatusCode::CONFLICT, "Conflict");
             }
+            (StatusCode::OK, self.objects.remove(path).unwrap_or_default())
         }
     }
 }

@@ -12,6 +12,7 @@ use super::crash::{CLUSTER, CORE, settle, world};
 use super::fake::{Fake, Grant, Memories};
 use super::observed;
 use crate::desired::{Desired, Seat};
+use crate::driver::Driver;
 use crate::driver::kubernetes::lease::Election;
 use crate::driver::kubernetes::reconcile::{Kubernetes, Memory};
 use crate::driver::kubernetes::{Settings, controller};
@@ -91,10 +92,10 @@ async fn rare_things(fake: &Fake) {
     let desired = Desired::of(cluster).unwrap();
     let mut memory = Memory { uid: "u-1".into(), ..Memory::default() };
     let mut driver = Kubernetes::new(&context, cluster, "shop", &mut memory);
-    driver.label_roles(&desired, &observed("a", &[(SEAT, "a")])).await.unwrap();
-    let uid = Some("p-1".to_owned());
-    let gone = Step::DeleteMember { seat: SEAT, uid, disk: true, force: false };
+    let seen = driver.observe(&desired).await.unwrap().members[&SEAT].sight();
+    let gone = Step::DeleteMember { seat: SEAT, seen, disk: true, force: false };
     driver.carry_out(&desired, &gone).await.unwrap();
+    driver.label_roles(&desired, &observed("a", &[(SEAT, "a")])).await.unwrap();
     for _ in 0..2 {
         context.publish(cluster, EventType::Normal, "Ready", "again").await;
     }
