@@ -39,7 +39,12 @@ pub enum Wire {
     Mute,
     /// Of so many packets in a hundred, either way, each is lost by chance.
     Lossy(u8),
+    /// What goes out waits in line for a wire of so many kilobits a second, up to `SLOW_MS`; what had to wait longer is lost.
+    Slow(u16),
 }
+
+/// Longest wait of a packet in a slow wire, milliseconds.
+const SLOW_MS: u16 = 400;
 
 /// The chain with the rules of a bad wire, in the table mangle.
 const CHAIN: &str = "LARDER-E2E";
@@ -49,6 +54,11 @@ impl Wire {
     fn script(self) -> String {
         let (deaf, mute) = ("PREROUTING -i eth0", "POSTROUTING -o eth0");
         let (ways, chance) = match self {
+            Wire::Slow(rate) => {
+                return format!(
+                    "tc qdisc add dev eth0 root tbf rate {rate}kbit burst 4kb latency {SLOW_MS}ms\n"
+                );
+            }
             Wire::Deaf => (&[deaf][..], 1.0),
             Wire::Mute => (&[mute][..], 1.0),
             Wire::Lossy(percent) => (&[deaf, mute][..], f64::from(percent) / 100.0),
@@ -66,7 +76,8 @@ impl Wire {
     /// Undoes all of them; those that are not there are no error.
     fn mend() -> String {
         format!(
-            "iptables -t mangle -D PREROUTING -i eth0 -j {CHAIN} 2>/dev/null || true\n\
+            "tc qdisc del dev eth0 root 2>/dev/null || true\n\
+             iptables -t mangle -D PREROUTING -i eth0 -j {CHAIN} 2>/dev/null || true\n\
              iptables -t mangle -D POSTROUTING -o eth0 -j {CHAIN} 2>/dev/null || true\n\
              iptables -t mangle -F {CHAIN} 2>/dev/null || true\n\
              iptables -t mangle -X {CHAIN} 2>/dev/null || true\n"
