@@ -270,9 +270,16 @@ impl Shared {
         args: &[&[u8]],
         slot: Option<u16>,
     ) -> Result<(), String> {
-        if !self.cluster.enabled {
-            return Ok(());
-        }
+        if self.cluster.enabled { self.route_keys(session, command, args, slot) } else { Ok(()) }
+    }
+
+    fn route_keys(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        slot: Option<u16>,
+    ) -> Result<(), String> {
         let slot = match slot {
             Some(slot) => slot,
             None => {

@@ -158,7 +158,7 @@ impl Keyspace {
             slots.dedup();
         }
         self.take(slots.iter().copied());
-        Locked { keyspace: self, slots, all: false }
+        Locked { keyspace: self, held: Held::Several(slots) }
     }
 
     /// Takes locks in their order. Who waits holds what comes before, unless a script that has written needs that:
@@ -186,15 +186,13 @@ impl Keyspace {
     #[inline]
     pub fn lock_slot(&self, slot: u16) -> Locked<'_> {
         self.locks[slot as usize].lock();
-        let mut slots = SmallVec::new();
-        slots.push(slot);
-        Locked { keyspace: self, slots, all: false }
+        Locked { keyspace: self, held: Held::One(slot) }
     }
 
     /// Locks everything: for FLUSHALL, SWAPDB, the start of a snapshot, scripts with undeclared keys.
     pub fn lock_all(&self) -> Locked<'_> {
         self.take(0..SLOTS);
-        Locked { keyspace: self, slots: SmallVec::new(), all: true }
+        Locked { keyspace: self, held: Held::All }
     }
 
     /// Brings the table of a slot nearer; reads nothing of it, so that no lock is needed.
@@ -273,6 +271,17 @@ impl Keyspace {
         (!locked.table(db, slot).is_empty()).then_some(locked)
     }
 
+    /// The table of a slot in a database that nothing was in yet.
+    #[cold]
+    fn make_table(&self, db: u16, slot: u16) -> *mut Table {
+        loop {
+            self.make_database(db);
+            if let Some(table) = self.table_ptr(db, slot) {
+                return table;
+            }
+        }
+    }
+
     fn make_database(&self, db: u16) {
         let cell = &self.databases[db as usize];
         let fresh: Box<[UnsafeCell<Table>]> =
@@ -309,8 +318,7 @@ impl Keyspace {
             if !lock.try_take() && !lock.wait(gives_up) {
                 return None;
             }
-            let mut locked = Locked { keyspace: self, slots: SmallVec::new(), all: false };
-            locked.slots.push(slot);
+            let mut locked = Locked { keyspace: self, held: Held::One(slot) };
             Some(locked.table(0, slot).len() as u64)
         };
         if let Some(keys) = (0..SLOTS).map(count).sum() {
@@ -352,8 +360,15 @@ impl Drop for Keyspace {
 /// Some slots (or all) under lock; the only way to a table.
 pub struct Locked<'k> {
     keyspace: &'k Keyspace,
-    slots: SmallVec<[u16; 8]>,
-    all: bool,
+    held: Held,
+}
+
+enum Held {
+    /// What nearly all commands take.
+    One(u16),
+    /// In their order: thousands of them (a long MGET) are not walked for each key.
+    Several(SmallVec<[u16; 8]>),
+    All,
 }
 
 impl<'k> Locked<'k> {
@@ -361,40 +376,43 @@ impl<'k> Locked<'k> {
         self.keyspace
     }
 
-    /// The slots are in their order: thousands of them (a long MGET) are not walked for each key.
     #[inline]
     pub fn holds(&self, slot: u16) -> bool {
-        self.all
-            || match self.slots.as_slice() {
-                [only] => *only == slot,
-                many => many.binary_search(&slot).is_ok(),
-            }
+        match &self.held {
+            Held::One(only) => *only == slot,
+            Held::Several(slots) => slots.binary_search(&slot).is_ok(),
+            Held::All => true,
+        }
     }
 
     /// The slots that are held.
     pub fn slots(&self) -> impl Iterator<Item = u16> + '_ {
-        let all = if self.all { 0..SLOTS } else { 0..0 };
-        all.chain(self.slots.iter().copied())
+        let (all, listed) = match &self.held {
+            Held::One(slot) => (0..0, std::slice::from_ref(slot)),
+            Held::Several(slots) => (0..0, slots.as_slice()),
+            Held::All => (0..SLOTS, [].as_slice()),
+        };
+        all.chain(listed.iter().copied())
     }
 
     pub fn holds_all(&self) -> bool {
-        self.all
+        matches!(self.held, Held::All)
     }
 
     /// The table of a slot that this holds.
     #[inline]
     pub fn table(&mut self, db: u16, slot: u16) -> &mut Table {
-        assert!(
-            self.holds(slot),
-            "slot {slot} is not locked: the command's key positions are wrong"
-        );
-        loop {
-            if let Some(table) = self.keyspace.table_ptr(db, slot) {
-                // SAFETY: the slot's lock is held by us, and `&mut self` makes this the only borrow.
-                #[expect(unsafe_code, reason = "reaches a table under its slot's lock")]
-                return unsafe { &mut *table };
-            }
-            self.keyspace.make_database(db);
+        if !self.holds(slot) {
+            is_not_locked(slot);
+        }
+        let table = match self.keyspace.table_ptr(db, slot) {
+            Some(table) => table,
+            None => self.keyspace.make_table(db, slot),
+        };
+        // SAFETY: the slot's lock is held by us, and `&mut self` makes this the only borrow.
+        #[expect(unsafe_code, reason = "reaches a table under its slot's lock")]
+        unsafe {
+            &mut *table
         }
     }
 
@@ -411,8 +429,13 @@ impl<'k> Locked<'k> {
     }
 
     fn note(&mut self, slot: u16) {
-        if let Err(at) = self.slots.binary_search(&slot) {
-            self.slots.insert(at, slot);
+        if let Held::One(only) = self.held {
+            self.held = Held::Several(SmallVec::from_slice(&[only]));
+        }
+        if let Held::Several(slots) = &mut self.held
+            && let Err(at) = slots.binary_search(&slot)
+        {
+            slots.insert(at, slot);
         }
     }
 
@@ -439,20 +462,19 @@ impl<'k> Locked<'k> {
         if !self.add(&rest, gives_up) {
             return false;
         }
-        self.slots.clear();
-        self.all = true;
+        self.held = Held::All;
         true
     }
 
     /// Turns the parity of new entries: a snapshot begins. Gives the new one.
     pub fn turn_parity(&mut self) -> bool {
-        assert!(self.all, "a snapshot begins under every lock");
+        assert!(self.holds_all(), "a snapshot begins under every lock");
         !self.keyspace.parity.fetch_xor(true, Ordering::AcqRel)
     }
 
     /// Exchanges two databases; everything must be locked.
     pub fn swap_databases(&mut self, first: u16, second: u16) {
-        assert!(self.all, "SWAPDB needs every lock");
+        assert!(self.holds_all(), "SWAPDB needs every lock");
         self.keyspace.upheavals.fetch_add(1, Ordering::AcqRel);
         let [a, b] = [first, second].map(|i| &self.keyspace.databases[i as usize]);
         let was = a.swap(b.load(Ordering::Acquire), Ordering::AcqRel);
@@ -467,7 +489,7 @@ impl<'k> Locked<'k> {
 
     /// Takes every table of a database out and gives what was in them, to be dropped elsewhere.
     pub fn take_database(&mut self, db: u16) -> Vec<Table> {
-        assert!(self.all, "emptying a database needs every lock");
+        assert!(self.holds_all(), "emptying a database needs every lock");
         if self.keyspace.table_ptr(db, 0).is_none() {
             return Vec::new();
         }
@@ -478,6 +500,11 @@ impl<'k> Locked<'k> {
             .filter(|table| !table.is_empty())
             .collect()
     }
+}
+
+#[cold]
+fn is_not_locked(slot: u16) -> ! {
+    panic!("slot {slot} is not locked: the command's key positions are wrong")
 }
 
 /// Counts a script that waits for more locks, as long as it does, also when it ends by a fault.
@@ -499,10 +526,11 @@ impl Drop for Urgency<'_> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.all {
-            self.keyspace.locks.iter().for_each(SlotLock::unlock);
-        } else {
-            self.slots.iter().for_each(|slot| self.keyspace.locks[*slot as usize].unlock());
+        let locks = &self.keyspace.locks;
+        match &self.held {
+            Held::One(slot) => locks[*slot as usize].unlock(),
+            Held::Several(slots) => slots.iter().for_each(|slot| locks[*slot as usize].unlock()),
+            Held::All => locks.iter().for_each(SlotLock::unlock),
         }
     }
 }

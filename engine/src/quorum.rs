@@ -97,6 +97,7 @@ impl Quorum {
     }
 
     /// Why no write is taken now, where so few members are there that none could be acknowledged.
+    #[inline]
     pub fn refusal(&self) -> Option<&'static str> {
         let lacks = self.is_on() && !self.has_enough();
         lacks.then_some("NOREPLICAS Not enough good replicas to write.")

@@ -442,6 +442,10 @@ impl Shared {
     /// Tells of the keys that the client `by` (0: nobody) has changed, while their locks are held; gives them.
     #[inline]
     pub fn tell(&self, db: &mut Db<'_>, by: u64) -> Vec<(u16, Vec<u8>)> {
+        if db.has_news() { self.tell_news(db, by) } else { Vec::new() }
+    }
+
+    fn tell_news(&self, db: &mut Db<'_>, by: u64) -> Vec<(u16, Vec<u8>)> {
         let changed = std::mem::take(&mut db.changed);
         for (index, key) in &changed {
             self.waiters.changed(*index, key);

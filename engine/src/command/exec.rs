@@ -88,18 +88,11 @@ impl<'s> Executor<'s> {
                 return;
             }
         }
+        let (id, all) = (command.id(), self.stats);
+        let stats = &all.calls[id];
         if let Err(error) = checked {
-            abort_queue(session);
-            bump(&self.stats.calls[command.id()].rejected, 1);
-            if command.name == "exec" {
-                if session.queue.take().is_some() {
-                    session.info.in_multi.store(false, Ordering::Relaxed);
-                }
-                unwatch(self.shared, session);
-                self.refuse(reply, &not_executed(&error));
-            } else {
-                self.refuse(reply, &error);
-            }
+            bump(&stats.rejected, 1);
+            self.reject(session, reply, command, &error);
             return;
         }
         if session.queue.is_some() && !command.is(flag::UNQUEUED) {
@@ -108,8 +101,7 @@ impl<'s> Executor<'s> {
         }
         let info = &session.info;
         bump(&info.commands, 1);
-        info.last_command.store(command.id() as u32 + 1, Ordering::Relaxed);
-        let stats = &self.stats.calls[command.id()];
+        info.last_command.store(id as u32 + 1, Ordering::Relaxed);
         let calls = stats.calls.load(Ordering::Relaxed);
         stats.calls.store(calls + 1, Ordering::Relaxed);
         let each = !command.is(flag::FAST | flag::QUICK) || self.times_all;
@@ -127,17 +119,8 @@ impl<'s> Executor<'s> {
         if self.shared.monitors.any() {
             self.shared.show(session, command, args);
         }
-        let stats = &self.stats.calls[command.id()];
         if timed {
-            let usec = clock::monotonic_us() - from;
-            let calls = if each { 1 } else { TIMED_SAMPLE };
-            bump(&stats.usec, usec * calls);
-            stats.histogram.count(usec, calls);
-            let event = if command.is(flag::FAST) { "fast-command" } else { "command" };
-            self.shared.note_latency(event, self.env.now_ms, usec);
-            if each {
-                slowlog::note(self.shared, session, command, args, usec, &self.env);
-            }
+            self.note_time(session, command, args, from, each);
         }
         if reply.errors > errors {
             bump(&stats.failed, 1);
@@ -159,12 +142,57 @@ impl<'s> Executor<'s> {
         }
     }
 
+    /// Answers a request that is not run.
+    #[cold]
+    fn reject(
+        &self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: &'static Command,
+        error: &str,
+    ) {
+        abort_queue(session);
+        if command.name == "exec" {
+            if session.queue.take().is_some() {
+                session.info.in_multi.store(false, Ordering::Relaxed);
+            }
+            unwatch(self.shared, session);
+            self.refuse(reply, &not_executed(error));
+        } else {
+            self.refuse(reply, error);
+        }
+    }
+
+    /// Notes how long a command took that began at `from`, microseconds; `each`: it does not stand for others.
+    #[inline(never)]
+    fn note_time(
+        &self,
+        session: &Session,
+        command: &'static Command,
+        args: &[&[u8]],
+        from: u64,
+        each: bool,
+    ) {
+        let stats = &self.stats.calls[command.id()];
+        let usec = clock::monotonic_us() - from;
+        let calls = if each { 1 } else { TIMED_SAMPLE };
+        bump(&stats.usec, usec * calls);
+        stats.histogram.count(usec, calls);
+        let event = if command.is(flag::FAST) { "fast-command" } else { "command" };
+        self.shared.note_latency(event, self.env.now_ms, usec);
+        if each {
+            slowlog::note(self.shared, session, command, args, usec, &self.env);
+        }
+    }
+
+    #[cold]
     fn refuse(&self, reply: &mut Reply, error: &str) {
         reply.error(error);
         self.count_error(error.as_bytes());
     }
 
     /// Counts an error reply by its code, the first word.
+    #[cold]
     fn count_error(&self, error: &[u8]) {
         let code: String = error
             .iter()
@@ -215,16 +243,8 @@ impl<'s> Executor<'s> {
         if self.shared.monitors.any() {
             self.shared.show(session, command, args);
         }
-        let stats = &self.stats.calls[command.id()];
         if timed {
-            let usec = clock::monotonic_us() - from;
-            let calls = if self.times_all { 1 } else { TIMED_SAMPLE };
-            bump(&stats.usec, usec * calls);
-            stats.histogram.count(usec, calls);
-            self.shared.note_latency("fast-command", self.env.now_ms, usec);
-            if self.times_all {
-                slowlog::note(self.shared, session, command, args, usec, &self.env);
-            }
+            self.note_time(session, command, args, from, self.times_all);
         }
         if !changed.is_empty() {
             self.serve(changed);

@@ -85,7 +85,10 @@ enum End {
 
 impl End {
     fn of_name(name: &str) -> End {
-        if name.trim_start_matches('b').starts_with('l') { End::Front } else { End::Back }
+        match name.as_bytes() {
+            [b'l', ..] | [b'b', b'l', ..] => End::Front,
+            _ => End::Back,
+        }
     }
 
     fn parse(ctx: &Ctx<'_, '_>, i: usize) -> Option<End> {

@@ -32,14 +32,15 @@ struct Ahead<'b> {
     requests: SmallVec<[Request; BATCH]>,
     /// Their arguments, one after another.
     args: SmallVec<[&'b [u8]; BATCH * 4]>,
+    /// The words of those among them that are inline: they do not lie in the buffer.
+    words: Vec<Vec<u8>>,
 }
 
 struct Request {
     command: Option<&'static Command>,
-    /// Where its arguments begin and end in `Ahead::args`.
+    /// Where its arguments begin and end in `Ahead::args`, or its words in `Ahead::words`.
     args: (usize, usize),
-    /// The words of an inline request, in place of `args`.
-    words: Vec<Vec<u8>>,
+    is_inline: bool,
     /// Hash and slot of its first key.
     hint: Option<(u64, u16)>,
     /// Where the next request begins in the buffer.
@@ -49,18 +50,41 @@ struct Request {
 impl<'b> Ahead<'b> {
     /// Takes in the request whose arguments were pushed from `begin` on.
     #[inline]
-    fn push(&mut self, begin: usize, words: Vec<Vec<u8>>, end: usize) {
+    fn push(&mut self, begin: usize, end: usize) {
         let args = &self.args[begin..];
-        let name = args.first().copied().or(words.first().map(Vec::as_slice)).unwrap_or_default();
-        let command = find(name);
-        let hint = match (command, args.get(1)) {
-            (Some(command), Some(key)) if matches!(command.keys, Keys::Range { first: 1, .. }) => {
-                Some((hash_key(key), slot_of(key)))
+        let (command, hint) = match args {
+            [] => (find(b""), None),
+            [name] => (find(name), None),
+            [name, key, ..] => {
+                let command = find(name);
+                let is_keyed = |c: &Command| matches!(c.keys, Keys::Range { first: 1, .. });
+                (command, command.is_some_and(is_keyed).then(|| (hash_key(key), slot_of(key))))
             }
-            _ => None,
         };
-        let args = (begin, self.args.len());
-        self.requests.push(Request { command, args, words, hint, end });
+        let args = (begin, begin + args.len());
+        self.requests.push(Request { command, args, is_inline: false, hint, end });
+    }
+
+    /// The same, of an inline request.
+    #[cold]
+    fn push_words(&mut self, words: Vec<Vec<u8>>, end: usize) {
+        let command = find(words.first().map_or(b"", Vec::as_slice));
+        let begin = self.words.len();
+        self.words.extend(words);
+        let args = (begin, self.words.len());
+        self.requests.push(Request { command, args, is_inline: true, hint: None, end });
+    }
+
+    /// The arguments of a request that is not inline.
+    #[inline]
+    fn args_of(&self, one: &Request) -> &[&'b [u8]] {
+        if one.is_inline { &[] } else { &self.args[one.args.0..one.args.1] }
+    }
+
+    /// The words of one that is.
+    #[cold]
+    fn words_of(&self, one: &Request) -> SmallVec<[&[u8]; 8]> {
+        self.words[one.args.0..one.args.1].iter().map(Vec::as_slice).collect()
     }
 
     /// Decodes up to `many` requests from `start` on.
@@ -79,13 +103,17 @@ impl<'b> Ahead<'b> {
                 && let Some(end) = whole_request(buffer, at, limits, &mut self.args)
             {
                 at = end;
-                self.push(begin, Vec::new(), end);
+                self.push(begin, end);
                 continue;
             }
             let Some(end) = decoder.next(buffer, at, limits)? else { return Ok(()) };
             at = end;
-            self.args.extend(decoder.args.iter().map(|(a, b)| &buffer[*a..*b]));
-            self.push(begin, std::mem::take(&mut decoder.unquoted), end);
+            if decoder.unquoted.is_empty() {
+                self.args.extend(decoder.args.iter().map(|(a, b)| &buffer[*a..*b]));
+                self.push(begin, end);
+            } else {
+                self.push_words(std::mem::take(&mut decoder.unquoted), end);
+            }
         }
         Ok(())
     }
@@ -93,6 +121,7 @@ impl<'b> Ahead<'b> {
     fn clear(&mut self) {
         self.requests.clear();
         self.args.clear();
+        self.words.clear();
     }
 }
 
@@ -131,8 +160,9 @@ impl EventLoop {
             if ahead.requests.len() > 1 {
                 self.fetch(conn.session.db, &ahead);
             }
+            let may_hold = self.pause != Pause::Nobody || self.held_slots.slots.is_some();
             for one in &ahead.requests {
-                if self.holds(&conn.session, one, &ahead) {
+                if may_hold && self.holds(&conn.session, one, &ahead) {
                     self.paused.push(conn.session.info.token);
                     conn.decoder = Decoder::default();
                     break 'turn;
@@ -141,13 +171,10 @@ impl EventLoop {
                 let from = reply.out.len();
                 *budget = budget.saturating_sub(1);
                 busy::with(self, || {
-                    if one.words.is_empty() {
-                        let args = &ahead.args[one.args.0..one.args.1];
-                        run_one(conn, &mut reply, one, args, executor);
+                    if one.is_inline {
+                        run_one(conn, &mut reply, one, &ahead.words_of(one), executor);
                     } else {
-                        let words: SmallVec<[&[u8]; 8]> =
-                            one.words.iter().map(Vec::as_slice).collect();
-                        run_one(conn, &mut reply, one, &words, executor);
+                        run_one(conn, &mut reply, one, ahead.args_of(one), executor);
                     }
                 });
                 let told = reply.out.len().saturating_sub(from);
@@ -199,16 +226,16 @@ impl EventLoop {
         executor: &Executor<'_>,
     ) {
         let Some(command) = one.command else { return };
-        let words: SmallVec<[&[u8]; 8]> = one.words.iter().map(Vec::as_slice).collect();
-        let args = if words.is_empty() { &ahead.args[one.args.0..one.args.1] } else { &words };
+        let words = if one.is_inline { ahead.words_of(one) } else { SmallVec::new() };
+        let args = if one.is_inline { words.as_slice() } else { ahead.args_of(one) };
         let now_ms = executor.env.now_ms;
         crate::command::slowlog::note_large(&self.shared, session, command, args, bytes, now_ms);
     }
 
     /// The request waits: everybody's, or those with keys in slots that are about to change their owner.
-    #[inline]
+    #[cold]
     fn holds(&self, session: &Session, one: &Request, ahead: &Ahead<'_>) -> bool {
-        let args = &ahead.args[one.args.0..one.args.1];
+        let args = ahead.args_of(one);
         if self.pause != Pause::Nobody && self.pause.holds(one.command, args) {
             return true;
         }
@@ -238,9 +265,9 @@ impl EventLoop {
         hints().for_each(|(hash, slot)| keyspace.prefetch_bucket(db, slot, hash));
         hints().for_each(|(hash, slot)| keyspace.prefetch_entry(db, slot, hash));
         for one in &ahead.requests {
-            let args = &ahead.args[one.args.0..one.args.1];
-            if let (Some((hash, slot)), [_, key, member, ..]) = (one.hint, args)
+            if let Some((hash, slot)) = one.hint
                 && one.command.is_some_and(|c| matches!(c.group, Group::Hash | Group::Set))
+                && let [_, key, member, ..] = ahead.args_of(one)
             {
                 keyspace.prefetch_member(db, slot, hash, key, member);
             }

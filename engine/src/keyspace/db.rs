@@ -152,7 +152,7 @@ impl<'a> Db<'a> {
         if (self.hinted.0, self.hinted.1) == (key.as_ptr() as usize, key.len()) {
             return (self.hinted.2, self.hinted.3);
         }
-        (hash_key(key), slot_of(key))
+        locate_anew(key)
     }
 
     /// Tells hash and slot of the command's first key; they hold until the next hint.
@@ -198,13 +198,17 @@ impl<'a> Db<'a> {
     /// Deletes (or, on a replica, hides) a key whose time has come.
     #[inline]
     fn drop_if_expired(&mut self, key: &[u8], hash: u64, slot: u16) -> bool {
-        let now = self.env.now_ms;
-        let sees_expired = self.env.sees_expired;
-        let table = self.table(slot);
-        if table.expires == 0 || sees_expired {
+        if self.table(slot).expires == 0 || self.env.sees_expired {
             return false;
         }
-        let due = table.get(hash, key).and_then(Entry::ttl).is_some_and(|ttl| ttl <= now);
+        self.drop_if_due(key, hash, slot)
+    }
+
+    /// The same, where something expires.
+    fn drop_if_due(&mut self, key: &[u8], hash: u64, slot: u16) -> bool {
+        let now = self.env.now_ms;
+        let due =
+            self.table(slot).get(hash, key).and_then(Entry::ttl).is_some_and(|ttl| ttl <= now);
         if due && !self.env.hides_expired {
             if let Some(entry) = self.delete_located(key, hash, slot) {
                 lazy::free(entry);
@@ -352,6 +356,12 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Something is to be told of.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        !(self.changed.is_empty() && self.lapsed.is_empty() && self.events.is_empty())
+    }
+
     /// Notes that a key changed, for those who watch it or wait for it.
     #[inline]
     pub fn note_changed(&mut self, key: &[u8]) {
@@ -417,6 +427,12 @@ impl<'a> Db<'a> {
     pub fn count(&mut self, delta: i64) {
         self.used_delta += delta;
     }
+}
+
+/// Another key than the command's first.
+#[inline(never)]
+fn locate_anew(key: &[u8]) -> (u64, u16) {
+    (hash_key(key), slot_of(key))
 }
 
 impl Drop for Db<'_> {

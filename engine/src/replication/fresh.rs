@@ -141,9 +141,16 @@ impl Shared {
     /// The error for a client whose read of this replica cannot be sent on: outside of a cluster, and where there is no key.
     #[inline]
     pub fn too_stale(&self, session: &Session) -> Option<String> {
+        if !self.state.is_replica.load(Ordering::Acquire) {
+            return None;
+        }
+        self.replica_too_stale(session)
+    }
+
+    fn replica_too_stale(&self, session: &Session) -> Option<String> {
         let bound = bound(session, &self.config);
         let asks = session.readonly || !self.cluster.is_enabled();
-        if bound == 0 || !asks || !self.state.is_replica.load(Ordering::Acquire) {
+        if bound == 0 || !asks {
             return None;
         }
         let staleness = self.replication.fresh.staleness_ms(clock::monotonic_ms());

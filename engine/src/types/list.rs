@@ -104,7 +104,10 @@ impl List {
 
     /// Adds an element at the front.
     pub fn push_front(&mut self, element: &[u8], limits: &Limits) {
-        self.insert_at(0, element, limits);
+        match self.room_for(element, limits).held_mut() {
+            HeldMut::Pack(pack) => pack.push_front(element),
+            HeldMut::Quick(quick) => quick.insert(0, element, &Capacity::of(limits)),
+        }
     }
 
     /// Adds an element at the back.

@@ -15,6 +15,7 @@ pub(crate) type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
 
 impl Executor<'_> {
     /// Writes what one command did to the journal, while its locks are held.
+    #[inline]
     pub(super) fn journal(
         &self,
         session: &mut Session,
@@ -29,6 +30,18 @@ impl Executor<'_> {
             db.expired.clear();
             return;
         }
+        self.write_journal(session, db, args, dirty, effects);
+    }
+
+    fn write_journal(
+        &self,
+        session: &mut Session,
+        db: &mut Db<'_>,
+        args: &[&[u8]],
+        dirty: u64,
+        effects: Effects,
+    ) {
+        let shared = self.shared;
         if db.expired.is_empty() && matches!(effects, Effects::Verbatim) {
             session.last_write = shared.journal.append(db.index, args);
             return;
@@ -82,8 +95,15 @@ pub(crate) fn remember(
     command: &'static Command,
     args: &[&[u8]],
 ) {
+    if session.remembers != Remembers::Nothing {
+        remember_reads(shared, session, command, args);
+    }
+}
+
+#[cold]
+fn remember_reads(shared: &Shared, session: &Session, command: &'static Command, args: &[&[u8]]) {
     let wanted = match session.remembers {
-        Remembers::Nothing => return,
+        Remembers::Nothing => false,
         Remembers::Reads => true,
         Remembers::OptIn => session.caching,
         Remembers::OptOut => !session.caching,

@@ -51,54 +51,62 @@ impl Db<'_> {
         if self.drop_if_expired(key, hash, slot) {
             return Ok(None);
         }
-        match self.locked.table(self.index, slot).get(hash, key) {
-            None => return Ok(None),
-            Some(entry) if entry.as_collection().and_then(T::of).is_none() => {
-                return Err(WrongType);
-            }
-            Some(_) => {}
-        }
-        let limits = &self.env.limits;
-        let change =
-            |value: &mut CollectionMut<'_>| T::of_mut(value).map(|typed| change(typed, limits));
-        match self.change_located(key, hash, slot, true, change) {
-            None => Ok(None),
-            Some(result) => result.map(Some).ok_or(WrongType),
-        }
+        Ok(self.try_update(key, hash, slot, change)?.ok())
     }
 
-    /// Changes a collection where it is; one that is emptied is deleted. Only who serves clients touches the access time.
+    /// The same with a key that has not expired; gives `change` back where it is not there.
+    fn try_update<T: Typed, R, F: FnOnce(&mut T, &Limits) -> R>(
+        &mut self,
+        key: &[u8],
+        hash: u64,
+        slot: u16,
+        change: F,
+    ) -> Result<Result<R, F>, WrongType> {
+        self.before_change(key, hash, slot);
+        let env = self.env;
+        let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key) else {
+            return Ok(Err(change));
+        };
+        if entry.as_collection().and_then(T::of).is_none() {
+            return Err(WrongType);
+        }
+        touch(entry, env);
+        let change =
+            |value: &mut CollectionMut<'_>| T::of_mut(value).map(|it| change(it, &env.limits));
+        let Some((Some(result), left)) = change_entry(entry, change) else {
+            return Err(WrongType);
+        };
+        self.note_left(key, hash, slot, left);
+        Ok(Ok(result))
+    }
+
+    /// Changes a collection where it is, not on behalf of a client: its access time stays. One that is emptied is deleted.
     #[inline]
     pub(super) fn change_located<R>(
         &mut self,
         key: &[u8],
         hash: u64,
         slot: u16,
-        touches: bool,
         change: impl FnOnce(&mut CollectionMut<'_>) -> R,
     ) -> Option<R> {
         self.before_change(key, hash, slot);
-        let env = self.env;
         let entry = self.locked.table(self.index, slot).get_mut(hash, key)?;
-        if touches {
-            touch(entry, env);
+        let (result, left) = change_entry(entry, change)?;
+        self.note_left(key, hash, slot, left);
+        Some(result)
+    }
+
+    /// Counts a change of a collection, and deletes what is empty.
+    #[inline]
+    fn note_left(&mut self, key: &[u8], hash: u64, slot: u16, left: Left) {
+        self.used_delta += left.grown;
+        if left.was_timed || left.is_timed {
+            self.locked.table(self.index, slot).note_due(left.due);
+            self.locked.keyspace().note_timed(self.index, left.was_timed, left.is_timed);
         }
-        let mut collection = entry.as_collection_mut()?;
-        let was = collection.as_ref();
-        let (before, was_timed) = (was.memory_usage(), was.is_timed());
-        let result = change(&mut collection);
-        let is = collection.as_ref();
-        let (after, is_timed) = (is.memory_usage(), is.is_timed());
-        let (empty, due) = (is.is_empty(), is.next_due());
-        self.used_delta += after as i64 - before as i64;
-        if was_timed || is_timed {
-            self.locked.table(self.index, slot).note_due(due);
-            self.locked.keyspace().note_timed(self.index, was_timed, is_timed);
-        }
-        if empty {
+        if left.is_empty {
             self.delete_located(key, hash, slot);
         }
-        Some(result)
     }
 
     /// Changes a collection, making it first when the key is not there.
@@ -107,12 +115,19 @@ impl Db<'_> {
         key: &[u8],
         change: impl FnOnce(&mut T, &Limits) -> R,
     ) -> Result<R, WrongType> {
-        if self.peek(key).is_none() {
-            self.put(key, Entry::collection(key, T::create(), None, self.access()));
-        }
-        match self.update::<T, R>(key, change)? {
-            Some(result) => Ok(result),
-            None => unreachable!("the key was made under the same lock"),
+        let (hash, slot) = self.locate(key);
+        let change = if self.drop_if_expired(key, hash, slot) {
+            change
+        } else {
+            match self.try_update(key, hash, slot, change)? {
+                Ok(result) => return Ok(result),
+                Err(change) => change,
+            }
+        };
+        self.put(key, Entry::collection(key, T::create(), None, self.access()));
+        match self.try_update(key, hash, slot, change)? {
+            Ok(result) => Ok(result),
+            Err(_) => unreachable!("the key was made under the same lock"),
         }
     }
 
@@ -127,4 +142,36 @@ impl Db<'_> {
         let access = self.access_over(key, hash, slot);
         self.put(key, Entry::collection(key, value, ttl, access));
     }
+}
+
+/// What a change has left of a collection.
+struct Left {
+    /// Bytes more than before.
+    grown: i64,
+    was_timed: bool,
+    is_timed: bool,
+    /// When the first field of it expires, if any does.
+    due: i64,
+    is_empty: bool,
+}
+
+/// Changes the collection of an entry; `None` for a string.
+#[inline]
+fn change_entry<R>(
+    entry: &mut Entry,
+    change: impl FnOnce(&mut CollectionMut<'_>) -> R,
+) -> Option<(R, Left)> {
+    let mut collection = entry.as_collection_mut()?;
+    let was = collection.as_ref();
+    let (before, was_timed) = (was.memory_usage(), was.is_timed());
+    let result = change(&mut collection);
+    let is = collection.as_ref();
+    let left = Left {
+        grown: is.memory_usage() as i64 - before as i64,
+        was_timed,
+        is_timed: is.is_timed(),
+        due: is.next_due(),
+        is_empty: is.is_empty(),
+    };
+    Some((result, left))
 }

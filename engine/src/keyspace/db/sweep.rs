@@ -120,7 +120,7 @@ impl Db<'_> {
             }
             _ => (Vec::new(), i64::MAX, false),
         };
-        let Some((fields, next, empty)) = self.change_located(key, hash, slot, false, take) else {
+        let Some((fields, next, empty)) = self.change_located(key, hash, slot, take) else {
             return (Vec::new(), i64::MAX);
         };
         if !fields.is_empty() {

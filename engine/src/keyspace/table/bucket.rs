@@ -24,9 +24,10 @@ pub(super) fn tag(hash: u64) -> u8 {
 pub(super) fn matches(bucket: &Bucket, tag: u8) -> u64 {
     const LOW: u64 = 0x0001_0101_0101_0101;
     const HIGH: u64 = 0x0080_8080_8080_8080;
-    let mut word = [0u8; 8];
-    word[..ENTRIES].copy_from_slice(&bucket.tags);
-    let x = u64::from_le_bytes(word) ^ (LOW * u64::from(tag));
+    // Tags and used bits are the first word; what comes of the used bits is masked away.
+    // SAFETY: a bucket begins with these eight bytes, and is aligned to more.
+    let word = u64::from_le(unsafe { std::ptr::from_ref(bucket).cast::<u64>().read() });
+    let x = word ^ (LOW * u64::from(tag));
     let zero = x.wrapping_sub(LOW) & !x & HIGH;
     // Spread the used bits (less the child's word) to the same places.
     let used = bucket.used & used_mask(bucket);
