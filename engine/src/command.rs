@@ -66,7 +66,7 @@ pub mod wait;
 pub mod zsets;
 
 pub use context::{Ctx, Effects};
-pub use lookup::{find, find_canonical, set_renames};
+pub use lookup::{Finder, find, find_canonical, set_renames};
 
 /// What a command does to the data, and where it may run.
 pub mod flag {

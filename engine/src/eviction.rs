@@ -211,11 +211,11 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
         db.note_changed(key);
         db.note_event(class::EVICTED, "evicted", key);
     }
-    if shared.journal.is_active() && (gone.is_some() || !db.expired.is_empty()) {
+    if shared.journal.is_active() && (gone.is_some() || db.has_expired()) {
         shared.journal.append(candidate.db, &[b"DEL".as_slice(), key]);
     }
-    let freed = gone.is_some() || !db.expired.is_empty();
-    db.expired.clear();
+    let freed = gone.is_some() || db.has_expired();
+    db.take_expired();
     // Watchers are told while the lock is held, as by every other change.
     shared.tell(&mut db, 0);
     drop(db);

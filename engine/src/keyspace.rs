@@ -16,7 +16,7 @@ mod lock;
 pub mod recency;
 pub mod table;
 
-pub use db::{Db, Env, FETCHED, Ttl, Typed, WrongType};
+pub use db::{Db, DbKeys, Env, FETCHED, Noted, Ttl, Typed, WrongType};
 pub use entry::{Entry, Item, ValueRef};
 pub use table::Table;
 
@@ -400,7 +400,7 @@ impl<'k> Locked<'k> {
     }
 
     /// The table of a slot that this holds.
-    #[inline]
+    #[inline(always)]
     pub fn table(&mut self, db: u16, slot: u16) -> &mut Table {
         if !self.holds(slot) {
             is_not_locked(slot);

@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::forward::Forwarding;
 use crate::hold::Hold;
 use crate::journal::Journal;
-use crate::keyspace::{Db, Env, Keyspace};
+use crate::keyspace::{Db, DbKeys, Env, Keyspace, Noted};
 use crate::latency::{Histogram, Latency};
 use crate::maintenance::Maintenance;
 use crate::managed::Engine;
@@ -441,21 +441,22 @@ impl Shared {
 
     /// Tells of the keys that the client `by` (0: nobody) has changed, while their locks are held; gives them.
     #[inline]
-    pub fn tell(&self, db: &mut Db<'_>, by: u64) -> Vec<(u16, Vec<u8>)> {
-        if db.has_news() { self.tell_news(db, by) } else { Vec::new() }
+    pub fn tell(&self, db: &mut Db<'_>, by: u64) -> DbKeys {
+        let heard = db.env.events;
+        db.noted_so_far().map_or_else(Vec::new, |noted| self.tell_noted(noted, by, heard))
     }
 
-    fn tell_news(&self, db: &mut Db<'_>, by: u64) -> Vec<(u16, Vec<u8>)> {
-        let changed = std::mem::take(&mut db.changed);
+    fn tell_noted(&self, noted: &mut Noted, by: u64, heard: u32) -> DbKeys {
+        let changed = std::mem::take(&mut noted.changed);
         for (index, key) in &changed {
             self.waiters.changed(*index, key);
         }
         if self.tracking.any() {
             self.invalidate(&changed, by);
-            self.invalidate(&std::mem::take(&mut db.lapsed), 0);
+            self.invalidate(&std::mem::take(&mut noted.lapsed), 0);
         }
-        if !db.events.is_empty() {
-            self.publish_events(&std::mem::take(&mut db.events), db.env.events);
+        if !noted.events.is_empty() {
+            self.publish_events(&std::mem::take(&mut noted.events), heard);
         }
         changed
     }

@@ -24,7 +24,7 @@ pub use self::transaction::{queue, unwatch};
 use super::{Command, Ctx, Effects, Keys, events, flag, slowlog};
 use crate::clock;
 use crate::forward;
-use crate::keyspace::{Db, Env, hash_key};
+use crate::keyspace::{Db, Env, Locked, hash_key};
 use crate::memcached::forwarded;
 use crate::resp::Reply;
 use crate::server::{LoopStats, Shared, bump};
@@ -261,24 +261,56 @@ impl<'s> Executor<'s> {
         args: &[&[u8]],
         hint: Option<(u64, u16)>,
     ) -> Changed {
-        let act = |ctx: &mut Ctx<'_, '_>| {
-            (command.run)(ctx);
-            matches!(ctx.effects, Effects::Again)
-        };
-        let mut wide = command.locks_all(args);
-        loop {
-            let (begin, errors) = (reply.out.len(), reply.errors);
-            match self.locked(session, reply, command, args, (hint, wide), act) {
-                (Ok(true), _) if !wide => wide = true,
-                (Err(error), changed) => {
-                    reply.error(&error);
-                    return changed;
-                }
-                (_, changed) => return changed,
+        let wide = command.locks_all(args);
+        let (begin, errors) = (reply.out.len(), reply.errors);
+        match self.locked(session, reply, command, args, (hint, wide), run) {
+            (Ok(true), _) if !wide => {}
+            (Err(error), changed) => {
+                reply.error(&error);
+                return changed;
             }
-            reply.out.truncate(begin);
-            reply.errors = errors;
+            (_, changed) => return changed,
         }
+        reply.out.truncate(begin);
+        reply.errors = errors;
+        self.widely(session, reply, command, args, hint)
+    }
+
+    /// The same under all locks, which it turned out to need.
+    #[cold]
+    fn widely(
+        &mut self,
+        session: &mut Session,
+        reply: &mut Reply,
+        command: &'static Command,
+        args: &[&[u8]],
+        hint: Option<(u64, u16)>,
+    ) -> Changed {
+        let (result, changed) = self.locked(session, reply, command, args, (hint, true), run);
+        if let Err(error) = result {
+            reply.error(&error);
+        }
+        changed
+    }
+
+    /// Takes the locks of a command that has not just one key in front.
+    #[inline(never)]
+    fn lock_keys(&self, command: &'static Command, args: &[&[u8]]) -> Locked<'s> {
+        let keyspace = &self.shared.keyspace;
+        if matches!(command.keys, Keys::None) {
+            // Roles change under all locks: what is published cannot get into the journal of a new replica.
+            return match args.last() {
+                Some(last) if command.is(flag::PUBSUB) => keyspace.lock_slot(slot_of(last)),
+                _ => keyspace.lock_slots(SmallVec::new()),
+            };
+        }
+        let keys = command.key_positions(args);
+        let mut slots: SmallVec<[u16; 8]> = keys.iter().map(|i| slot_of(args[*i])).collect();
+        if slots.is_empty() && command.is(flag::SCRIPT) {
+            // Any one: while it is held no snapshot begins, and no role changes.
+            slots.push(self.env.thread as u16 % SLOTS);
+        }
+        keyspace.lock_slots(slots)
     }
 
     /// Runs `act` as a command under the locks of its keys, or under all (`wide`): its result, or the error that a client is replied,
@@ -294,26 +326,12 @@ impl<'s> Executor<'s> {
         act: impl FnOnce(&mut Ctx<'_, '_>) -> T,
     ) -> (Result<T, String>, Changed) {
         let shared = self.shared;
-        let locked = match (command.keys, hint) {
+        let locked = match (&command.keys, hint) {
             _ if wide => shared.keyspace.lock_all(),
-            // Roles change under all locks: what is published cannot get into the journal of a new replica.
-            (Keys::None, _) if command.is(flag::PUBSUB) => {
-                shared.keyspace.lock_slot(slot_of(args[args.len() - 1]))
-            }
-            (Keys::None, _) => shared.keyspace.lock_slots(SmallVec::new()),
             (Keys::Range { first: 1, last: 1, .. }, Some((_, slot))) => {
                 shared.keyspace.lock_slot(slot)
             }
-            _ => {
-                let keys = command.key_positions(args);
-                let mut slots: SmallVec<[u16; 8]> =
-                    keys.iter().map(|i| slot_of(args[*i])).collect();
-                if slots.is_empty() && command.is(flag::SCRIPT) {
-                    // Any one: while it is held no snapshot begins, and no role changes.
-                    slots.push(self.env.thread as u16 % SLOTS);
-                }
-                shared.keyspace.lock_slots(slots)
-            }
+            _ => self.lock_keys(command, args),
         };
         // Roles change under all locks: asked again now, no write slips in behind a change.
         if command.is(flag::WRITE)
@@ -338,7 +356,7 @@ impl<'s> Executor<'s> {
             && !session.importing
             && let Err(error) = shared.route_locked(session, command, args, &mut db)
         {
-            if !db.expired.is_empty() {
+            if db.has_expired() {
                 self.journal(session, &mut db, args, 0, Effects::Verbatim);
             }
             return (Err(error), self.changed(&mut db, session.info.id));
@@ -358,7 +376,7 @@ impl<'s> Executor<'s> {
         let result = act(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
         self.remember(session, command, args);
-        let writes = dirty > 0 || !db.expired.is_empty();
+        let writes = dirty > 0 || db.has_expired();
         if writes {
             self.journal(session, &mut db, args, dirty, effects);
         }
@@ -367,6 +385,13 @@ impl<'s> Executor<'s> {
         let changed = self.changed(&mut db, session.info.id);
         (Ok(result), changed)
     }
+}
+
+/// Runs a command; `true`: it has done nothing, and is to be run again under all locks.
+#[inline]
+fn run(ctx: &mut Ctx<'_, '_>) -> bool {
+    (ctx.command.run)(ctx);
+    matches!(ctx.effects, Effects::Again)
 }
 
 fn unknown(args: &[&[u8]]) -> String {

@@ -68,19 +68,24 @@ fn make(names: impl Iterator<Item = (&'static str, &'static Command)>) -> Index 
     index
 }
 
-#[inline]
-fn look(index: &Index, name: &[u8]) -> Option<&'static Command> {
+impl Named {
+    /// It is that name, whose word is this.
+    #[inline]
+    fn is(&self, word: u64, name: &[u8]) -> bool {
+        self.word == word
+            && self.name.len() == name.len()
+            && (self.is_word || self.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+fn look<'i>(index: &'i Index, word: u64, name: &[u8]) -> Option<&'i Named> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
-    let word = word(name);
     let mut at = place(word, name);
-    while let Some(known) = index[at] {
-        if known.word == word
-            && known.name.len() == name.len()
-            && (known.is_word || known.name.as_bytes().eq_ignore_ascii_case(name))
-        {
-            return Some(known.command);
+    while let Some(known) = &index[at] {
+        if known.is(word, name) {
+            return Some(known);
         }
         at = (at + 1) % (1 << BITS);
     }
@@ -108,15 +113,37 @@ pub fn set_renames(renames: &[(String, String)]) {
 }
 
 /// The row of a name, whatever its case.
-#[inline]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    look(INDEX.get_or_init(|| make(all().map(|c| (c.name, c)))), name)
+    find_named(word(name), name).map(|known| known.command)
+}
+
+fn find_named(word: u64, name: &[u8]) -> Option<&'static Named> {
+    look(INDEX.get_or_init(|| make(all().map(|c| (c.name, c)))), word, name)
+}
+
+/// Finds rows for one client, most of whose requests are of the same kind as the one before.
+#[derive(Default)]
+pub struct Finder(Option<&'static Named>);
+
+impl Finder {
+    /// The row of a name, whatever its case.
+    #[inline]
+    pub fn find(&mut self, name: &[u8]) -> Option<&'static Command> {
+        let word = word(name);
+        if !self.0.is_some_and(|last| last.is(word, name)) {
+            self.0 = find_named(word, name);
+        }
+        self.0.map(|known| known.command)
+    }
 }
 
 /// The row of a name as the journal writes it: renamed commands are found by either name.
 pub fn find_canonical(name: &[u8]) -> Option<&'static Command> {
     static CANONICAL: OnceLock<Index> = OnceLock::new();
-    find(name).or_else(|| look(CANONICAL.get_or_init(|| make(all().map(|c| (c.name, c)))), name))
+    find(name).or_else(|| {
+        let index = CANONICAL.get_or_init(|| make(all().map(|c| (c.name, c))));
+        look(index, word(name), name).map(|known| known.command)
+    })
 }
 
 #[cfg(test)]
@@ -133,6 +160,11 @@ mod tests {
             }
         }
         assert!(find(b"nosuchcommand").is_none());
+        let mut finder = Finder::default();
+        for name in ["get", "GET", "gex", "get", "set", "cluster", "clustersc", "clusterscan"] {
+            let found = finder.find(name.as_bytes()).map(|c| c.name);
+            assert_eq!(found, find(name.as_bytes()).map(|c| c.name), "{name}");
+        }
         assert!(find(b"ge\x14").is_none() && find(b"ge").is_none() && find(b"getx").is_none());
         assert!(find(b"").is_none());
     }

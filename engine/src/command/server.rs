@@ -74,7 +74,7 @@ fn note_waiting(ctx: &mut Ctx<'_, '_>, dbs: &[u16]) {
     for waiter in ctx.shared.waiters.all_waiting() {
         if dbs.contains(&waiter.db) {
             let keys = waiter.keys.iter().map(|key| (waiter.db, key.clone()));
-            ctx.db.changed.extend(keys);
+            ctx.db.noted().changed.extend(keys);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::conn::TURN_BYTES;
 use super::pause::Pause;
 use crate::busy;
 use crate::command::exec::Executor;
-use crate::command::{Command, Group, Keys, find, flag};
+use crate::command::{Command, Finder, Group, Keys, flag};
 use crate::keyspace::hash_key;
 use crate::resp::{Decoder, Limits, ProtocolError, Reply, whole_request};
 use crate::session::{After, Session};
@@ -34,6 +34,7 @@ struct Ahead<'b> {
     args: SmallVec<[&'b [u8]; BATCH * 4]>,
     /// The words of those among them that are inline: they do not lie in the buffer.
     words: Vec<Vec<u8>>,
+    finder: Finder,
 }
 
 struct Request {
@@ -47,16 +48,23 @@ struct Request {
     end: usize,
 }
 
+impl Request {
+    #[inline]
+    fn args_in<'a, 'b>(&self, args: &'a [&'b [u8]]) -> &'a [&'b [u8]] {
+        if self.is_inline { &[] } else { &args[self.args.0..self.args.1] }
+    }
+}
+
 impl<'b> Ahead<'b> {
     /// Takes in the request whose arguments were pushed from `begin` on.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, begin: usize, end: usize) {
         let args = &self.args[begin..];
         let (command, hint) = match args {
-            [] => (find(b""), None),
-            [name] => (find(name), None),
+            [] => (None, None),
+            [name] => (self.finder.find(name), None),
             [name, key, ..] => {
-                let command = find(name);
+                let command = self.finder.find(name);
                 let is_keyed = |c: &Command| matches!(c.keys, Keys::Range { first: 1, .. });
                 (command, command.is_some_and(is_keyed).then(|| (hash_key(key), slot_of(key))))
             }
@@ -68,20 +76,20 @@ impl<'b> Ahead<'b> {
     /// The same, of an inline request.
     #[cold]
     fn push_words(&mut self, words: Vec<Vec<u8>>, end: usize) {
-        let command = find(words.first().map_or(b"", Vec::as_slice));
+        let command = words.first().and_then(|name| self.finder.find(name));
         let begin = self.words.len();
         self.words.extend(words);
         let args = (begin, self.words.len());
         self.requests.push(Request { command, args, is_inline: true, hint: None, end });
     }
 
-    /// The arguments of a request that is not inline.
+    /// The arguments of a request; of one that is inline, none.
     #[inline]
     fn args_of(&self, one: &Request) -> &[&'b [u8]] {
-        if one.is_inline { &[] } else { &self.args[one.args.0..one.args.1] }
+        one.args_in(&self.args)
     }
 
-    /// The words of one that is.
+    /// The words of one that is inline.
     #[cold]
     fn words_of(&self, one: &Request) -> SmallVec<[&[u8]; 8]> {
         self.words[one.args.0..one.args.1].iter().map(Vec::as_slice).collect()
@@ -108,14 +116,21 @@ impl<'b> Ahead<'b> {
             }
             let Some(end) = decoder.next(buffer, at, limits)? else { return Ok(()) };
             at = end;
-            if decoder.unquoted.is_empty() {
-                self.args.extend(decoder.args.iter().map(|(a, b)| &buffer[*a..*b]));
-                self.push(begin, end);
-            } else {
-                self.push_words(std::mem::take(&mut decoder.unquoted), end);
-            }
+            self.push_decoded(decoder, buffer, end);
         }
         Ok(())
+    }
+
+    /// Takes in what was not seen at a glance.
+    #[cold]
+    fn push_decoded(&mut self, decoder: &mut Decoder, buffer: &'b [u8], end: usize) {
+        if decoder.unquoted.is_empty() {
+            let begin = self.args.len();
+            self.args.extend(decoder.args.iter().map(|(a, b)| &buffer[*a..*b]));
+            self.push(begin, end);
+        } else {
+            self.push_words(std::mem::take(&mut decoder.unquoted), end);
+        }
     }
 
     fn clear(&mut self) {
@@ -161,7 +176,8 @@ impl EventLoop {
                 self.fetch(conn.session.db, &ahead);
             }
             let may_hold = self.pause != Pause::Nobody || self.held_slots.slots.is_some();
-            for one in &ahead.requests {
+            let args = ahead.args.as_slice();
+            for one in ahead.requests.as_slice() {
                 if may_hold && self.holds(&conn.session, one, &ahead) {
                     self.paused.push(conn.session.info.token);
                     conn.decoder = Decoder::default();
@@ -171,11 +187,14 @@ impl EventLoop {
                 let from = reply.out.len();
                 *budget = budget.saturating_sub(1);
                 busy::with(self, || {
-                    if one.is_inline {
-                        run_one(conn, &mut reply, one, &ahead.words_of(one), executor);
+                    let words;
+                    let args = if one.is_inline {
+                        words = ahead.words_of(one);
+                        words.as_slice()
                     } else {
-                        run_one(conn, &mut reply, one, ahead.args_of(one), executor);
-                    }
+                        one.args_in(args)
+                    };
+                    run_one(conn, &mut reply, one, args, executor);
                 });
                 let told = reply.out.len().saturating_sub(from);
                 if bytes > self.large.0 || told > self.large.1 {

@@ -84,20 +84,30 @@ impl Env {
     }
 }
 
+/// Keys, with their databases.
+pub type DbKeys = Vec<(u16, Vec<u8>)>;
+
+/// What a command leaves to be told.
+#[derive(Default)]
+pub struct Noted {
+    /// Keys that were found expired and deleted: the journal gets a DEL of each, ahead of the command.
+    pub expired: DbKeys,
+    /// Keys that changed, when `env.tracks_changes`.
+    pub changed: DbKeys,
+    /// Keys that were found expired, when `env.tracks_changes`: who caches them is told, nobody else.
+    pub lapsed: DbKeys,
+    /// What happened to keys, for those who subscribe to it.
+    pub events: Vec<Event>,
+}
+
 /// A database under lock.
 pub struct Db<'a> {
     locked: Locked<'a>,
     pub index: u16,
     pub env: &'a Env,
     preimages: Option<&'a Preimages>,
-    /// Keys that were found expired and deleted: the journal gets a DEL of each, ahead of the command.
-    pub expired: Vec<(u16, Vec<u8>)>,
-    /// Keys that changed, when `env.tracks_changes`.
-    pub changed: Vec<(u16, Vec<u8>)>,
-    /// Keys that were found expired, when `env.tracks_changes`: who caches them is told, nobody else.
-    pub lapsed: Vec<(u16, Vec<u8>)>,
-    /// What happened to keys, for those who subscribe to it.
-    pub events: Vec<Event>,
+    /// What others are to be told; of nearly all commands that is nothing, and takes no more than a look.
+    noted: Option<Box<Noted>>,
     /// What is not found is told, of `env.events`.
     pub tells_misses: bool,
     /// Keys looked up and found, and not found, for INFO.
@@ -121,10 +131,7 @@ impl<'a> Db<'a> {
             index,
             env,
             preimages,
-            expired: Vec::new(),
-            changed: Vec::new(),
-            lapsed: Vec::new(),
-            events: Vec::new(),
+            noted: None,
             tells_misses: false,
             hits: 0,
             misses: 0,
@@ -215,9 +222,11 @@ impl<'a> Db<'a> {
             }
             self.note_event(class::EXPIRED, "expired", key);
             if self.env.tracks_changes {
-                self.lapsed.push((self.index, key.to_vec()));
+                let lapsed = (self.index, key.to_vec());
+                self.noted().lapsed.push(lapsed);
             }
-            self.expired.push((self.index, key.to_vec()));
+            let expired = (self.index, key.to_vec());
+            self.noted().expired.push(expired);
         }
         due
     }
@@ -356,17 +365,36 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Something is to be told of.
+    /// What is told when the command has run, to be added to.
+    #[cold]
+    pub fn noted(&mut self) -> &mut Noted {
+        self.noted.get_or_insert_default()
+    }
+
+    /// What is told when the command has run, if there is anything.
     #[inline]
-    pub fn has_news(&self) -> bool {
-        !(self.changed.is_empty() && self.lapsed.is_empty() && self.events.is_empty())
+    pub fn noted_so_far(&mut self) -> Option<&mut Noted> {
+        self.noted.as_deref_mut()
+    }
+
+    /// Keys were found expired, and deleted.
+    #[inline]
+    pub fn has_expired(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| !noted.expired.is_empty())
+    }
+
+    /// Those keys, of which nobody will be told again.
+    #[inline]
+    pub fn take_expired(&mut self) -> DbKeys {
+        self.noted.as_mut().map_or_else(Vec::new, |noted| std::mem::take(&mut noted.expired))
     }
 
     /// Notes that a key changed, for those who watch it or wait for it.
     #[inline]
     pub fn note_changed(&mut self, key: &[u8]) {
         if self.env.tracks_changes {
-            self.changed.push((self.index, key.to_vec()));
+            let changed = (self.index, key.to_vec());
+            self.noted().changed.push(changed);
         }
     }
 
@@ -374,7 +402,8 @@ impl<'a> Db<'a> {
     #[inline]
     pub fn note_event(&mut self, class: u32, name: &'static str, key: &[u8]) {
         if self.env.events & class != 0 {
-            self.events.push(Event { name, db: self.index, key: key.to_vec() });
+            let event = Event { name, db: self.index, key: key.to_vec() };
+            self.noted().events.push(event);
         }
     }
 

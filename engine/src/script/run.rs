@@ -487,7 +487,7 @@ impl Handler<'_, '_, '_> {
     /// Takes locks that are not free, or every one. See the essay of `script`.
     #[cold]
     fn reach_for(&mut self, slots: Option<&[u16]>) -> Result<(), Answer> {
-        let is_clean = !self.has_acted && self.out.is_empty() && self.ctx.db.expired.is_empty();
+        let is_clean = !self.has_acted && self.out.is_empty() && !self.ctx.db.has_expired();
         if is_clean && !self.ctx.in_exec {
             self.end = Some(End::Widen);
             return Err(Answer::Stop);

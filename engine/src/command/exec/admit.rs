@@ -158,6 +158,7 @@ impl Executor<'_> {
     }
 
     /// May this member take writes now, and is there room?
+    #[inline]
     fn check_write(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
         let state = &self.shared.state;
         if let Some(error) = state.refuses_write() {

@@ -2,13 +2,13 @@
 
 use super::Executor;
 use crate::command::{Command, Effects, flag};
-use crate::keyspace::Db;
+use crate::keyspace::{Db, DbKeys};
 use crate::server::{Shared, bump};
 use crate::session::Session;
 use crate::tracking::Remembers;
 
-/// Keys that changed, with their databases.
-pub(super) type Changed = Vec<(u16, Vec<u8>)>;
+/// Keys that changed.
+pub(super) type Changed = DbKeys;
 
 /// Effects of one request or of a whole transaction, for the journal.
 pub(crate) type Journaled = Vec<(u16, Vec<Vec<u8>>)>;
@@ -27,7 +27,7 @@ impl Executor<'_> {
         let shared = self.shared;
         shared.state.dirty.add(self.env.thread, dirty as i64);
         if session.from_primary || !shared.writes_journal() {
-            db.expired.clear();
+            db.take_expired();
             return;
         }
         self.write_journal(session, db, args, dirty, effects);
@@ -42,7 +42,7 @@ impl Executor<'_> {
         effects: Effects,
     ) {
         let shared = self.shared;
-        if db.expired.is_empty() && matches!(effects, Effects::Verbatim) {
+        if !db.has_expired() && matches!(effects, Effects::Verbatim) {
             session.last_write = shared.journal.append(db.index, args);
             return;
         }
@@ -122,7 +122,7 @@ pub(crate) fn collect(
     dirty: u64,
     effects: Effects,
 ) {
-    out.extend(db.expired.drain(..).map(|(at, key)| (at, vec![b"DEL".to_vec(), key])));
+    out.extend(db.take_expired().into_iter().map(|(at, key)| (at, vec![b"DEL".to_vec(), key])));
     if let Effects::Listed(requests) = effects {
         out.extend(requests);
         return;

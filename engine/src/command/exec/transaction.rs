@@ -71,7 +71,7 @@ impl Executor<'_> {
                 let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
                 if let Err(error) = shared.route_locked(session, command, &args, &mut db) {
                     reply.error(&not_executed(&error));
-                    if !db.expired.is_empty() {
+                    if db.has_expired() {
                         self.journal(session, &mut db, &args, 0, Effects::Verbatim);
                     }
                     return self.changed(&mut db, session.info.id);

@@ -83,7 +83,7 @@ impl Executor<'_> {
         };
         (waiter.command.run)(&mut ctx);
         let (dirty, effects) = (ctx.dirty, ctx.effects);
-        if dirty > 0 || !db.expired.is_empty() {
+        if dirty > 0 || db.has_expired() {
             self.journal(&mut session, &mut db, &args, dirty, effects);
         }
         // The slots are locked: nobody has taken over since.

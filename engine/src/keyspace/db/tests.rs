@@ -48,6 +48,6 @@ fn a_value_that_keeps_the_expiry_time_of_another_does_not_bring_it_back() {
     let mut db = Db::new(keyspace.lock_all(), 0, &env, None);
     db.set(b"key", b"2", Ttl::Keep);
     assert_eq!(db.peek(b"key").unwrap().ttl(), None);
-    assert_eq!(db.expired.len(), 1, "the old one is deleted first");
+    assert_eq!(db.take_expired().len(), 1, "the old one is deleted first");
     db.remove(b"key");
 }
