@@ -315,7 +315,7 @@ impl<'s> Executor<'s> {
 
     /// Runs `act` as a command under the locks of its keys, or under all (`wide`): its result, or the error that a client is replied,
     /// and the keys that changed: a request that is refused may find expired ones.
-    #[inline]
+    #[inline(always)]
     fn locked<T>(
         &mut self,
         session: &mut Session,
@@ -357,7 +357,7 @@ impl<'s> Executor<'s> {
             && let Err(error) = shared.route_locked(session, command, args, &mut db)
         {
             if db.has_expired() {
-                self.journal(session, &mut db, args, 0, Effects::Verbatim);
+                self.journal(session, &mut db, args, 0, &mut Effects::Verbatim);
             }
             return (Err(error), self.changed(&mut db, session.info.id));
         }
@@ -374,11 +374,15 @@ impl<'s> Executor<'s> {
             in_exec: false,
         };
         let result = act(&mut ctx);
-        let (dirty, effects) = (ctx.dirty, ctx.effects);
+        let (dirty, mut effects) = (ctx.dirty, ctx.effects);
         self.remember(session, command, args);
         let writes = dirty > 0 || db.has_expired();
         if writes {
-            self.journal(session, &mut db, args, dirty, effects);
+            self.journal(session, &mut db, args, dirty, &mut effects);
+        }
+        if matches!(effects, Effects::Verbatim) {
+            // It holds nothing, and to find that out would be a call for each command.
+            std::mem::forget(effects);
         }
         self.note_quorum(session, &mut db, writes);
         self.count(&db);

@@ -187,7 +187,7 @@ impl<'a> Db<'a> {
         self.hinted = (0, 0, 0, 0);
     }
 
-    #[inline]
+    #[inline(always)]
     fn table(&mut self, slot: u16) -> &mut Table {
         self.locked.table(self.index, slot)
     }
@@ -458,6 +458,12 @@ impl<'a> Db<'a> {
     }
 }
 
+/// Out of the way of the many commands that have noted nothing.
+#[cold]
+fn lose(noted: Box<Noted>) {
+    drop(noted);
+}
+
 /// Another key than the command's first.
 #[inline(never)]
 fn locate_anew(key: &[u8]) -> (u64, u16) {
@@ -465,7 +471,11 @@ fn locate_anew(key: &[u8]) -> (u64, u16) {
 }
 
 impl Drop for Db<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if let Some(noted) = self.noted.take() {
+            lose(noted);
+        }
         self.locked.keyspace().count_memory(self.env.thread, self.used_delta);
     }
 }

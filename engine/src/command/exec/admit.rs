@@ -128,7 +128,7 @@ impl Executor<'_> {
 
     /// A primary that the council manages answers for its keys only while its lease holds, reads too: another
     /// one may have written meanwhile.
-    #[inline]
+    #[inline(always)]
     fn check_lease(&self, session: &mut Session) -> Result<(), String> {
         let state = &self.shared.state;
         let lease = state.lease_until_ms.load(Ordering::Acquire);
@@ -158,7 +158,7 @@ impl Executor<'_> {
     }
 
     /// May this member take writes now, and is there room?
-    #[inline]
+    #[inline(always)]
     fn check_write(&mut self, command: &'static Command, args: &[&[u8]]) -> Result<(), String> {
         let state = &self.shared.state;
         if let Some(error) = state.refuses_write() {

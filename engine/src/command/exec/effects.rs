@@ -22,7 +22,7 @@ impl Executor<'_> {
         db: &mut Db<'_>,
         args: &[&[u8]],
         dirty: u64,
-        effects: Effects,
+        effects: &mut Effects,
     ) {
         let shared = self.shared;
         shared.state.dirty.add(self.env.thread, dirty as i64);
@@ -30,7 +30,7 @@ impl Executor<'_> {
             db.take_expired();
             return;
         }
-        self.write_journal(session, db, args, dirty, effects);
+        self.write_journal(session, db, args, dirty, std::mem::take(effects));
     }
 
     fn write_journal(

@@ -72,7 +72,7 @@ impl Executor<'_> {
                 if let Err(error) = shared.route_locked(session, command, &args, &mut db) {
                     reply.error(&not_executed(&error));
                     if db.has_expired() {
-                        self.journal(session, &mut db, &args, 0, Effects::Verbatim);
+                        self.journal(session, &mut db, &args, 0, &mut Effects::Verbatim);
                     }
                     return self.changed(&mut db, session.info.id);
                 }

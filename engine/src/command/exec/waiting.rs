@@ -82,9 +82,9 @@ impl Executor<'_> {
             in_exec: false,
         };
         (waiter.command.run)(&mut ctx);
-        let (dirty, effects) = (ctx.dirty, ctx.effects);
+        let (dirty, mut effects) = (ctx.dirty, ctx.effects);
         if dirty > 0 || db.has_expired() {
-            self.journal(&mut session, &mut db, &args, dirty, effects);
+            self.journal(&mut session, &mut db, &args, dirty, &mut effects);
         }
         // The slots are locked: nobody has taken over since.
         let basis = shared.basis();
