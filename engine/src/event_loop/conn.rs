@@ -9,6 +9,8 @@ use crate::tls::secure::Connection;
 
 /// Bytes that are read from a connection at a time.
 pub(super) const READ_BYTES: usize = 64 * 1024;
+/// Room for an argument that is announced and has not come, bytes: a few bytes announce any length.
+const AHEAD_OF_INPUT_BYTES_MAX: usize = 16 << 20;
 /// Output that makes a connection end its turn, bytes.
 pub(super) const TURN_BYTES: usize = 1 << 20;
 /// Output that does not wait for that of others, bytes: a few such are as much as a core's cache holds.
@@ -101,14 +103,24 @@ pub(super) fn read_more(conn: &mut Conn, limit: usize) -> io::Result<usize> {
     if have > limit {
         return Err(io::Error::other("the query buffer limit is reached"));
     }
+    conn.input.reserve(missing(conn, have).clamp(READ_BYTES, AHEAD_OF_INPUT_BYTES_MAX));
+    conn.stream.read_behind(&mut conn.input)
+}
+
+/// Keeps the first bytes of a request, with room for all of an argument that is known to be a long one.
+pub(super) fn begin_input(conn: &mut Conn, bytes: &[u8]) {
+    let missing = missing(conn, bytes.len()).min(AHEAD_OF_INPUT_BYTES_MAX);
+    if bytes.len() + missing > READ_BYTES {
+        // The last read of it wants as much room as any: it is not moved for that.
+        conn.input.reserve_exact(bytes.len() + missing + READ_BYTES);
+    }
+    conn.input.extend_from_slice(bytes);
+}
+
+/// Bytes that the argument under way needs beside the `have` that are there; 0 when not known.
+fn missing(conn: &Conn, have: usize) -> usize {
     let need = conn.memcached.as_ref().map_or_else(|| conn.decoder.need(), |m| m.need());
-    let want = need.saturating_sub(have).clamp(READ_BYTES, 16 << 20);
-    conn.input.reserve(want);
-    let room = conn.input.capacity();
-    conn.input.resize(room, 0);
-    let got = conn.stream.read(&mut conn.input[have..]);
-    conn.input.truncate(have + got.as_ref().map_or(0, |n| *n));
-    got
+    need.saturating_sub(have)
 }
 
 /// Reads and forgets what a client sends after its connection was condemned.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::EventLoop;
 use super::ahead::Ahead;
-use super::conn::{Conn, READ_BYTES, drain_closed, keep, read_more};
+use super::conn::{Conn, READ_BYTES, begin_input, drain_closed, keep, read_more};
 use crate::command::exec::Executor;
 use crate::server::bump;
 use crate::session::After;
@@ -164,8 +164,8 @@ impl EventLoop {
                 let buffer = std::mem::take(&mut self.buffer);
                 let used = self.process(conn, &buffer[..n], executor, &mut budget);
                 if used < n {
-                    conn.input.extend_from_slice(&buffer[used..n]);
                     conn.decoder.shift_to_request(used);
+                    begin_input(conn, &buffer[used..n]);
                 }
                 self.buffer = buffer;
             } else {

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
+use rustix::buffer::spare_capacity;
 use rustls::ServerConnection;
 use rustls::pki_types::CertificateDer;
 
@@ -33,6 +34,20 @@ impl Connection {
         match self {
             Connection::Plain(socket) => socket.read(buffer),
             Connection::Tls(secure) => secure.read(buffer),
+        }
+    }
+
+    /// The same behind the bytes that are there already, as far as there is room: of a socket without writing to it before.
+    pub fn read_behind(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Connection::Plain(socket) => Ok(rustix::io::read(socket, spare_capacity(bytes))?),
+            Connection::Tls(secure) => {
+                let have = bytes.len();
+                bytes.resize(bytes.capacity(), 0);
+                let got = secure.read(&mut bytes[have..]);
+                bytes.truncate(have + got.as_ref().map_or(0, |n| *n));
+                got
+            }
         }
     }
 
