@@ -363,7 +363,7 @@ impl EventLoop {
                 conn.gate = end;
                 self.wrote = self.wrote.max(end);
             }
-        } else if limit > 0 && conn.out.len() - conn.sent > limit {
+        } else if limit > 0 && conn.unsent() > limit {
             // It does not read what it subscribed to, or looks on at: cut off, so that others are not slowed.
             self.close(token);
             return;
@@ -444,7 +444,7 @@ impl EventLoop {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
         let _ = self.poll.registry().deregister(conn.stream.socket_mut());
         self.free.push(token);
-        let rest = conn.out.split_off(conn.sent);
+        let rest = std::mem::take(&mut conn.values).flatten(&conn.out, conn.sent);
         forget(&self.shared, &mut conn.session);
         self.shared.clients.add(&conn.session.info);
         match conn.session.move_wanted.take() {

@@ -17,7 +17,7 @@ pub mod recency;
 pub mod table;
 
 pub use db::{Db, DbKeys, Env, FETCHED, Noted, Ttl, Typed, WrongType};
-pub use entry::{Entry, Item, ValueRef};
+pub use entry::{Entry, HELD_BYTES_MIN, Held, Item, ValueRef};
 pub use table::Table;
 
 use crate::prefetch::prefetch;
@@ -158,7 +158,7 @@ impl Keyspace {
             slots.dedup();
         }
         self.take(slots.iter().copied());
-        Locked { keyspace: self, held: Held::Several(slots) }
+        Locked { keyspace: self, held: Slots::Several(slots) }
     }
 
     /// Takes locks in their order. Who waits holds what comes before, unless a script that has written needs that:
@@ -186,13 +186,13 @@ impl Keyspace {
     #[inline]
     pub fn lock_slot(&self, slot: u16) -> Locked<'_> {
         self.locks[slot as usize].lock();
-        Locked { keyspace: self, held: Held::One(slot) }
+        Locked { keyspace: self, held: Slots::One(slot) }
     }
 
     /// Locks everything: for FLUSHALL, SWAPDB, the start of a snapshot, scripts with undeclared keys.
     pub fn lock_all(&self) -> Locked<'_> {
         self.take(0..SLOTS);
-        Locked { keyspace: self, held: Held::All }
+        Locked { keyspace: self, held: Slots::All }
     }
 
     /// Brings the table of a slot nearer; reads nothing of it, so that no lock is needed.
@@ -318,7 +318,7 @@ impl Keyspace {
             if !lock.try_take() && !lock.wait(gives_up) {
                 return None;
             }
-            let mut locked = Locked { keyspace: self, held: Held::One(slot) };
+            let mut locked = Locked { keyspace: self, held: Slots::One(slot) };
             Some(locked.table(0, slot).len() as u64)
         };
         if let Some(keys) = (0..SLOTS).map(count).sum() {
@@ -360,10 +360,10 @@ impl Drop for Keyspace {
 /// Some slots (or all) under lock; the only way to a table.
 pub struct Locked<'k> {
     keyspace: &'k Keyspace,
-    held: Held,
+    held: Slots,
 }
 
-enum Held {
+enum Slots {
     /// What nearly all commands take.
     One(u16),
     /// In their order: thousands of them (a long MGET) are not walked for each key.
@@ -379,24 +379,24 @@ impl<'k> Locked<'k> {
     #[inline]
     pub fn holds(&self, slot: u16) -> bool {
         match &self.held {
-            Held::One(only) => *only == slot,
-            Held::Several(slots) => slots.binary_search(&slot).is_ok(),
-            Held::All => true,
+            Slots::One(only) => *only == slot,
+            Slots::Several(slots) => slots.binary_search(&slot).is_ok(),
+            Slots::All => true,
         }
     }
 
     /// The slots that are held.
     pub fn slots(&self) -> impl Iterator<Item = u16> + '_ {
         let (all, listed) = match &self.held {
-            Held::One(slot) => (0..0, std::slice::from_ref(slot)),
-            Held::Several(slots) => (0..0, slots.as_slice()),
-            Held::All => (0..SLOTS, [].as_slice()),
+            Slots::One(slot) => (0..0, std::slice::from_ref(slot)),
+            Slots::Several(slots) => (0..0, slots.as_slice()),
+            Slots::All => (0..SLOTS, [].as_slice()),
         };
         all.chain(listed.iter().copied())
     }
 
     pub fn holds_all(&self) -> bool {
-        matches!(self.held, Held::All)
+        matches!(self.held, Slots::All)
     }
 
     /// The table of a slot that this holds.
@@ -429,10 +429,10 @@ impl<'k> Locked<'k> {
     }
 
     fn note(&mut self, slot: u16) {
-        if let Held::One(only) = self.held {
-            self.held = Held::Several(SmallVec::from_slice(&[only]));
+        if let Slots::One(only) = self.held {
+            self.held = Slots::Several(SmallVec::from_slice(&[only]));
         }
-        if let Held::Several(slots) = &mut self.held
+        if let Slots::Several(slots) = &mut self.held
             && let Err(at) = slots.binary_search(&slot)
         {
             slots.insert(at, slot);
@@ -462,7 +462,7 @@ impl<'k> Locked<'k> {
         if !self.add(&rest, gives_up) {
             return false;
         }
-        self.held = Held::All;
+        self.held = Slots::All;
         true
     }
 
@@ -528,9 +528,9 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let locks = &self.keyspace.locks;
         match &self.held {
-            Held::One(slot) => locks[*slot as usize].unlock(),
-            Held::Several(slots) => slots.iter().for_each(|slot| locks[*slot as usize].unlock()),
-            Held::All => locks.iter().for_each(SlotLock::unlock),
+            Slots::One(slot) => locks[*slot as usize].unlock(),
+            Slots::Several(slots) => slots.iter().for_each(|slot| locks[*slot as usize].unlock()),
+            Slots::All => locks.iter().for_each(SlotLock::unlock),
         }
     }
 }

@@ -131,7 +131,7 @@ impl<'s> Executor<'s> {
         if reply.over {
             // What was left out cannot be told from what was there: the client gets no part of it.
             reply.over = false;
-            reply.out.truncate(begin);
+            reply.truncate(begin);
             self.refuse(reply, "ERR the reply is larger than a client's output buffer may be");
             session.after = After::Close;
         }
@@ -271,7 +271,7 @@ impl<'s> Executor<'s> {
             }
             (_, changed) => return changed,
         }
-        reply.out.truncate(begin);
+        reply.truncate(begin);
         reply.errors = errors;
         self.widely(session, reply, command, args, hint)
     }

@@ -3,7 +3,7 @@
 use super::conditional::{self, Compared};
 use super::expiry_args::{Expiry, expiry_option, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
-use crate::keyspace::{FETCHED, Ttl, WrongType};
+use crate::keyspace::{FETCHED, HELD_BYTES_MIN, Ttl, WrongType};
 use crate::notify::class;
 use crate::number::{DecimalError, add_decimal, parse_i64};
 
@@ -42,10 +42,11 @@ pub const COMMANDS: &[Command] = &[
 pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
 fn get(ctx: &mut Ctx<'_, '_>) {
-    match ctx.db.string(ctx.args[1]) {
-        Ok(Some(value)) => ctx.reply.bulk(value),
-        Ok(None) => ctx.reply.null(),
-        Err(WrongType) => ctx.reply.wrong_type(),
+    let Some(entry) = ctx.db.get(ctx.args[1]) else { return ctx.reply.null() };
+    match entry.as_string() {
+        Some(value) if value.len() < HELD_BYTES_MIN => ctx.reply.bulk(value),
+        Some(value) => ctx.reply.long(value, entry),
+        None => ctx.reply.wrong_type(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::conn::Conn;
 use super::{EventLoop, LISTENERS};
 use crate::clock;
 use crate::memcached::Protocol;
-use crate::resp::Decoder;
+use crate::resp::{Decoder, Values};
 use crate::server::{Mail, Speaks, bump};
 use crate::session::{ClientInfo, Session};
 use crate::sockets;
@@ -142,6 +142,7 @@ impl EventLoop {
             input: Vec::new(),
             out: Vec::new(),
             sent: 0,
+            values: Values::default(),
             dirty: false,
             pending: is_tls,
             stalled: false,

@@ -156,6 +156,7 @@ impl EventLoop {
             return self.process_memcached(conn, buffer, executor, budget);
         }
         let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3)
+            .holding(std::mem::take(&mut conn.values), !conn.stream.is_tls())
             .within(TURN_BYTES.saturating_add(self.hot.reply_bytes_max));
         if self.shared.acl.is_newer(&conn.session.rights) {
             self.shared.acl.refresh(&mut conn.session);
@@ -184,7 +185,7 @@ impl EventLoop {
                     break 'turn;
                 }
                 let bytes = one.end - std::mem::replace(&mut start, one.end);
-                let from = reply.out.len();
+                let from = reply.size();
                 *budget = budget.saturating_sub(1);
                 busy::with(self, || {
                     let words;
@@ -196,7 +197,7 @@ impl EventLoop {
                     };
                     run_one(conn, &mut reply, one, args, executor);
                 });
-                let told = reply.out.len().saturating_sub(from);
+                let told = reply.size().saturating_sub(from);
                 if bytes > self.large.0 || told > self.large.1 {
                     self.note_large(&conn.session, one, &ahead, (bytes, told), executor);
                 }
@@ -212,10 +213,11 @@ impl EventLoop {
                 conn.session.after = After::Close;
                 break;
             }
-            if *budget == 0 || reply.out.len() - conn.sent > conn.turn_bytes() {
+            if *budget == 0 || reply.size() - conn.sent > conn.turn_bytes() {
                 break;
             }
         }
+        conn.values = reply.values;
         self.settle(conn, reply.out);
         start
     }
@@ -322,7 +324,7 @@ fn run_one(
         session.reply_skip = false;
     }
     if silent && (session.reply_off || skip) {
-        reply.out.truncate(begin);
+        reply.truncate(begin);
     }
 }
 

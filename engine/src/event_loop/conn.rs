@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::memcached::Protocol;
-use crate::resp::Decoder;
+use crate::resp::{Decoder, Values};
 use crate::session::Session;
 use crate::tls::secure::Connection;
 
@@ -28,7 +28,10 @@ pub(super) struct Conn {
     /// Bytes read and not consumed: the rest of an incomplete request, or of a turn that ended.
     pub(super) input: Vec<u8>,
     pub(super) out: Vec<u8>,
+    /// Bytes of `out` that have gone out.
     pub(super) sent: usize,
+    /// Long values that go out between the bytes of `out`, from where they lie.
+    pub(super) values: Values,
     pub(super) dirty: bool,
     pub(super) pending: bool,
     /// Waits until its client has read: requests are left where they are meanwhile.
@@ -59,22 +62,40 @@ impl Conn {
         }
     }
 
+    /// Bytes of output that the stream has not taken.
+    #[inline]
+    pub(super) fn unsent(&self) -> usize {
+        self.out.len() - self.sent + self.values.unsent()
+    }
+
+    /// Hands the next of them to the stream, as many as it takes.
+    pub(super) fn write(&mut self) -> io::Result<usize> {
+        if self.values.is_empty() {
+            let n = self.stream.write(&self.out[self.sent..])?;
+            self.sent += n;
+            return Ok(n);
+        }
+        let n = self.stream.write_vectored(&self.values.gather(&self.out, self.sent))?;
+        self.sent = self.values.advance(self.sent, n);
+        Ok(n)
+    }
+
     /// More output waits for the client to read it than it may leave unread and still be served.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.out.len() - self.sent > self.turn_bytes()
+        self.unsent() > self.turn_bytes()
     }
 
     /// So much is to go out, and waits for nothing, that it is not kept until the end of the loop's turn.
     #[inline]
     pub(super) fn is_large(&self) -> bool {
-        self.out.len() - self.sent >= LARGE_BYTES && self.gate == 0 && self.quorum_gate == 0
+        self.unsent() >= LARGE_BYTES && self.gate == 0 && self.quorum_gate == 0
     }
 
     /// Something is still to go out.
     #[inline]
     pub(super) fn has_output(&self) -> bool {
-        self.sent < self.out.len() || self.stream.has_unsent()
+        self.unsent() > 0 || self.stream.has_unsent()
     }
 
     #[inline]

@@ -20,7 +20,7 @@ impl EventLoop {
         let Some(mut conn) = self.conns.get_mut(token).and_then(Option::take) else { return };
         let alive = self.guarded_turn(&mut conn, executor);
         let leaves = conn.session.after;
-        let (has_output, is_large) = (conn.sent < conn.out.len(), conn.is_large());
+        let (has_output, is_large) = (conn.unsent() > 0, conn.is_large());
         let waits = conn.session.wait.is_some();
         if let (Some(waiter), true) = (&conn.session.waiter, alive)
             && waiter.deadline_ms > 0
@@ -135,7 +135,7 @@ impl EventLoop {
             let n = match got {
                 // What a client asked before it closed its side is still answered
                 // (see: half_closed_client_still_gets_its_replies).
-                Ok(0) if conn.sent < conn.out.len() => {
+                Ok(0) if conn.unsent() > 0 => {
                     conn.session.after = After::Close;
                     return true;
                 }

@@ -102,6 +102,8 @@ impl EventLoop {
         for token in 0..self.conns.len() {
             let Some(Some(conn)) = self.conns.get(token) else { continue };
             buffered += conn.out.capacity() + conn.input.capacity() + conn.stream.memory();
+            // Values that keys still have are counted with them.
+            buffered += conn.values.left_memory();
             let idle = now - conn.session.info.last_ms.load(Ordering::Relaxed);
             let kept = conn.session.is_blocked() || conn.session.info.listens_to() > 0;
             if conn.session.info.kill.load(Ordering::Acquire)

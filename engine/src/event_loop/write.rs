@@ -106,11 +106,10 @@ impl EventLoop {
             }
             conn.leased = 0;
         }
-        while conn.sent < conn.out.len() {
-            match conn.stream.write(&conn.out[conn.sent..]) {
+        while conn.unsent() > 0 {
+            match conn.write() {
                 Ok(0) => break,
                 Ok(n) => {
-                    conn.sent += n;
                     bump(&executor.stats.out_bytes, n as u64);
                     bump(&conn.session.info.out_bytes, n as u64);
                 }
@@ -129,7 +128,7 @@ impl EventLoop {
             self.close(token);
             return;
         }
-        let left = conn.out.len() - conn.sent;
+        let left = conn.unsent();
         if conn.stalled && !conn.is_full() {
             conn.stalled = false;
             if !conn.pending {
@@ -148,6 +147,7 @@ impl EventLoop {
             }
         } else if conn.sent > TURN_BYTES {
             conn.out.drain(..conn.sent);
+            conn.values.move_down(conn.sent);
             conn.sent = 0;
         }
     }

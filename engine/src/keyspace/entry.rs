@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header u64   bits  0..24  access: LRU clock in seconds, or LFU (16 bits of minutes, 8 bits of counter)
-//!              bits 24..26  kind: 0 string, 1 string changed in place (shows as raw), 2 collection
+//!              bits 24..26  kind: 0 string, 1 string changed in place (shows as raw), 2 collection, 3 long string
 //!              bit  26      a TTL follows
 //!              bit  27      snapshot parity
 //!              bit  28      long: the two lengths follow as u64 each
@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A 16-byte key with a 16-byte value takes 40 bytes. Why one allocation: one cache line more than the
-//! table's is touched by a hit, and nothing is spent on pointers.
+//! table's is touched by a hit, and nothing is spent on pointers. In front of a long string stands who holds it (see `held`).
 
 #![expect(
     unsafe_code,
@@ -27,6 +27,7 @@
 )]
 
 mod collection;
+mod held;
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -34,6 +35,9 @@ use std::ptr::NonNull;
 use crate::allocator::size_class;
 use crate::types::CollectionRef;
 use collection::{WORD, word_at};
+use held::{COUNT_BYTES, Count};
+
+pub use held::{HELD_BYTES_MIN, Held};
 
 const ACCESS_MASK: u64 = 0x00ff_ffff;
 const KIND_SHIFT: u32 = 24;
@@ -55,6 +59,7 @@ const ITEM_BYTES: usize = size_of::<Item>();
 const KIND_STRING: u64 = 0;
 const KIND_STRING_RAW: u64 = 1;
 const KIND_COLLECTION: u64 = 2;
+const KIND_HELD: u64 = 3;
 
 /// An owned entry. It never moves by itself: growing it makes a new one.
 #[repr(transparent)]
@@ -147,6 +152,7 @@ impl Entry {
 
     fn allocate(key: &[u8], value: Value, ttl: Option<i64>, access: u32, item: Item) -> Entry {
         let (kind, value_len) = match value {
+            Value::String { len, .. } if len >= HELD_BYTES_MIN => (KIND_HELD, len),
             Value::String { len, raw: false } => (KIND_STRING, len),
             Value::String { len, raw: true } => (KIND_STRING_RAW, len),
             Value::Word(kind) => (KIND_COLLECTION, kind),
@@ -175,11 +181,16 @@ impl Entry {
             Value::String { len, .. } => key_end + len,
             Value::Word(_) => word_at(key_end) + WORD,
         };
-        let layout = layout(size);
+        let ahead = if kind == KIND_HELD { COUNT_BYTES } else { 0 };
+        let layout = layout(ahead + size);
         // SAFETY: the layout is never of size 0; every write below stays inside it, and 8-byte fields lie
         // at multiples of 8 from an 8-aligned start.
         unsafe {
-            let base = NonNull::new(alloc(layout)).unwrap_or_else(|| handle_alloc_error(layout));
+            let start = NonNull::new(alloc(layout)).unwrap_or_else(|| handle_alloc_error(layout));
+            if kind == KIND_HELD {
+                start.cast::<Count>().write(Count::new());
+            }
+            let base = start.add(ahead);
             let p = base.as_ptr();
             p.cast::<u64>().write(header);
             if long {
@@ -254,9 +265,9 @@ impl Entry {
         self.header() & KIND_MASK != KIND_COLLECTION << KIND_SHIFT
     }
 
-    /// The string was changed in place since it was set.
+    /// The string was changed in place since it was set; or it is a long one, which shows in the same way.
     pub fn is_raw(&self) -> bool {
-        self.header() & KIND_MASK == KIND_STRING_RAW << KIND_SHIFT
+        self.header() & KIND_MASK == KIND_STRING_RAW << KIND_SHIFT || self.has_count()
     }
 
     /// The bytes of a string; `None` for a collection.
@@ -266,10 +277,13 @@ impl Entry {
         self.is_string().then(|| self.slice(parts.value, parts.value_len))
     }
 
-    /// The bytes of a string, to be changed in place without changing its length.
+    /// The bytes of a string, to be changed in place without changing its length. Who holds them keeps the old ones.
     pub fn as_string_mut(&mut self) -> Option<&mut [u8]> {
         if !self.is_string() {
             return None;
+        }
+        if self.has_count() && !self.is_alone() {
+            *self = self.rebuilt(self.ttl(), self.item());
         }
         let parts = self.parts();
         // SAFETY: the range is the value's, and `&mut self` makes the borrow exclusive.
@@ -454,10 +468,12 @@ impl Entry {
 
     /// Bytes of this entry: its allocation, and what its collection says of itself.
     pub fn memory(&self) -> usize {
-        size_class(self.size()) + self.as_collection().map_or(0, CollectionRef::memory_usage)
+        let ahead = if self.has_count() { COUNT_BYTES } else { 0 };
+        size_class(ahead + self.size())
+            + self.as_collection().map_or(0, CollectionRef::memory_usage)
     }
 
-    /// Bytes of its allocation.
+    /// Bytes of its allocation, but for what stands in front of a long string.
     fn size(&self) -> usize {
         let parts = self.parts();
         if self.is_string() { parts.value + parts.value_len } else { word_at(parts.value) + WORD }
@@ -469,14 +485,22 @@ impl Entry {
     pub fn overwrite_string(&mut self, value: &[u8], access: u32, keeps_ttl: bool) -> bool {
         let header = self.header();
         let has_ttl = header & TTL_BIT != 0;
-        if header & (KIND_MASK | LONG_BIT | ITEM_BIT) != 0 || has_ttl && !keeps_ttl {
+        if header & (LONG_BIT | ITEM_BIT) != 0 || has_ttl && !keeps_ttl {
             return false;
+        }
+        let mut ahead = 0;
+        if header & KIND_MASK != 0 {
+            if !self.is_alone() {
+                return false;
+            }
+            ahead = COUNT_BYTES;
         }
         let key_len = (header >> KEY_LEN_SHIFT & 0xff) as usize;
         let value_at = 8 + 8 * usize::from(has_ttl) + key_len;
         let (old, new) = ((header >> VALUE_LEN_SHIFT) as usize, value.len());
         let fits = old == new
-            || new <= SHORT_VALUE_MAX && size_class(value_at + old) == size_class(value_at + new);
+            || new <= SHORT_VALUE_MAX
+                && size_class(ahead + value_at + old) == size_class(ahead + value_at + new);
         if !fits {
             return false;
         }
@@ -506,6 +530,10 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if self.has_count() {
+            // SAFETY: it has a count, and `drop` is called once.
+            return unsafe { self.leave() };
+        }
         drop(self.take_collection());
         // SAFETY: allocated in `allocate` with a size of the very same class.
         unsafe { dealloc(self.0.as_ptr(), layout(self.size())) }

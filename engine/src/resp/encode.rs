@@ -2,16 +2,22 @@
 
 use std::fmt::Write as _;
 
+use super::Values;
+use crate::keyspace::Entry;
 use crate::types::{Digits, Item};
 
 /// Where a command writes its reply. Aggregates are counted by the caller, or patched when they end.
 pub struct Reply {
     pub out: Vec<u8>,
+    /// Long values that stand between the bytes of `out`.
+    pub values: Values,
+    /// There may be such: what is replied goes out as it is.
+    holds: bool,
     /// The client asked for RESP3.
     pub resp3: bool,
     /// Errors that were replied, for those who look at what was replied.
     pub errors: u64,
-    /// Length of `out` that no element makes longer.
+    /// Length of all of it that no element makes longer.
     limit: usize,
     /// An element was left out for that: the reply is of no use.
     pub over: bool,
@@ -19,18 +25,36 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(out: Vec<u8>, resp3: bool) -> Reply {
-        Reply { out, resp3, errors: 0, limit: usize::MAX, over: false }
+        let (values, holds) = (Values::default(), false);
+        Reply { out, values, holds, resp3, errors: 0, limit: usize::MAX, over: false }
+    }
+
+    /// Behind these values others may be held, if `holds`.
+    pub fn holding(self, values: Values, holds: bool) -> Reply {
+        Reply { values, holds, ..self }
+    }
+
+    /// Bytes that are to go out.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.out.len() + self.values.unsent()
+    }
+
+    /// Takes back all but the first `len` bytes of `out`, and the values behind them.
+    pub fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+        self.values.truncate(len);
     }
 
     /// Takes at most so many bytes more. A few arguments may ask for any amount (SRANDMEMBER with a count,
     /// one long value many times in MGET), and a reply is put together in memory.
     pub fn within(self, bytes: usize) -> Reply {
-        Reply { limit: self.out.len().saturating_add(bytes), ..self }
+        Reply { limit: self.size().saturating_add(bytes), ..self }
     }
 
     #[cold]
     fn grow(&mut self, by: usize) -> bool {
-        self.over |= self.out.len().saturating_add(by) > self.limit;
+        self.over |= self.size().saturating_add(by) > self.limit;
         if !self.over {
             self.out.reserve(by);
         }
@@ -118,6 +142,19 @@ impl Reply {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// The long value of an entry, from where it lies if it may be held.
+    #[cold]
+    pub fn long(&mut self, value: &[u8], entry: &Entry) {
+        let held = if self.holds { entry.hold() } else { None };
+        let Some(held) = held else { return self.bulk(value) };
+        self.over |= self.size().saturating_add(value.len()) > self.limit;
+        if !self.over {
+            self.line(b'$', value.len() as i64);
+            self.values.push(self.out.len(), held);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// An element of a collection.
     #[inline]
     pub fn item(&mut self, item: Item<'_>) {
@@ -155,7 +192,7 @@ impl Reply {
         const ELEMENT_BYTES_MIN: usize = 3;
         if elements > FEW {
             let least = elements.saturating_mul(ELEMENT_BYTES_MIN);
-            self.over |= self.out.len().saturating_add(least) > self.limit;
+            self.over |= self.size().saturating_add(least) > self.limit;
         }
     }
 

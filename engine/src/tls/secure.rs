@@ -5,7 +5,7 @@
 //! of `write` took (64 KiB): who does not read is held up as on any socket.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 use rustix::buffer::spare_capacity;
@@ -56,6 +56,14 @@ impl Connection {
         match self {
             Connection::Plain(socket) => socket.write(bytes),
             Connection::Tls(secure) => secure.write(bytes),
+        }
+    }
+
+    /// The same of bytes that lie in several places.
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Connection::Plain(socket) => socket.write_vectored(pieces),
+            Connection::Tls(secure) => secure.write(pieces.first().map_or(&[], |piece| piece)),
         }
     }
 
