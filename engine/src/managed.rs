@@ -402,7 +402,7 @@ pub fn leave(shared: &Shared) {
     };
     let Some(driver) = engine.driver.get() else { return };
     if was_primary {
-        hand_over(shared, driver);
+        hand_over(engine, driver);
     } else if shared.quorum.min_in_sync() > 0 {
         driver.look();
         await_release(shared);
@@ -434,29 +434,24 @@ impl Outlook {
     }
 }
 
-fn hand_over(shared: &Shared, driver: &Handle) {
+fn hand_over(engine: &Engine, driver: &Handle) {
+    let shared = &engine.shared;
     let until = clock::monotonic_ms() + LEAVE_MS;
     let mut answer = driver.leave();
     let is_over = || clock::monotonic_ms() >= until;
     let outlook = || {
-        let leads = shared.managed.get().is_none_or(|e| lock(&e.now).role == Role::Primary);
+        let leads = lock(&engine.now).role == Role::Primary;
         let is_followed = shared.replication.peers().iter().any(|p| p.is_online());
         Outlook::of(leads, shared.hold.is_on(), is_followed)
     };
     while !is_over() {
         match outlook() {
-            Outlook::Succeeded => {
-                await_successor(shared, is_over);
-                return;
-            }
+            Outlook::Succeeded => return await_successor(shared, is_over),
             Outlook::Vain => break,
             Outlook::Open => {}
         }
         match answer.recv_timeout(Duration::from_millis(20)) {
-            Ok(Ok(_)) => {
-                await_successor(shared, is_over);
-                return;
-            }
+            Ok(Ok(_)) => return await_successor(shared, is_over),
             Ok(Err(why)) => {
                 tracing::info!(why, "nobody takes over yet");
                 std::thread::sleep(Duration::from_millis(50));

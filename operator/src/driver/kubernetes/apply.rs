@@ -285,6 +285,8 @@ impl Kubernetes<'_> {
             None => Ok(()),
         }
     }
+
+    /// `false`: it is not the one that the preconditions tell of, and stays.
     async fn delete_pod(
         &self,
         desired: &Desired,
@@ -375,6 +377,7 @@ impl Kubernetes<'_> {
     }
 }
 
+/// It is as it was seen.
 fn unchanged(seen: &Mark) -> Preconditions {
     let known = |s: &String| Some(s.clone()).filter(|s| !s.is_empty());
     Preconditions { uid: known(&seen.uid), resource_version: known(&seen.version) }

@@ -158,10 +158,9 @@ impl World {
                 fresh,
                 lost: place.lost,
             });
-            let version = seen.body.map(|mark| mark.version).unwrap_or_default();
-            let body = place.body.as_ref().map(|b| Body {
-                uid: b.uid.clone(),
-                version: version.clone(),
+            let body = place.body.as_ref().zip(seen.body).map(|(b, mark)| Body {
+                uid: mark.uid,
+                version: mark.version,
                 phase: match (b.stopping, b.started) {
                     _ if b.lost => BodyPhase::Lost,
                     (Some(_), _) => BodyPhase::Stopping,
