@@ -54,8 +54,8 @@
 //! the asynchronous tail. The in-sync set stands in the topology and excludes whoever lagged or was
 //! silent for `sync_lag_ms`.
 //!
-//! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `lead` (the leader's
-//! side), `detect`, `choose`, `handover`, `departure`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
+//! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `grant` and `lead`
+//! (the leader's side), `detect`, `choose`, `handover`, `departure`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),
 //! `moves` (of slots), `own` (what unmanaged clusters add), `log`, `record`, `disk`.
 
 mod apply;
@@ -64,6 +64,7 @@ mod consensus;
 mod departure;
 mod detect;
 pub mod disk;
+mod grant;
 mod handover;
 mod hex;
 mod lead;

@@ -1,4 +1,4 @@
-//! What the council's leader does: grants leases, notices who is gone, appoints who takes over.
+//! What the council's leader does: notices who is gone, and appoints who takes over. see: `super::grant` for the leases
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,27 +6,26 @@ use std::sync::Arc;
 use super::choose::{Candidate, Choice, Rules, choose};
 use super::consensus::{Consensus, Proposal};
 use super::departure::Departure;
+use super::grant::Round;
 use super::handover::Handover;
-use super::message::{Body, Renewal, Stamp};
+use super::message::{Renewal, Stamp};
 use super::{Council, detect::Suspicion, refusal};
 use crate::topology::{Change, Epoch, Member, MemberId, OwnChange, Shard, ShardId, Topology};
-
-/// A round of confirmation that was lost is started again after this many beats.
-const ROUND_BEATS: u64 = 2;
-/// Rounds under way at most.
-const ROUNDS_MAX: usize = 8;
 
 /// What a leader remembers of its term; a later leader knows none of it and needs none of it.
 pub(super) struct Tenure {
     pub(super) term: u64,
     pub(super) since_ms: u64,
     /// When this leader last granted something for a shard.
-    granted: BTreeMap<ShardId, u64>,
-    collected: Vec<(MemberId, Renewal)>,
-    rounds: VecDeque<Round>,
-    round_last: u64,
+    pub(super) granted: BTreeMap<ShardId, u64>,
+    pub(super) collected: Vec<(MemberId, Renewal)>,
+    /// The last renewal of each member that could not be granted, but may be once more is applied: a new primary
+    /// may know of its promotion before this leader does, whose own disk is not needed for that.
+    pub(super) refused: BTreeMap<MemberId, Renewal>,
+    pub(super) rounds: VecDeque<Round>,
+    pub(super) round_last: u64,
     /// Index of the `Promote` or other change that is in the log and not applied yet.
-    promoting: BTreeMap<ShardId, u64>,
+    pub(super) promoting: BTreeMap<ShardId, u64>,
     /// The same of a `Synced` or `Retiring`.
     pub(super) finding: BTreeMap<ShardId, u64>,
     pub(super) other: Option<u64>,
@@ -44,12 +43,6 @@ pub(super) struct Tenure {
     unanswered: BTreeMap<u64, (Option<MemberId>, u64)>,
 }
 
-struct Round {
-    number: u64,
-    begun_ms: u64,
-    renewals: Vec<(MemberId, Renewal)>,
-}
-
 /// A shard whose primary is to be replaced.
 struct Loss {
     since_ms: u64,
@@ -64,6 +57,7 @@ impl Tenure {
             since_ms,
             granted: BTreeMap::new(),
             collected: vec![],
+            refused: BTreeMap::new(),
             rounds: VecDeque::new(),
             round_last: 0,
             promoting: BTreeMap::new(),
@@ -82,6 +76,7 @@ impl Tenure {
     }
 
     pub(super) fn collect(&mut self, from: MemberId, renewal: Renewal) {
+        self.refused.remove(&from);
         self.collected.retain(|(m, _)| *m != from);
         self.collected.push((from, renewal));
     }
@@ -97,6 +92,9 @@ impl Tenure {
         self.finding.retain(|_, i| *i != index);
         self.other = self.other.filter(|i| *i != index);
         self.departed(index);
+        for (from, renewal) in std::mem::take(&mut self.refused) {
+            self.collect(from, renewal);
+        }
         self.unanswered.remove(&index)
     }
 
@@ -130,66 +128,6 @@ impl Tenure {
 }
 
 impl Council {
-    /// Starts a round for the renewals that came in.
-    pub(super) fn confirm(&mut self) {
-        let (Some(tenure), Some(consensus)) = (&mut self.tenure, &mut self.consensus) else {
-            return;
-        };
-        let retry_ms = ROUND_BEATS * self.settings.beat_ms;
-        let is_busy = tenure.rounds.back().is_some_and(|r| self.now_ms < r.begun_ms + retry_ms);
-        if tenure.collected.is_empty() || is_busy || !consensus.is_caught_up() {
-            return;
-        }
-        tenure.round_last += 1;
-        let renewals = std::mem::take(&mut tenure.collected);
-        tenure.rounds.push_back(Round {
-            number: tenure.round_last,
-            begun_ms: self.now_ms,
-            renewals,
-        });
-        if tenure.rounds.len() > ROUNDS_MAX {
-            tenure.rounds.pop_front();
-        }
-        consensus.confirm(tenure.round_last);
-    }
-
-    /// A majority has confirmed this leader since round `number` began.
-    pub(super) fn grant(&mut self, number: u64) {
-        let Some(tenure) = &mut self.tenure else { return };
-        let Some(at) = tenure.rounds.iter().position(|r| r.number == number) else { return };
-        let renewals: Vec<_> = tenure.rounds.drain(..=at).flat_map(|r| r.renewals).collect();
-        for (from, renewal) in renewals {
-            if !self.may_grant(&from, &renewal) {
-                continue;
-            }
-            if let Some(tenure) = &mut self.tenure {
-                tenure.granted.insert(renewal.shard, self.now_ms);
-            }
-            if from == self.me {
-                if self.holder.granted(&renewal, &self.boot, &self.settings) {
-                    self.tell_lease();
-                }
-            } else {
-                self.send(&from, Body::Granted(renewal));
-            }
-        }
-        self.confirm();
-    }
-
-    fn may_grant(&self, from: &MemberId, renewal: &Renewal) -> bool {
-        let (Some(tenure), Some(consensus)) = (&self.tenure, &self.consensus) else { return false };
-        let id = renewal.shard;
-        let Some(shard) = consensus.machine.shards.get(&id) else { return false };
-        consensus.is_caught_up()
-            && shard.primary.as_ref() == Some(from)
-            && shard.epoch == renewal.epoch
-            && shard.boot == renewal.boot
-            && !tenure.promoting.contains_key(&id)
-            && !tenure.handovers.contains_key(&id)
-            && self.suspicion(shard, tenure.since_ms).is_none()
-            && (self.keeps_its_set(shard) || self.is_set_true(id, shard))
-    }
-
     pub(super) fn suspicion(&self, shard: &Shard, since_ms: u64) -> Option<Suspicion> {
         self.seen.suspicion(shard, self.now_ms, since_ms, &self.settings)
     }

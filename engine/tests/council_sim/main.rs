@@ -97,3 +97,12 @@ fn half_of_the_primaries_of_a_crowd_die_and_every_shard_is_served_again() {
     println!("{members} members, half of the primaries killed: served again after {took:?} ms");
     assert!(took.unwrap() <= 5_000);
 }
+
+/// A promotion is decided by the disks of a majority. The leader, whose own disk was not among them, refused the new primary its
+/// lease until it knew of the promotion itself, and then left it to the next beat: clients that were held waited 100 ms more.
+#[test]
+fn a_new_primary_has_its_lease_as_soon_as_the_leader_knows_of_it() {
+    let longest_ms = World::three(7).hands_over_beside_a_slow_leader(20).unwrap();
+    println!("longest wait of a new primary for its lease: {longest_ms} ms");
+    assert!(longest_ms < 80, "{longest_ms} ms");
+}

@@ -5,6 +5,7 @@ mod faults;
 mod member;
 mod network;
 mod operator;
+mod slow_leader;
 
 use std::collections::BTreeMap;
 
@@ -68,6 +69,8 @@ struct Node {
     clock: Clock,
     paused_until: u64,
     slow_disk_until: u64,
+    /// How long each of its syncs takes; `None`: as it happens.
+    sync_us: Option<u64>,
     disk_error_until: u64,
     /// Replication is cut, the council is not.
     data_cut_until: u64,
@@ -215,6 +218,7 @@ impl World {
             clock: Clock { offset_ms: self.rng.below(1_000_000_000), drift_ppm },
             paused_until: 0,
             slow_disk_until: 0,
+            sync_us: None,
             disk_error_until: 0,
             data_cut_until: 0,
             known_epoch: 0,

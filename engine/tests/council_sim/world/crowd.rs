@@ -1,4 +1,4 @@
-//! Many members in good weather, and what a great many failures at once do to them.
+//! Members in good weather, many of them, and what a great many failures at once do to them.
 
 use engine::council::Council;
 use engine::council::rng::Rng;
@@ -6,13 +6,20 @@ use engine::council::rng::Rng;
 use super::{Action, Weather, Wires, World};
 
 /// The crowd is whole within this, milliseconds.
-const FORM_MS: u64 = 60_000;
+pub(super) const FORM_MS: u64 = 60_000;
 /// Given up after this, milliseconds.
 const OUTAGE_MAX_MS: u64 = 60_000;
 
 impl World {
-    /// Shards with one replica each, default settings, no faults but those that are asked for.
+    /// Shards with one replica each.
     pub(crate) fn crowd(seed: u64, shards: u16) -> Self {
+        let mut world = Self::calm(seed, shards, 1);
+        world.joins_at_once = 64;
+        world
+    }
+
+    /// Default settings, no faults but those that are asked for.
+    pub(super) fn calm(seed: u64, shards: u16, replicas: u16) -> Self {
         let weather = Weather {
             wires: Wires::good(),
             fault_every_ms: u64::MAX,
@@ -21,8 +28,8 @@ impl World {
             min_in_sync: 0,
             persistent: true,
         };
-        let mut world = Self::of(seed, Rng::new(seed), weather, 1000, (shards, 1), false);
-        world.joins_at_once = 64;
+        let size = (shards, replicas);
+        let mut world = Self::of(seed, Rng::new(seed), weather, 1000, size, false);
         world.healthy = true;
         world.at(1_000, Action::Operate);
         world
@@ -61,7 +68,7 @@ impl World {
         Ok(self.ms() - killed)
     }
 
-    fn until(
+    pub(super) fn until(
         &mut self,
         what: &str,
         limit_ms: u64,

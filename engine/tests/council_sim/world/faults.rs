@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    fn wish(&mut self, via: usize, change: Change) {
+    pub(super) fn wish(&mut self, via: usize, change: Change) {
         let now = self.clock(via);
         if let Some(council) = &mut self.nodes[via].council {
             council.propose(now, change, None);

@@ -123,6 +123,7 @@ impl World {
                 let slow = self.nodes[n].slow_disk_until > self.now_us;
                 let latency =
                     if slow { self.rng.below(1_500_000) } else { 500 + self.rng.below(4_000) };
+                let latency = self.nodes[n].sync_us.unwrap_or(latency);
                 let latency = if batch.sync { latency } else { 0 };
                 self.tally.count(What::SlowSync, u64::from(latency > SLOW_US));
                 let (number, sync) = (batch.number, batch.sync);
