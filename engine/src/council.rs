@@ -52,7 +52,9 @@
 //! See `choose`. Reports that decide were made after the old lease was over (`Stamp`), so they count
 //! every write that was ever acknowledged under it. What may be lost is what no in-sync replica had:
 //! the asynchronous tail. The in-sync set stands in the topology and excludes whoever lagged or was
-//! silent for `sync_lag_ms`.
+//! silent for `sync_lag_ms`. An epoch that began with the leader's own promotion, and that this leader has granted
+//! nothing for, was never served by 1 and 4: the set from before it counts beside its own (`Tenure::note_promoted`), so that
+//! a primary takes over again from a successor that died on the way. A later leader cannot know that, and waits.
 //!
 //! Modules in reading order: `settings`, `message`, `lease` (the primary's side), `grant` and `lead`
 //! (the leader's side), `detect`, `choose`, `handover`, `departure`, `upkeep`, `voters`, `apply` (the state machine), `consensus` (Raft),

@@ -19,7 +19,7 @@ use super::log::Log;
 use super::record::{Batch, LogEntry, Record, Saved};
 use super::rng::mix;
 use super::settings::Settings;
-use crate::topology::{Change, Epoch, MemberId, Topology};
+use crate::topology::{Change, Epoch, MemberId, Shard, Topology};
 
 /// Entries in the log before it is folded into a snapshot.
 const LOG_ENTRIES_MAX: usize = 512;
@@ -38,6 +38,8 @@ pub(super) struct Proposal {
 pub(super) struct Applied {
     pub(super) index: u64,
     pub(super) change: Change,
+    /// As the shard was before a promotion in it.
+    pub(super) former: Option<Shard>,
     pub(super) outcome: Result<Epoch, String>,
 }
 
@@ -351,13 +353,17 @@ impl Consensus {
                         continue;
                     };
                     let Proposal { change, expected } = proposal;
+                    let former = match &change {
+                        Change::Promote { shard, .. } => self.machine.shards.get(shard).cloned(),
+                        _ => None,
+                    };
                     let outcome = match expected {
                         Some(epoch) if epoch != self.machine.epoch => {
                             Err(format!("the topology is at epoch {}", self.machine.epoch))
                         }
                         _ => self.machine.apply(&change).map(|()| self.machine.epoch),
                     };
-                    drained.applied.push(Applied { index: entry.index, change, outcome });
+                    drained.applied.push(Applied { index: entry.index, change, former, outcome });
                 }
                 EntryType::EntryConfChange => {
                     voters_changed |= self.apply_voters(&entry);

@@ -51,7 +51,7 @@ impl Council {
                 continue;
             }
             if let Some(tenure) = &mut self.tenure {
-                tenure.granted.insert(renewal.shard, self.now_ms);
+                tenure.note_granted(renewal.shard, self.now_ms);
             }
             if from == self.me {
                 if self.holder.granted(&renewal, &self.boot, &self.settings) {

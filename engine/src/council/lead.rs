@@ -1,5 +1,6 @@
 //! What the council's leader does: notices who is gone, and appoints who takes over. see: `super::grant` for the leases
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) struct Tenure {
     pub(super) term: u64,
     pub(super) since_ms: u64,
     /// When this leader last granted something for a shard.
-    pub(super) granted: BTreeMap<ShardId, u64>,
+    granted: BTreeMap<ShardId, u64>,
     pub(super) collected: Vec<(MemberId, Renewal)>,
     /// The last renewal of each member that could not be granted, but may be once more is applied: a new primary
     /// may know of its promotion before this leader does, whose own disk is not needed for that.
@@ -30,6 +31,7 @@ pub(super) struct Tenure {
     pub(super) finding: BTreeMap<ShardId, u64>,
     pub(super) other: Option<u64>,
     losses: BTreeMap<ShardId, Loss>,
+    unserved: BTreeMap<ShardId, Unserved>,
     pub(super) released: BTreeMap<ShardId, (Epoch, u64)>,
     pub(super) handovers: BTreeMap<ShardId, Handover>,
     pub(super) departures: BTreeMap<MemberId, Departure>,
@@ -50,6 +52,13 @@ struct Loss {
     reason: String,
 }
 
+/// A shard epoch that began with this leader's own promotion, and that nobody has had a lease of yet: no other leader can have
+/// granted one, so nothing was acknowledged under it, and who was in sync before it lacks nothing.
+struct Unserved {
+    epoch: Epoch,
+    in_sync: BTreeMap<MemberId, String>,
+}
+
 impl Tenure {
     pub(super) fn new(term: u64, since_ms: u64) -> Self {
         Self {
@@ -64,6 +73,7 @@ impl Tenure {
             finding: BTreeMap::new(),
             other: None,
             losses: BTreeMap::new(),
+            unserved: BTreeMap::new(),
             released: BTreeMap::new(),
             handovers: BTreeMap::new(),
             departures: BTreeMap::new(),
@@ -115,6 +125,24 @@ impl Tenure {
     pub(super) fn note_promoting(&mut self, shard: ShardId, index: u64) {
         self.promoting.insert(shard, index);
         self.losses.remove(&shard);
+    }
+
+    /// The promotion at `index` began that epoch. Where it is this leader's own, the in-sync set from before is remembered until
+    /// the new primary gets its lease.
+    pub(super) fn note_promoted(&mut self, index: u64, former: Shard, epoch: Epoch) {
+        let Some(id) = self.promoting.iter().find(|(_, i)| **i == index).map(|(id, _)| *id) else {
+            return;
+        };
+        let before = self.unserved.remove(&id).filter(|u| u.epoch == former.epoch);
+        let mut in_sync = before.map(|u| u.in_sync).unwrap_or_default();
+        in_sync.extend(former.in_sync);
+        self.unserved.insert(id, Unserved { epoch, in_sync });
+    }
+
+    /// Somebody has got a lease of the shard at `now_ms`.
+    pub(super) fn note_granted(&mut self, id: ShardId, now_ms: u64) {
+        self.granted.insert(id, now_ms);
+        self.unserved.remove(&id);
     }
 
     /// From when on every lease that was ever granted for the shard is over.
@@ -214,7 +242,8 @@ impl Council {
             patience_over: patience_over && !is_strict,
             set_has_all: reports().any(|r| r.min_in_sync > 0),
         };
-        match choose(topology, id, shard, &candidates, rules) {
+        let served = self.as_last_served(id, shard);
+        match choose(topology, id, &served, &candidates, rules) {
             Choice::Appoint { to, boot, lineage } => {
                 let last_ms = shard.primary.as_ref().and_then(|p| self.seen.get(p));
                 let last_ms = last_ms.map_or(since_ms, |s| s.at_ms.min(lost_ms));
@@ -238,6 +267,22 @@ impl Council {
                 }
             }
         }
+    }
+
+    /// The shard with the in-sync set of the last epoch that somebody had a lease of: when a new primary dies before it has
+    /// one, its predecessor takes over again, unless that was restarted meanwhile.
+    fn as_last_served<'a>(&self, id: ShardId, shard: &'a Shard) -> Cow<'a, Shard> {
+        let unserved = self.tenure.as_ref().and_then(|t| t.unserved.get(&id));
+        let Some(unserved) = unserved.filter(|u| u.epoch == shard.epoch) else {
+            return Cow::Borrowed(shard);
+        };
+        let mut served = shard.clone();
+        for (member, boot) in &unserved.in_sync {
+            if self.seen.get(member).is_some_and(|s| s.report.boot == *boot) {
+                served.in_sync.entry(member.clone()).or_insert_with(|| boot.clone());
+            }
+        }
+        Cow::Owned(served)
     }
 
     /// As far as is known.

@@ -237,8 +237,11 @@ impl Council {
     }
 
     fn digest_applied(&mut self, applied: Applied, before: Option<&Topology>) {
-        let Applied { index, change, outcome } = applied;
+        let Applied { index, change, former, outcome } = applied;
         let Some(tenure) = &mut self.tenure else { return };
+        if let (Ok(epoch), Some(former)) = (&outcome, former) {
+            tenure.note_promoted(index, former, *epoch);
+        }
         if let Some((from, token)) = tenure.applied(index) {
             self.answer(from, token, outcome.clone());
         }

@@ -106,3 +106,13 @@ fn a_new_primary_has_its_lease_as_soon_as_the_leader_knows_of_it() {
     println!("longest wait of a new primary for its lease: {longest_ms} ms");
     assert!(longest_ms < 80, "{longest_ms} ms");
 }
+
+/// Nothing was acknowledged under an epoch that nobody had a lease of: who was primary before it has all that there is. The shard
+/// had stood still until the heir came back, which may be never.
+#[test]
+fn a_primary_takes_over_again_from_an_heir_that_died_before_its_lease() {
+    let tried = |seed| World::pair(seed).loses_the_heir().unwrap();
+    let took_ms: Vec<u64> = (0..10).filter_map(tried).collect();
+    println!("served again after {took_ms:?} ms");
+    assert!(took_ms.len() >= 3 && took_ms.iter().all(|ms| *ms < 6_000), "{took_ms:?}");
+}

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod faults;
+mod lost_heir;
 mod member;
 mod network;
 mod operator;

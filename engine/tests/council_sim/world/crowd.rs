@@ -9,6 +9,8 @@ use super::{Action, Weather, Wires, World};
 pub(super) const FORM_MS: u64 = 60_000;
 /// Given up after this, milliseconds.
 const OUTAGE_MAX_MS: u64 = 60_000;
+/// How often it is looked whether something has come true, milliseconds.
+const LOOK_MS: u64 = 10;
 
 impl World {
     /// Shards with one replica each.
@@ -74,6 +76,16 @@ impl World {
         limit_ms: u64,
         holds: impl Fn(&Self) -> bool,
     ) -> Result<(), String> {
+        self.until_looked_at(what, limit_ms, LOOK_MS, holds)
+    }
+
+    pub(super) fn until_looked_at(
+        &mut self,
+        what: &str,
+        limit_ms: u64,
+        every_ms: u64,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Result<(), String> {
         let end = self.ms() + limit_ms;
         let mut next_look = self.ms();
         while let Some(((at, _), action)) = self.queue.pop_first() {
@@ -86,7 +98,7 @@ impl World {
                 if holds(self) {
                     return Ok(());
                 }
-                next_look = self.ms() + 10;
+                next_look = self.ms() + every_ms;
             }
             if self.ms() > end {
                 let unwell = self.unwell();
