@@ -509,7 +509,7 @@ fn a_large_slot_comes_over_a_wire_that_is_cut_on_the_way_with_nothing_lost_and_n
     until_owned_by(&cluster, 1);
     let (acked, failures) = writers.stop();
     assert!(failures.is_empty(), "{:?}", &failures[..failures.len().min(5)]);
-    assert_eq!(wire.cuts(), 3, "it was cut each time, and then came through");
+    assert!(wire.cuts() >= 3, "it was cut {} times, and came through", wire.cuts());
     for (i, before) in digests.iter().enumerate() {
         let key = format!("{tag}:{i}");
         assert_eq!(digest(&mut client, &key), *before, "{key}");

@@ -12,25 +12,26 @@ pub(crate) struct BadWire {
 }
 
 impl BadWire {
-    /// To a port of this machine. The first connections on which a client says `word` are cut once the server has said
-    /// as many bytes as `limits` has, one after the other; all others stay whole.
+    /// To a port of this machine. A connection on which a client says `word` is cut once the server has said as many bytes as
+    /// `limits` has: the first limit until it has cut one, then the next; all others stay whole. A connection that ends by itself
+    /// uses up no limit (a busy machine's may).
     pub(crate) fn to(server: u16, word: &'static [u8], limits: &[usize]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (limits, cuts) = (limits.to_vec(), Arc::new(AtomicUsize::new(0)));
-        let (told, wires) = (cuts.clone(), Arc::new(AtomicUsize::new(0)));
+        let told = cuts.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
                 // So many bytes are left; nobody has said the word yet: all that there are.
                 let left = Arc::new(AtomicUsize::new(usize::MAX));
                 let (to_server, from_server) = (pair(&client, &server), pair(&server, &client));
-                let (limits, wires, budget) = (limits.clone(), wires.clone(), left.clone());
+                let (limits, cut_before, budget) = (limits.clone(), told.clone(), left.clone());
                 thread::spawn(move || {
                     copy(to_server, |bytes| {
                         let says = bytes.windows(word.len()).any(|w| w == word);
                         if says && budget.load(Ordering::Acquire) == usize::MAX {
-                            let nth = wires.fetch_add(1, Ordering::AcqRel);
+                            let nth = cut_before.load(Ordering::Acquire);
                             let limit = limits.get(nth).copied().unwrap_or(usize::MAX - 1);
                             budget.store(limit, Ordering::Release);
                         }
