@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::topology::{Epoch, MemberId, SLOTS, Shard, ShardId, Topology};
+use engine::topology::{Epoch, MemberId, SLOTS, Shard, ShardId, SlotRange, Topology};
 
 use super::data::{Data, Write};
 use super::tally::{Tally, What};
@@ -52,16 +52,19 @@ impl Checker {
             }
             return false;
         }
-        let mut owned = BTreeSet::new();
+        let mut owned: Vec<SlotRange> = vec![];
         for (id, shard) in &topology.shards {
             if shard.epoch > topology.epoch {
                 self.violation(now_ms, format!("shard {id} is ahead of its topology"));
             }
-            for slot in shard.slots.iter().flat_map(|r| r.first..=r.last) {
-                if slot >= SLOTS || !owned.insert(slot) {
-                    self.violation(now_ms, format!("slot {slot} has two owners"));
-                }
-            }
+            owned.extend(&shard.slots);
+        }
+        owned.sort_by_key(|r| r.first);
+        for range in owned.iter().filter(|r| r.first > r.last || r.last >= SLOTS) {
+            self.violation(now_ms, format!("{range:?} is no range of slots"));
+        }
+        for pair in owned.windows(2).filter(|pair| pair[1].first <= pair[0].last) {
+            self.violation(now_ms, format!("slot {} has two owners", pair[1].first));
         }
         let before = self.epochs.range(..topology.epoch).next_back().map(|(_, t)| t.clone());
         if let Some(before) = before {
