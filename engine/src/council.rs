@@ -179,7 +179,7 @@ impl Council {
         saved: Saved,
         now_ms: u64,
     ) -> Result<Self, String> {
-        let known = saved.known.clone().map(Arc::new);
+        let known = saved.known.clone();
         let settings = match &known {
             Some(known) if known.members.len() > 1 && known.unmanaged.failure_timeout_ms > 0 => {
                 Settings::new(known.unmanaged.failure_timeout_ms)
@@ -275,7 +275,7 @@ impl Council {
 
     /// All that the disk of a member holds that begins a council by itself, as its only voter.
     pub fn first_records(me: &MemberId, topology: Topology) -> Vec<Record> {
-        let topology = Box::new(topology);
+        let topology = Arc::new(topology);
         let voters = apply::raft_id(me).into_iter().collect();
         let (index, term, learners) = (1, 1, vec![]);
         let snapshot =
@@ -415,7 +415,7 @@ impl Council {
         let mut batches = std::mem::take(&mut self.batches.ready);
         for batch in batches.iter_mut().filter(|b| b.rewrite) {
             if let Some(known) = &self.known {
-                batch.records.push(Record::Known(Box::new(Topology::clone(known))));
+                batch.records.push(Record::Known(known.clone()));
             }
         }
         let messages = std::mem::take(&mut self.messages);

@@ -179,6 +179,8 @@ impl FileDisk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn hard(term: u64) -> Record {
@@ -254,9 +256,9 @@ mod tests {
         let (mut disk, empty) = FileDisk::open(dir.path()).unwrap();
         assert!(empty.is_empty());
         disk.write(&[batch(1, false, vec![hard(1)])]).unwrap();
-        disk.write(&[batch(2, false, vec![Record::Known(Box::default())])]).unwrap();
+        disk.write(&[batch(2, false, vec![Record::Known(Arc::default())])]).unwrap();
         let (mut disk, records) = FileDisk::open(dir.path()).unwrap();
-        assert_eq!(records, vec![hard(1), Record::Known(Box::default())]);
+        assert_eq!(records, vec![hard(1), Record::Known(Arc::default())]);
         disk.write(&[batch(3, true, vec![hard(7)])]).unwrap();
         disk.write(&[batch(4, false, vec![hard(8)])]).unwrap();
         let (_, records) = FileDisk::open(dir.path()).unwrap();

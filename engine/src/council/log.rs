@@ -1,5 +1,7 @@
 //! Raft's log in memory, as the library wants to read it.
 
+use std::sync::Arc;
+
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
@@ -21,7 +23,7 @@ struct Base {
     index: u64,
     term: u64,
     conf: ConfState,
-    topology: Topology,
+    topology: Arc<Topology>,
 }
 
 fn snapshot(index: u64, term: u64, conf: &ConfState, topology: &Topology) -> Snapshot {
@@ -88,7 +90,7 @@ impl Log {
             index: meta.index,
             term: meta.term,
             conf: meta.get_conf_state().clone(),
-            topology,
+            topology: Arc::new(topology),
         };
         self.entries.clear();
         self.hard.commit = self.hard.commit.max(meta.index);
@@ -100,7 +102,7 @@ impl Log {
         let Ok(term) = self.term(index) else { return };
         self.entries.drain(..=self.position(index));
         self.fresh = snapshot(index, term, &conf, topology);
-        self.base = Base { index, term, conf, topology: topology.clone() };
+        self.base = Base { index, term, conf, topology: Arc::new(topology.clone()) };
     }
 
     /// Takes a snapshot to send, without forgetting anything.
@@ -120,7 +122,7 @@ impl Log {
                 term: self.base.term,
                 voters: self.base.conf.get_voters().to_vec(),
                 learners: self.base.conf.get_learners().to_vec(),
-                topology: Box::new(self.base.topology.clone()),
+                topology: self.base.topology.clone(),
             });
         }
         if !self.entries.is_empty() {

@@ -1,5 +1,7 @@
 //! What council members say to each other.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::hex;
@@ -24,7 +26,7 @@ pub enum Body {
     /// The leader's answer to a renewal, after a majority has confirmed that it leads.
     Granted(Renewal),
     /// The topology, for who knows only an older one.
-    Topology(Box<Topology>),
+    Topology(Arc<Topology>),
     /// A wish on its way to the leader, and the answer.
     Propose {
         token: u64,

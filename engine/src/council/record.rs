@@ -3,6 +3,8 @@
 //! The log is a list of records; the last word on each matter counts. A batch either extends the log
 //! or, when the log has grown long, replaces it by a full account of the present.
 
+use std::sync::Arc;
+
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use crate::topology::Topology;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// The newest topology that this member has been told of: its cluster, too.
-    Known(Box<Topology>),
+    Known(Arc<Topology>),
     /// Raft's term, vote and commit index.
     Hard { term: u64, vote: u64, commit: u64 },
     /// Raft's state machine up to `index`, which all entries up to there went into.
@@ -22,7 +24,7 @@ pub enum Record {
         term: u64,
         voters: Vec<u64>,
         learners: Vec<u64>,
-        topology: Box<Topology>,
+        topology: Arc<Topology>,
     },
     /// Entries of Raft's log; they replace those from the first one's index on.
     Append(Vec<LogEntry>),
@@ -55,7 +57,7 @@ pub struct Batch {
 /// What a member had on disk when it started.
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
-    pub known: Option<Topology>,
+    pub known: Option<Arc<Topology>>,
     pub(super) hard: HardState,
     pub(super) snapshot: Option<SavedSnapshot>,
     pub(super) entries: Vec<Entry>,
@@ -66,14 +68,14 @@ pub(super) struct SavedSnapshot {
     pub(super) index: u64,
     pub(super) term: u64,
     pub(super) conf: ConfState,
-    pub(super) topology: Topology,
+    pub(super) topology: Arc<Topology>,
 }
 
 impl Saved {
     /// Takes in the next record in the order of writing.
     pub fn replay(&mut self, record: Record) {
         match record {
-            Record::Known(topology) => self.known = Some(*topology),
+            Record::Known(topology) => self.known = Some(topology),
             Record::Hard { term, vote, commit } => {
                 self.hard.term = term;
                 self.hard.vote = vote;
@@ -84,7 +86,7 @@ impl Saved {
                 conf.set_voters(voters);
                 conf.set_learners(learners);
                 self.entries.retain(|e| e.index > index);
-                self.snapshot = Some(SavedSnapshot { index, term, conf, topology: *topology });
+                self.snapshot = Some(SavedSnapshot { index, term, conf, topology });
             }
             Record::Append(entries) => {
                 if let Some(first) = entries.first() {

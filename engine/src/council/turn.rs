@@ -29,7 +29,7 @@ impl Council {
             }
             Body::Topology(topology) => {
                 if is_same_cluster(known, &topology) && known.epoch < topology.epoch {
-                    self.know(Arc::new(*topology), false);
+                    self.know(topology, false);
                 }
             }
             Body::Propose { token, change, expected } => {
@@ -127,7 +127,7 @@ impl Council {
                 let records = self.consensus.as_ref().map(Consensus::records).unwrap_or_default();
                 self.batches.push(records, true, true)
             } else {
-                let record = Record::Known(Box::new(Topology::clone(&topology)));
+                let record = Record::Known(topology.clone());
                 self.batches.push(vec![record], true, false)
             };
             self.writing.push_back((batch, epoch));
@@ -253,8 +253,8 @@ impl Council {
         }
     }
 
-    pub(super) fn tell_topology(&mut self, known: &Topology, to: &MemberId) {
-        self.send(to, Body::Topology(Box::new(known.clone())));
+    pub(super) fn tell_topology(&mut self, known: &Arc<Topology>, to: &MemberId) {
+        self.send(to, Body::Topology(known.clone()));
     }
 
     pub(super) fn answer(

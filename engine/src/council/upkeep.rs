@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use raft::eraftpb::ConfChangeType;
 
@@ -200,7 +201,7 @@ impl Council {
 
     /// Who is not heard may know only voters that are none any more, and have nobody to report to: once in a
     /// failure timeout the leader tells some of those, one after the other, who is there now.
-    pub(super) fn call_the_silent(&mut self, topology: &Topology) {
+    pub(super) fn call_the_silent(&mut self, topology: &Arc<Topology>) {
         let Some(tenure) = &mut self.tenure else { return };
         if self.now_ms < tenure.called_ms + self.settings.failure_timeout_ms {
             return;

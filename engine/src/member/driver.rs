@@ -74,7 +74,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
     let (file, records) = FileDisk::open(&options.dir)?;
     let me = identity.id.clone();
     let mut saved = Saved::from_records(records);
-    let is_foreign = |known: &Topology| !known.members.contains_key(&me);
+    let is_foreign = |known: &Arc<Topology>| !known.members.contains_key(&me);
     if options.unmanaged.is_some() && saved.known.as_ref().is_some_and(is_foreign) {
         // A reset that was cut off after the new ID was written.
         saved = Saved::default();

@@ -1,6 +1,7 @@
 //! An unmanaged member's own council: begun alone, given up for another one, begun anew.
 
 use std::io;
+use std::sync::Arc;
 
 use super::driver::Driver;
 use super::switch::To;
@@ -83,9 +84,10 @@ impl Driver {
             meets.joining = None;
             return;
         }
+        let topology = Arc::new(topology);
         // On disk as all there is: the file of the old council is gone with it.
-        let records = vec![Record::Known(Box::new(topology.clone()))];
-        self.switch(To::Join(Box::new(topology)), records, true);
+        let records = vec![Record::Known(topology.clone())];
+        self.switch(To::Join(topology), records, true);
     }
 
     /// CLUSTER RESET: alone again, with nothing of what the cluster had.

@@ -5,6 +5,7 @@
 //! one begins with. Killed before that, a member is in the old one; after it, in the new one.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -23,7 +24,7 @@ pub(super) struct Switch {
 
 pub(super) enum To {
     /// Another one, that has admitted this member.
-    Join(Box<Topology>),
+    Join(Arc<Topology>),
     /// One of its own.
     Alone { hard: bool, answer: Answering },
     /// A later incarnation of its cluster.
@@ -38,7 +39,7 @@ impl Driver {
     /// A later incarnation has this member: the council that it was in is given up.
     pub(super) fn succeed(&mut self, topology: Topology, answer: oneshot::Sender<Answer>) {
         let epoch = topology.epoch;
-        let records = vec![Record::Known(Box::new(topology))];
+        let records = vec![Record::Known(Arc::new(topology))];
         self.become_later(records, epoch, answer);
     }
 
