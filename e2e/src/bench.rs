@@ -5,11 +5,12 @@
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
 //! Reading order: `options`, `speed`, `latency`, `tls`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single
-//! servers, `failover`, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
+//! servers, `cores` of what more of them would do, `failover`, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
 //! described by `peers`; `floor` is the bare epoll loop; `table` prints, `plot` draws.
 
 mod clock;
 mod cluster;
+mod cores;
 mod curve;
 mod durability;
 mod eviction;
@@ -64,6 +65,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         What::Durability => durability::run(options),
         What::Scale => scale::run(options),
         What::Curve => curve::run(options),
+        What::Cores => cores::run(options),
         What::Floor => floor::run(options.floor_port, options.threads),
     }
 }

@@ -62,6 +62,8 @@ pub struct Keyspace {
     /// Scripts that wait for more locks than they took at first, and have written: whoever waits for a lock while it
     /// holds others lets go of them meanwhile (see `take`).
     urgent: AtomicUsize,
+    /// How often a lock of a slot was not free when it was wanted.
+    waits: AtomicU64,
     /// Keys of database 0 as of the last report.
     counted: AtomicU64,
     /// For each database, its hashes with fields that expire by themselves.
@@ -84,6 +86,7 @@ impl Keyspace {
             parity: AtomicBool::new(false),
             upheavals: AtomicU64::new(0),
             urgent: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             timed: (0..databases).map(|_| AtomicUsize::default()).collect(),
         }
@@ -168,7 +171,7 @@ impl Keyspace {
             for (held, slot) in slots.clone().enumerate() {
                 let lock = &self.locks[slot as usize];
                 if lock.try_take()
-                    || lock.wait(|| held > 0 && self.urgent.load(Ordering::Acquire) > 0)
+                    || self.wait(lock, || held > 0 && self.urgent.load(Ordering::Acquire) > 0)
                 {
                     continue;
                 }
@@ -185,8 +188,23 @@ impl Keyspace {
 
     #[inline]
     pub fn lock_slot(&self, slot: u16) -> Locked<'_> {
-        self.locks[slot as usize].lock();
+        let lock = &self.locks[slot as usize];
+        if !lock.try_take() {
+            self.wait(lock, || false);
+        }
         Locked { keyspace: self, held: Slots::One(slot) }
+    }
+
+    /// Waits for a lock that was not free; see `SlotLock::wait`.
+    #[cold]
+    fn wait(&self, lock: &SlotLock, gives_up: impl Fn() -> bool) -> bool {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        lock.wait(gives_up)
+    }
+
+    /// How often somebody has waited for the lock of a slot.
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// Locks everything: for FLUSHALL, SWAPDB, the start of a snapshot, scripts with undeclared keys.

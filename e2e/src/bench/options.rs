@@ -97,6 +97,15 @@ pub struct Options {
     /// A folder that `curve` writes an SVG per table to.
     #[arg(long)]
     pub plots: Option<PathBuf>,
+    /// Nanoseconds that the model of `cores` has a slot's lock held for, by each request.
+    #[arg(long, default_value_t = 100)]
+    pub held_ns: u64,
+    /// Nanoseconds that it takes to fetch a line which another core wrote last.
+    #[arg(long, default_value_t = 80)]
+    pub line_ns: u64,
+    /// Nanoseconds that it has the journal's lock held for, by each write.
+    #[arg(long, default_value_t = 50)]
+    pub journal_ns: u64,
     #[arg(long, hide = true, default_value_t = 0)]
     pub floor_port: u16,
 }
@@ -121,6 +130,8 @@ pub enum What {
     Scale,
     /// How server CPU per operation grows with keys, values, connections and members of a collection.
     Curve,
+    /// What more cores would do: locks that were not free, and a model of the lines that cores share.
+    Cores,
     /// Serves fixed replies: the loop that `speed` measures as the floor.
     #[value(hide = true)]
     Floor,

@@ -92,6 +92,24 @@ impl Server {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Numbers from INFO, of a server of RESP.
+    pub(super) fn facts<const N: usize>(&self, names: [&str; N]) -> Result<[u64; N], Error> {
+        let mut stream = TcpStream::connect(self.addr).map_err(Error::io("connect"))?;
+        stream.set_read_timeout(Some(READY_MAX)).map_err(Error::io("time limit"))?;
+        stream.write_all(b"INFO\r\nQUIT\r\n").map_err(Error::io("ask for INFO"))?;
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).map_err(Error::io("read INFO"))?;
+        let text = String::from_utf8_lossy(&reply);
+        let mut facts = [0; N];
+        for (fact, name) in facts.iter_mut().zip(names) {
+            let number = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            *fact = number
+                .and_then(|number| number.trim().parse().ok())
+                .ok_or_else(|| Error::Refused(format!("INFO tells no {name}")))?;
+        }
+        Ok(facts)
+    }
+
     /// Resident bytes.
     pub(super) fn rss(&self) -> Result<u64, Error> {
         let path = format!("/proc/{}/status", self.child.id());

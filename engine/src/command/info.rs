@@ -312,6 +312,7 @@ fn stats(out: &mut String, shared: &Shared) {
         ("tracking_total_items", tracking[1].to_string()),
         ("tracking_total_prefixes", tracking[2].to_string()),
         ("larder_forwarded_requests", get(&s.forwarded)),
+        ("larder_slot_lock_waits", shared.keyspace.waits().to_string()),
         ("unexpected_error_replies", get(&s.unexpected_errors)),
         ("total_error_replies", errors.to_string()),
         ("dump_payload_sanitizations", "0".into()),

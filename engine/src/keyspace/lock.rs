@@ -33,18 +33,6 @@ pub(super) struct SlotLock(AtomicBool);
 pub(super) struct SlotGuard<'a>(&'a SlotLock);
 
 impl SlotLock {
-    #[inline]
-    pub(super) fn lock(&self) {
-        if !self.try_take() {
-            self.lock_contended();
-        }
-    }
-
-    #[cold]
-    fn lock_contended(&self) {
-        self.wait(|| false);
-    }
-
     /// Waits for the lock until `gives_up` says not to; `false`: it was not taken.
     #[cold]
     pub(super) fn wait(&self, gives_up: impl Fn() -> bool) -> bool {
