@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! bucket, 64 bytes:  7 tags (u8) | used bits, bit 7 = has a child | 7 words (entries; word 6 = child when bit 7)
+//! child:             the same; a small one, of 32 bytes, has the first half of it: 3 entries
 //! level L, split s:  2^L + s buckets; bucket of h = h mod 2^(L+1), less 2^L when that bucket is not there yet
 //! ```
 //!
-//! Why: no growth ever stalls (a split moves one bucket's entries), the fill stays level at 6 of 7, and
-//! a cursor in reversed bits walks the table with SCAN's guarantee through splits and merges: each
-//! bucket of level L+1 is a child of the bucket of level L with the same low bits.
+//! Why: no growth ever stalls (a split moves one bucket's entries), and a cursor in reversed bits walks
+//! the table with SCAN's guarantee through splits and merges: each bucket of level L+1 is a child of the
+//! bucket of level L with the same low bits.
 //!
-//! Up to `SEGMENT` buckets lie in one array that grows by steps of the allocator's classes; beyond that
-//! a directory points to segments of `SEGMENT` buckets, so that growing never copies buckets.
+//! Up to `SEGMENT` buckets lie in one array, whose capacity doubles; beyond that a directory points to
+//! segments of `SEGMENT` buckets, so that growing never copies buckets. What is allocated is split into at
+//! once, a bucket per insert: buckets that are paid for hold entries, and all are as full.
+//!
+//! Why doubling: the many tables of a keyspace grow together, and each array that is left for a larger one
+//! leaves a hole in its allocator's class. With a class for every second bucket those holes were a tenth of
+//! the resident bytes of small keys (six per key); with a class per doubling they are a fortieth.
 
 #![expect(unsafe_code, reason = "buckets of raw words in raw arrays; see each SAFETY note")]
 
@@ -20,13 +26,18 @@ mod scan;
 
 use super::entry::Entry;
 use crate::prefetch::prefetch;
-use bucket::{Bucket, CHILD_BIT, ENTRIES, drain_chain, entry, matches, place, tag};
+use bucket::{BUCKET_BYTES, Node, close_gap, drain_chain, matches, place, tag};
 
 const SEGMENT: usize = 64;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// Entries per bucket at which the table splits one more bucket, and below which it merges one.
-const FILL_MAX: usize = 6;
+/// Entries per bucket at which the array doubles. A sixth of the entries, on the mean over a doubling, are in children then.
+const FILL_MAX: usize = 9;
+/// The same for one more segment of a large table, half of whose buckets may have twice the entries of the others.
+const FILL_MAX_SEGMENTS: usize = 7;
+/// Entries per bucket at which buckets are split as long as there is room for more: just doubled, a table has more.
+const FILL_ROOM: usize = 4;
+/// Entries per bucket below which two are merged.
 const FILL_MIN: usize = 2;
 
 /// Entries of one slot in one database.
@@ -62,9 +73,9 @@ impl Table {
     pub fn memory(&self) -> usize {
         let segments = (self.buckets as usize).div_ceil(SEGMENT);
         if segments > 1 {
-            segments * SEGMENT * 64 + self.capacity as usize * 8
+            segments * SEGMENT * BUCKET_BYTES + self.capacity as usize * 8
         } else {
-            self.capacity as usize * 64
+            self.capacity as usize * BUCKET_BYTES
         }
     }
 
@@ -78,25 +89,23 @@ impl Table {
     }
 
     #[inline]
-    fn bucket(&self, index: usize) -> *mut Bucket {
+    fn bucket(&self, index: usize) -> Node {
         debug_assert!(index < self.buckets as usize);
-        if self.buckets as usize <= SEGMENT {
-            // SAFETY: the array behind `base` has at least `buckets` buckets.
-            unsafe { (self.base as *mut Bucket).add(index) }
+        let (array, index) = if self.buckets as usize <= SEGMENT {
+            (self.base as *mut u64, index)
         } else {
             // SAFETY: the directory has a live segment for every bucket below `buckets`.
-            unsafe {
-                let segment = *(self.base as *const *mut Bucket).add(index / SEGMENT);
-                segment.add(index % SEGMENT)
-            }
-        }
+            (unsafe { *(self.base as *const *mut u64).add(index / SEGMENT) }, index % SEGMENT)
+        };
+        // SAFETY: the array or segment has that bucket.
+        Node::at(unsafe { array.add(index * (BUCKET_BYTES / size_of::<u64>())) })
     }
 
     /// Brings the bucket of a hash nearer, ahead of its use.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         if self.buckets != 0 {
-            prefetch(self.bucket(self.index(hash)));
+            prefetch(self.bucket(self.index(hash)).address());
         }
     }
 
@@ -106,60 +115,57 @@ impl Table {
         if self.buckets == 0 {
             return;
         }
-        // SAFETY: the bucket is live.
-        let bucket = unsafe { &*self.bucket(self.index(hash)) };
-        let mut hits = matches(bucket, tag(hash));
+        let bucket = self.bucket(self.index(hash));
+        let head = bucket.head();
+        let mut hits = matches(head, tag(hash));
         while hits != 0 {
             let i = hits.trailing_zeros() as usize / 8;
             hits &= hits - 1;
             // Header and key lie in the first line; a value of usual length ends in the second.
-            let entry = bucket.words[i] as *const u8;
+            let entry = bucket.word(i) as *const u8;
             prefetch(entry);
             prefetch(entry.wrapping_add(LINE));
         }
-        if bucket.used & CHILD_BIT != 0 {
-            prefetch(bucket.words[ENTRIES - 1] as *const Bucket);
+        if let Some(child) = bucket.child_of(head) {
+            prefetch(child.node.address());
         }
     }
 
-    /// Where the entry of a key is: its bucket and index in it.
+    /// Where the entry of a key is: its bucket or child, and the place in it.
     #[inline]
-    fn locate(&self, hash: u64, key: &[u8]) -> Option<(*mut Bucket, usize)> {
+    fn locate(&self, hash: u64, key: &[u8]) -> Option<(Node, usize)> {
         if self.buckets == 0 {
             return None;
         }
         let tag = tag(hash);
         let mut at = self.bucket(self.index(hash));
         loop {
-            // SAFETY: `at` is a live bucket of this table; used words are live entries.
-            let bucket = unsafe { &*at };
-            let mut hits = matches(bucket, tag);
+            let head = at.head();
+            let mut hits = matches(head, tag);
             while hits != 0 {
                 let i = hits.trailing_zeros() as usize / 8;
                 hits &= hits - 1;
-                if entry(bucket, i).key() == key {
+                // SAFETY: `at` is a live node of this table, which is borrowed, and the place is used.
+                if unsafe { at.entry(i) }.key() == key {
                     return Some((at, i));
                 }
             }
-            if bucket.used & CHILD_BIT == 0 {
-                return None;
-            }
-            at = bucket.words[ENTRIES - 1] as *mut Bucket;
+            at = at.child_of(head)?.node;
         }
     }
 
     #[inline]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        let (bucket, i) = self.locate(hash, key)?;
+        let (node, i) = self.locate(hash, key)?;
         // SAFETY: located in this table, and borrowed as long as the table is.
-        Some(unsafe { &*(&raw const (*bucket).words[i]).cast::<Entry>() })
+        Some(unsafe { node.entry(i) })
     }
 
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
-        let (bucket, i) = self.locate(hash, key)?;
-        // SAFETY: as in `get`; exclusive by `&mut self`. An entry is one word, `repr(transparent)`.
-        Some(unsafe { &mut *(&raw mut (*bucket).words[i]).cast::<Entry>() })
+        let (node, i) = self.locate(hash, key)?;
+        // SAFETY: as in `get`; exclusive by `&mut self`.
+        Some(unsafe { node.entry_mut(i) })
     }
 
     /// Puts an entry in, replacing and returning the one with the same key.
@@ -167,13 +173,10 @@ impl Table {
         let expires = new.ttl().is_some();
         self.next_expiry = self.next_expiry.min(new.next_due());
         let old = match self.locate(hash, new.key()) {
-            Some((bucket, i)) => {
+            Some((node, i)) => {
                 new.set_proven();
-                // SAFETY: the word is a live entry; it is taken out as the new one goes in.
-                Some(unsafe {
-                    let word = &mut (*bucket).words[i];
-                    Entry::from_raw(std::mem::replace(word, new.into_raw()))
-                })
+                // SAFETY: located in this table, which is exclusive by `&mut self`.
+                Some(std::mem::replace(unsafe { node.entry_mut(i) }, new))
             }
             None => {
                 self.insert_new(hash, new);
@@ -191,33 +194,42 @@ impl Table {
         if self.buckets == 0 {
             self.reserve(1);
             self.buckets = 1;
-        } else if self.len as usize >= self.buckets as usize * FILL_MAX {
+        } else if self.is_to_split() {
             self.split();
         }
         place(self.bucket(self.index(hash)), tag(hash), new.into_raw());
         self.len += 1;
     }
 
+    #[inline]
+    fn is_to_split(&self) -> bool {
+        let (len, buckets) = (self.len as usize, self.buckets as usize);
+        if len < buckets * FILL_ROOM {
+            return false;
+        }
+        let (has_room, fill_max) = if buckets <= SEGMENT {
+            (buckets < self.capacity as usize, FILL_MAX)
+        } else {
+            (!buckets.is_multiple_of(SEGMENT), FILL_MAX_SEGMENTS)
+        };
+        has_room || len >= buckets * fill_max
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let (bucket, i) = self.locate(hash, key)?;
-        // SAFETY: located in this table; clearing its used bit gives the word up.
-        let taken = unsafe {
-            (*bucket).used &= !(1 << i);
-            (*bucket).tags[i] = 0;
-            Entry::from_raw((*bucket).words[i])
-        };
+        let (node, i) = self.locate(hash, key)?;
+        let (_, word) = node.take(i);
+        // SAFETY: the word was a live entry of this table and is not in it any more.
+        let taken = unsafe { Entry::from_raw(word) };
+        close_gap(self.bucket(self.index(hash)), node, i);
         self.len -= 1;
         if taken.ttl().is_some() {
             self.expires -= 1;
         }
         if self.len == 0 {
             self.free_all();
-        } else {
-            // A bucket's last child entry may have gone: fold the chain when it is this bucket's.
-            if self.buckets > 1 && (self.len as usize) < self.buckets as usize * FILL_MIN {
-                self.merge();
-            }
+        } else if self.buckets > 1 && (self.len as usize) < self.buckets as usize * FILL_MIN {
+            self.merge();
         }
         Some(taken)
     }

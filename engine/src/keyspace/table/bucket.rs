@@ -1,17 +1,48 @@
 //! One bucket, and the chain of children that hangs from it.
+//!
+//! Invariants: only the last child of a chain has free places, and it holds two entries or more (one alone lies where the
+//! pointer to its child would); only the last child may be a small one.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use smallvec::SmallVec;
 
 use super::Entry;
 
 pub(super) const ENTRIES: usize = 7;
-pub(super) const CHILD_BIT: u8 = 0x80;
+pub(super) const SMALL_ENTRIES: usize = 3;
+pub(super) const BUCKET_BYTES: usize = 64;
+pub(super) const SMALL_BYTES: usize = 32;
 
-#[repr(C, align(64))]
-pub(super) struct Bucket {
-    pub(super) tags: [u8; ENTRIES],
-    pub(super) used: u8,
-    pub(super) words: [usize; ENTRIES],
+/// Used bits of all places, and of those that are left beside a pointer to a child.
+const ALL: u64 = 0x7f;
+const BESIDE_CHILD: u64 = 0x3f;
+/// In the tags and used bits: the last word points to a child.
+const CHILD_BIT: u64 = 1 << 63;
+/// In that word, whose child is aligned to eight: the child is a small one.
+const SMALL_BIT: usize = 1;
+const LAST: usize = ENTRIES - 1;
+
+/// Entries of one chain with their tags.
+pub(super) type Drained = SmallVec<[(u8, usize); 2 * ENTRIES]>;
+
+/// A bucket or a child: a word of seven tags (bits 8i..8i+8) and the used bits (56..63), and the words of the entries.
+/// A small child has the first half of it.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Node(NonNull<u64>);
+
+/// A node that hangs from another one.
+#[derive(Clone, Copy)]
+pub(super) struct Child {
+    pub(super) node: Node,
+    pub(super) is_small: bool,
+}
+
+impl Child {
+    fn places(self) -> u64 {
+        if self.is_small { (1 << SMALL_ENTRIES) - 1 } else { ALL }
+    }
 }
 
 #[inline]
@@ -19,107 +50,266 @@ pub(super) fn tag(hash: u64) -> u8 {
     (hash >> 56) as u8
 }
 
-/// Bit 8i+7 set for each used word i whose tag may be `tag` (a false hit is possible, a miss is not).
+/// Bit i for each place i that holds an entry.
 #[inline]
-pub(super) fn matches(bucket: &Bucket, tag: u8) -> u64 {
+fn entry_bits(head: u64) -> u64 {
+    head >> 56 & if head & CHILD_BIT != 0 { BESIDE_CHILD } else { ALL }
+}
+
+/// Bit 8i+7 set for each entry i whose tag may be `tag` (a false hit is possible, a miss is not).
+#[inline]
+pub(super) fn matches(head: u64, tag: u8) -> u64 {
     const LOW: u64 = 0x0001_0101_0101_0101;
     const HIGH: u64 = 0x0080_8080_8080_8080;
-    // Tags and used bits are the first word; what comes of the used bits is masked away.
-    // SAFETY: a bucket begins with these eight bytes, and is aligned to more.
-    let word = u64::from_le(unsafe { std::ptr::from_ref(bucket).cast::<u64>().read() });
-    let x = word ^ (LOW * u64::from(tag));
+    // What comes of the used bits is masked away.
+    let x = head ^ (LOW * u64::from(tag));
     let zero = x.wrapping_sub(LOW) & !x & HIGH;
-    // Spread the used bits (less the child's word) to the same places.
-    let used = bucket.used & used_mask(bucket);
-    zero & spread(used)
+    zero & spread(entry_bits(head))
 }
 
+/// Seven bits, bit i moved to 8i+7.
 #[inline]
-pub(super) fn spread(bits: u8) -> u64 {
-    let x = u64::from(bits & 0x7f);
-    // Bit i goes to bit 8i+7: multiply to copies at distance 7, then pick.
-    (x.wrapping_mul(0x0002_0408_1020_4081) & 0x0001_0101_0101_0101) << 7
+pub(super) fn spread(bits: u64) -> u64 {
+    // Multiply to copies at distance 7, then pick.
+    (bits.wrapping_mul(0x0002_0408_1020_4081) & 0x0001_0101_0101_0101) << 7
 }
 
-#[inline]
-fn used_mask(bucket: &Bucket) -> u8 {
-    if bucket.used & CHILD_BIT != 0 { 0x3f } else { 0x7f }
-}
+impl Node {
+    /// The node at an address, which is not null.
+    #[inline]
+    pub(super) fn at(address: *mut u64) -> Node {
+        debug_assert!(!address.is_null());
+        // SAFETY: the arrays of a table, and the words that point to children, are never null.
+        Node(unsafe { NonNull::new_unchecked(address) })
+    }
 
-#[inline]
-pub(super) fn usable(bucket: &Bucket) -> usize {
-    if bucket.used & CHILD_BIT != 0 { ENTRIES - 1 } else { ENTRIES }
-}
+    #[inline]
+    pub(super) fn address(self) -> *const u8 {
+        self.0.as_ptr().cast()
+    }
 
-#[inline]
-pub(super) fn entry(bucket: &Bucket, i: usize) -> &Entry {
-    // SAFETY: callers pass used words only; an entry is one word, `repr(transparent)`.
-    unsafe { &*(&raw const bucket.words[i]).cast::<Entry>() }
-}
+    /// Tags and used bits.
+    #[inline]
+    pub(super) fn head(self) -> u64 {
+        // SAFETY: a live node of a table that the caller has; it begins with this word.
+        unsafe { self.0.read() }
+    }
 
-/// Puts a word into the first free place of a chain, adding a child at its end when there is none.
-#[inline]
-pub(super) fn place(mut at: *mut Bucket, tag: u8, word: usize) {
-    loop {
-        // SAFETY: a live bucket that only this table's owner touches.
-        let bucket = unsafe { &mut *at };
-        let free = !bucket.used & used_mask(bucket);
-        if free != 0 {
-            let i = free.trailing_zeros() as usize;
-            bucket.used |= 1 << i;
-            bucket.tags[i] = tag;
-            bucket.words[i] = word;
-            return;
+    #[inline]
+    fn set_head(self, head: u64) {
+        // SAFETY: as in `head`, and nobody else has the table.
+        unsafe { self.0.write(head) }
+    }
+
+    /// Where the word of a place is; the node has such a place.
+    #[inline]
+    fn place(self, i: usize) -> NonNull<usize> {
+        // SAFETY: callers pass places that the node has.
+        unsafe { self.0.add(1 + i).cast() }
+    }
+
+    #[inline]
+    pub(super) fn word(self, i: usize) -> usize {
+        // SAFETY: callers ask for places that are used, or hold the pointer to a child.
+        unsafe { self.place(i).read() }
+    }
+
+    /// # Safety
+    /// Place `i` holds an entry, and the table is borrowed for as long as the reference lives.
+    #[inline]
+    pub(super) unsafe fn entry<'a>(self, i: usize) -> &'a Entry {
+        // SAFETY: by the contract above; an entry is one word, `repr(transparent)`.
+        unsafe { self.place(i).cast().as_ref() }
+    }
+
+    /// # Safety
+    /// As for `entry`, and nobody else has the table meanwhile.
+    #[inline]
+    pub(super) unsafe fn entry_mut<'a>(self, i: usize) -> &'a mut Entry {
+        // SAFETY: by the contract above.
+        unsafe { self.place(i).cast().as_mut() }
+    }
+
+    /// The places that hold entries.
+    #[inline]
+    pub(super) fn entries(self) -> impl Iterator<Item = usize> {
+        let mut bits = entry_bits(self.head());
+        std::iter::from_fn(move || {
+            let i = bits.trailing_zeros() as usize;
+            let some = bits != 0;
+            bits &= bits.wrapping_sub(1);
+            some.then_some(i)
+        })
+    }
+
+    pub(super) fn len(self) -> usize {
+        entry_bits(self.head()).count_ones() as usize
+    }
+
+    /// Puts a word into a free place.
+    #[inline]
+    fn put(self, i: usize, tag: u8, word: usize) {
+        // SAFETY: callers pass places that the node has; nobody else has the table.
+        unsafe { self.place(i).write(word) }
+        // The tag of a free place is 0.
+        self.set_head(self.head() | u64::from(tag) << (8 * i) | 1 << (56 + i));
+    }
+
+    /// Takes an entry's word out, with its tag.
+    #[inline]
+    pub(super) fn take(self, i: usize) -> (u8, usize) {
+        let head = self.head();
+        self.set_head(head & !(0xff << (8 * i) | 1 << (56 + i)));
+        ((head >> (8 * i)) as u8, self.word(i))
+    }
+
+    #[inline]
+    pub(super) fn child(self) -> Option<Child> {
+        self.child_of(self.head())
+    }
+
+    /// The same, of who has read tags and used bits.
+    #[inline]
+    pub(super) fn child_of(self, head: u64) -> Option<Child> {
+        if head & CHILD_BIT == 0 {
+            return None;
         }
-        if bucket.used & CHILD_BIT == 0 {
-            let child = allocate_buckets(1);
-            // SAFETY: a fresh bucket of our own; the last word moves there to make room for the pointer.
-            unsafe {
-                (*child).used = 1;
-                (*child).tags[0] = bucket.tags[ENTRIES - 1];
-                (*child).words[0] = bucket.words[ENTRIES - 1];
+        let word = self.word(LAST);
+        let node = Node::at((word & !SMALL_BIT) as *mut u64);
+        Some(Child { node, is_small: word & SMALL_BIT != 0 })
+    }
+
+    /// Lets the last word, which is free or points to another child, point to this one.
+    fn set_child(self, child: Child) {
+        let word = child.node.0.as_ptr() as usize | usize::from(child.is_small) * SMALL_BIT;
+        // SAFETY: only buckets and full children get children, and those have the place; nobody else has the table.
+        unsafe { self.place(LAST).write(word) }
+        self.set_head(self.head() | CHILD_BIT);
+    }
+}
+
+fn child_layout(is_small: bool) -> Layout {
+    let bytes = if is_small { SMALL_BYTES } else { BUCKET_BYTES };
+    Layout::from_size_align(bytes, 8).unwrap_or_else(|_| unreachable!("two sizes, both fit"))
+}
+
+/// A child without entries.
+fn make_child(is_small: bool) -> Child {
+    let layout = child_layout(is_small);
+    // SAFETY: the layout is not empty.
+    let made = unsafe { alloc(layout) }.cast::<u64>();
+    if made.is_null() {
+        handle_alloc_error(layout);
+    }
+    let node = Node::at(made);
+    // Its words are read only where a used bit says that they were written.
+    node.set_head(0);
+    Child { node, is_small }
+}
+
+fn free_child(child: Child) {
+    // SAFETY: made in `make_child` with this layout, and nothing points to it any more.
+    unsafe { dealloc(child.node.0.as_ptr().cast(), child_layout(child.is_small)) }
+}
+
+/// Exchanges the last child of a chain for one of the other size, in which there is room for what it holds.
+fn exchange_child(above: Node, old: Child) -> Child {
+    let new = make_child(!old.is_small);
+    for (to, from) in old.node.entries().enumerate() {
+        let (tag, word) = old.node.take(from);
+        new.node.put(to, tag, word);
+    }
+    above.set_child(new);
+    free_child(old);
+    new
+}
+
+/// Puts a word into the first free place of a bucket's chain. Where there is none a small child is added at its end, or the
+/// small one there becomes a full one.
+#[inline]
+pub(super) fn place(bucket: Node, tag: u8, word: usize) {
+    let free = !entry_bits(bucket.head()) & ALL;
+    match bucket.child() {
+        None if free != 0 => bucket.put(free.trailing_zeros() as usize, tag, word),
+        child => place_below(bucket, child, tag, word),
+    }
+}
+
+fn place_below(bucket: Node, mut child: Option<Child>, tag: u8, word: usize) {
+    let mut above = bucket;
+    while let Some(mut at) = child {
+        let below = at.node.child();
+        if below.is_none() {
+            let mut free = !entry_bits(at.node.head()) & at.places();
+            if free == 0 && at.is_small {
+                at = exchange_child(above, at);
+                free = !entry_bits(at.node.head()) & ALL;
             }
-            bucket.tags[ENTRIES - 1] = 0;
-            bucket.words[ENTRIES - 1] = child as usize;
-            bucket.used = bucket.used & 0x3f | CHILD_BIT;
+            if free != 0 {
+                return at.node.put(free.trailing_zeros() as usize, tag, word);
+            }
         }
-        at = bucket.words[ENTRIES - 1] as *mut Bucket;
+        above = at.node;
+        child = below;
+    }
+    // The last word makes room for the pointer.
+    let (moved_tag, moved) = above.take(LAST);
+    let child = make_child(true);
+    child.node.put(0, moved_tag, moved);
+    child.node.put(1, tag, word);
+    above.set_child(child);
+}
+
+/// An entry was taken out of a place of a chain: the last child's go up into it, so that a chain is never longer than its
+/// entries need, however many have come and gone.
+pub(super) fn close_gap(bucket: Node, gap: Node, i: usize) {
+    let (mut above, Some(mut last)) = (bucket, bucket.child()) else { return };
+    while let Some(below) = last.node.child() {
+        (above, last) = (last.node, below);
+    }
+    if last.node != gap
+        && let Some(from) = last.node.entries().next()
+    {
+        let (tag, word) = last.node.take(from);
+        gap.put(i, tag, word);
+    }
+    match last.node.len() {
+        1 => {
+            let only = last.node.entries().next().map(|from| last.node.take(from));
+            free_child(last);
+            above.set_head(above.head() & !CHILD_BIT);
+            only.into_iter().for_each(|(tag, word)| above.put(LAST, tag, word));
+        }
+        // Three would fit, but a chain about that long would be made anew at every turn.
+        2 if !last.is_small => drop(exchange_child(above, last)),
+        _ => {}
     }
 }
 
 /// Empties a chain: frees its children, gives its words with their tags.
-pub(super) fn drain_chain(head: *mut Bucket) -> Vec<(u8, usize)> {
-    let mut out = Vec::with_capacity(ENTRIES * 2);
-    let mut at = head;
-    loop {
-        // SAFETY: live buckets of one table; each child is freed after its content was copied out.
-        unsafe {
-            let bucket = &mut *at;
-            for i in 0..usable(bucket) {
-                if bucket.used >> i & 1 == 1 {
-                    out.push((bucket.tags[i], bucket.words[i]));
-                }
-            }
-            let child =
-                (bucket.used & CHILD_BIT != 0).then(|| bucket.words[ENTRIES - 1] as *mut Bucket);
-            bucket.used = 0;
-            bucket.tags = [0; ENTRIES];
-            if at != head {
-                dealloc(at.cast(), buckets_layout(1));
-            }
-            match child {
-                Some(child) => at = child,
-                None => return out,
-            }
-        }
+pub(super) fn drain_chain(bucket: Node) -> Drained {
+    let mut out = Drained::new();
+    let mut drain = |node: Node| {
+        out.extend(node.entries().map(|i| ((node.head() >> (8 * i)) as u8, node.word(i))));
+        let child = node.child();
+        node.set_head(0);
+        child
+    };
+    let mut next = drain(bucket);
+    while let Some(child) = next {
+        next = drain(child.node);
+        free_child(child);
     }
+    out
 }
 
 pub(super) fn buckets_layout(n: usize) -> Layout {
-    Layout::array::<Bucket>(n).unwrap_or_else(|_| unreachable!("bucket counts are small"))
+    // Each in a line of its own.
+    Layout::from_size_align(n * BUCKET_BYTES, BUCKET_BYTES)
+        .unwrap_or_else(|_| unreachable!("bucket counts are small"))
 }
 
-pub(super) fn allocate_buckets(n: usize) -> *mut Bucket {
+pub(super) fn allocate_buckets(n: usize) -> *mut u64 {
     let layout = buckets_layout(n);
     // SAFETY: n is at least 1; zeroed buckets are empty ones.
     let made = unsafe { alloc_zeroed(layout) };

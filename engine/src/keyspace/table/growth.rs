@@ -2,7 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
-use super::bucket::{Bucket, allocate_buckets, buckets_layout, drain_chain, place};
+use super::bucket::{BUCKET_BYTES, allocate_buckets, buckets_layout, drain_chain, place};
 use super::{Entry, SEGMENT, Table};
 use crate::keyspace::hash_key;
 
@@ -41,13 +41,13 @@ impl Table {
             let index = self.buckets as usize / SEGMENT;
             // SAFETY: the last segment holds no bucket any more; it was allocated with this layout.
             unsafe {
-                let segment = *(self.base as *const *mut Bucket).add(index);
+                let segment = *(self.base as *const *mut u64).add(index);
                 dealloc(segment.cast(), buckets_layout(SEGMENT));
             }
         } else if self.buckets as usize * 2 <= self.capacity as usize
             && self.buckets as usize <= SEGMENT
         {
-            self.resize_array(grown(self.buckets as usize));
+            self.resize_array(self.buckets as usize);
         }
     }
 
@@ -55,7 +55,7 @@ impl Table {
     pub(super) fn reserve(&mut self, n: usize) {
         if n <= SEGMENT {
             if n > self.capacity as usize {
-                self.resize_array(grown(n));
+                self.resize_array(n.next_power_of_two());
             }
             return;
         }
@@ -69,7 +69,7 @@ impl Table {
         if n % SEGMENT == 1 {
             // SAFETY: the directory has room for `segments` pointers.
             unsafe {
-                *(self.base as *mut *mut Bucket).add(segments - 1) = allocate_buckets(SEGMENT);
+                *(self.base as *mut *mut u64).add(segments - 1) = allocate_buckets(SEGMENT);
             }
         }
     }
@@ -81,9 +81,9 @@ impl Table {
             // allocated with its capacity.
             unsafe {
                 std::ptr::copy_nonoverlapping(
-                    self.base as *const Bucket,
-                    made,
-                    self.buckets as usize,
+                    self.base as *const u8,
+                    made.cast(),
+                    self.buckets as usize * BUCKET_BYTES,
                 );
                 dealloc(self.base as *mut u8, buckets_layout(self.capacity as usize));
             }
@@ -106,7 +106,7 @@ impl Table {
 
     /// Back from two segments to one array; the second segment holds nothing any more.
     fn leave_directory(&mut self) {
-        let directory = self.base as *const *mut Bucket;
+        let directory = self.base as *const *mut u64;
         // SAFETY: with SEGMENT + 1 buckets there are exactly two segments.
         unsafe {
             let first = *directory;
@@ -139,7 +139,7 @@ impl Table {
         unsafe {
             if n > SEGMENT {
                 for s in 0..n.div_ceil(SEGMENT) {
-                    let segment = *(self.base as *const *mut Bucket).add(s);
+                    let segment = *(self.base as *const *mut u64).add(s);
                     dealloc(segment.cast(), buckets_layout(SEGMENT));
                 }
                 dealloc(self.base as *mut u8, directory_layout(self.capacity as usize));
@@ -152,16 +152,6 @@ impl Table {
         self.capacity = 0;
         self.expires = 0;
         self.next_expiry = i64::MAX;
-    }
-}
-
-/// Array capacities: each is a class of the allocator, so that no bucket is paid for and not used.
-fn grown(n: usize) -> usize {
-    match n {
-        0..=8 => n,
-        9..=16 => n.next_multiple_of(2),
-        17..=32 => n.next_multiple_of(4),
-        _ => n.next_multiple_of(8).min(SEGMENT.max(n)),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Walks over the entries: SCAN's cursor in reversed bits, all of them, one by chance.
 
-use super::bucket::{Bucket, CHILD_BIT, ENTRIES, entry, usable};
 use super::{Entry, Table};
 
 impl Table {
@@ -42,19 +41,11 @@ impl Table {
     }
 
     fn each_in(&self, index: usize, f: &mut impl FnMut(&Entry)) {
-        let mut at = self.bucket(index);
-        loop {
-            // SAFETY: a live bucket of this table.
-            let bucket = unsafe { &*at };
-            for i in 0..usable(bucket) {
-                if bucket.used >> i & 1 == 1 {
-                    f(entry(bucket, i));
-                }
-            }
-            if bucket.used & CHILD_BIT == 0 {
-                return;
-            }
-            at = bucket.words[ENTRIES - 1] as *mut Bucket;
+        let mut next = Some(self.bucket(index));
+        while let Some(node) = next {
+            // SAFETY: the places of a live node of this table that hold entries; the table is borrowed.
+            node.entries().for_each(|i| f(unsafe { node.entry(i) }));
+            next = node.child().map(|child| child.node);
         }
     }
 
@@ -73,20 +64,11 @@ impl Table {
     }
 
     fn each_mut_in(&mut self, index: usize, f: &mut impl FnMut(&mut Entry)) {
-        let mut at = self.bucket(index);
-        loop {
-            // SAFETY: a live bucket of this table, exclusive by `&mut self`; used words are entries.
-            let bucket = unsafe { &mut *at };
-            for i in 0..usable(bucket) {
-                if bucket.used >> i & 1 == 1 {
-                    // SAFETY: as above; an entry is one word.
-                    f(unsafe { &mut *(&raw mut bucket.words[i]).cast::<Entry>() });
-                }
-            }
-            if bucket.used & CHILD_BIT == 0 {
-                return;
-            }
-            at = bucket.words[ENTRIES - 1] as *mut Bucket;
+        let mut next = Some(self.bucket(index));
+        while let Some(node) = next {
+            // SAFETY: as above, exclusive by `&mut self`.
+            node.entries().for_each(|i| f(unsafe { node.entry_mut(i) }));
+            next = node.child().map(|child| child.node);
         }
     }
 
