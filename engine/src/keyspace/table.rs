@@ -15,8 +15,8 @@
 //! once, a bucket per insert: buckets that are paid for hold entries, and all are as full.
 //!
 //! Why doubling: the many tables of a keyspace grow together, and each array that is left for a larger one
-//! leaves a hole in its allocator's class. With a class for every second bucket those holes were a tenth of
-//! the resident bytes of small keys (six per key); with a class per doubling they are a fortieth.
+//! leaves a hole in its allocator's class. With a class for every second bucket those holes were six bytes
+//! per key, a tenth of what a small one takes; with a class per doubling they are less than two.
 
 #![expect(unsafe_code, reason = "buckets of raw words in raw arrays; see each SAFETY note")]
 

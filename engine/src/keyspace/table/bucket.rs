@@ -181,7 +181,8 @@ impl Node {
 
     /// Lets the last word, which is free or points to another child, point to this one.
     fn set_child(self, child: Child) {
-        let word = child.node.0.as_ptr() as usize | usize::from(child.is_small) * SMALL_BIT;
+        let mark = if child.is_small { SMALL_BIT } else { 0 };
+        let word = child.node.0.as_ptr() as usize | mark;
         // SAFETY: only buckets and full children get children, and those have the place; nobody else has the table.
         unsafe { self.place(LAST).write(word) }
         self.set_head(self.head() | CHILD_BIT);
@@ -235,6 +236,7 @@ pub(super) fn place(bucket: Node, tag: u8, word: usize) {
     }
 }
 
+#[inline(never)]
 fn place_below(bucket: Node, mut child: Option<Child>, tag: u8, word: usize) {
     let mut above = bucket;
     while let Some(mut at) = child {
@@ -289,18 +291,52 @@ pub(super) fn close_gap(bucket: Node, gap: Node, i: usize) {
 /// Empties a chain: frees its children, gives its words with their tags.
 pub(super) fn drain_chain(bucket: Node) -> Drained {
     let mut out = Drained::new();
-    let mut drain = |node: Node| {
-        out.extend(node.entries().map(|i| ((node.head() >> (8 * i)) as u8, node.word(i))));
-        let child = node.child();
-        node.set_head(0);
-        child
-    };
-    let mut next = drain(bucket);
+    let mut next = drain(bucket, &mut out);
     while let Some(child) = next {
-        next = drain(child.node);
+        next = drain(child.node, &mut out);
         free_child(child);
     }
     out
+}
+
+/// Empties a node; gives its child.
+#[inline]
+fn drain(node: Node, out: &mut Drained) -> Option<Child> {
+    let head = node.head();
+    let mut bits = entry_bits(head);
+    while bits != 0 {
+        let i = bits.trailing_zeros() as usize;
+        bits &= bits - 1;
+        out.push(((head >> (8 * i)) as u8, node.word(i)));
+    }
+    let child = node.child_of(head);
+    node.set_head(0);
+    child
+}
+
+/// Fills an empty bucket, with children as large as what they hold.
+pub(super) fn fill_chain(bucket: Node, mut entries: &[(u8, usize)]) {
+    let mut node = bucket;
+    while entries.len() > ENTRIES {
+        let (here, below) = entries.split_at(ENTRIES - 1);
+        fill(node, here);
+        let child = make_child(below.len() <= SMALL_ENTRIES);
+        node.set_child(child);
+        (node, entries) = (child.node, below);
+    }
+    fill(node, entries);
+}
+
+/// Fills an empty node, which has places for all.
+#[inline]
+fn fill(node: Node, entries: &[(u8, usize)]) {
+    let mut head = 0;
+    for (i, (tag, word)) in entries.iter().enumerate() {
+        // SAFETY: callers pass no more than the node has places; nobody else has the table.
+        unsafe { node.place(i).write(*word) }
+        head |= u64::from(*tag) << (8 * i) | 1 << (56 + i);
+    }
+    node.set_head(head);
 }
 
 pub(super) fn buckets_layout(n: usize) -> Layout {

@@ -2,7 +2,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
-use super::bucket::{BUCKET_BYTES, allocate_buckets, buckets_layout, drain_chain, place};
+use super::bucket::{
+    BUCKET_BYTES, Drained, allocate_buckets, buckets_layout, drain_chain, fill_chain,
+};
 use super::{Entry, SEGMENT, Table};
 use crate::keyspace::hash_key;
 
@@ -12,31 +14,30 @@ impl Table {
         let n = self.buckets as usize;
         self.reserve(n + 1);
         self.buckets += 1;
-        let low = n - (1 << n.ilog2());
-        let drained = drain_chain(self.bucket(low));
-        for (tag, word) in drained {
+        let level = n.ilog2();
+        let low = self.bucket(n - (1 << level));
+        let (mut stay, mut go) = (Drained::new(), Drained::new());
+        for (tag, word) in drain_chain(low) {
             // SAFETY: the word is the live entry just taken out of the chain.
-            let e = unsafe { Entry::from_raw(word) };
-            let at = self.bucket(self.index(hash_key(e.key())));
-            place(at, tag, e.into_raw());
+            let entry = unsafe { Entry::from_raw(word) };
+            let side = if hash_key(entry.key()) >> level & 1 == 0 { &mut stay } else { &mut go };
+            side.push((tag, entry.into_raw()));
         }
+        fill_chain(low, &stay);
+        fill_chain(self.bucket(n), &go);
     }
 
     /// Undoes the last split.
     pub(super) fn merge(&mut self) {
         let last = self.buckets as usize - 1;
-        let drained = drain_chain(self.bucket(last));
         let low = last - (1 << last.ilog2());
-        let into = self.bucket(low);
-        if self.buckets as usize == SEGMENT + 1 {
+        let mut both = drain_chain(self.bucket(last));
+        both.extend(drain_chain(self.bucket(low)));
+        if last == SEGMENT {
             self.leave_directory();
-            self.buckets -= 1;
-            let into = self.bucket(low);
-            drained.into_iter().for_each(|(tag, word)| place(into, tag, word));
-            return;
         }
-        drained.into_iter().for_each(|(tag, word)| place(into, tag, word));
         self.buckets -= 1;
+        fill_chain(self.bucket(low), &both);
         if self.buckets as usize > SEGMENT && (self.buckets as usize).is_multiple_of(SEGMENT) {
             let index = self.buckets as usize / SEGMENT;
             // SAFETY: the last segment holds no bucket any more; it was allocated with this layout.

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bucket::{
-    ENTRIES, SMALL_BYTES, SMALL_ENTRIES, allocate_buckets, buckets_layout, spread,
+    ENTRIES, SMALL_BYTES, SMALL_ENTRIES, allocate_buckets, buckets_layout, fill_chain, spread,
 };
 use super::*;
 use crate::keyspace::hash_key;
@@ -126,6 +126,13 @@ fn children_are_as_large_as_what_they_hold() {
         chain.put(len);
         assert_eq!(measure(chain.0), (len, expected(len)));
         assert_eq!(chain.words(), (1..=len).collect());
+        // Filled at once it is of the same form.
+        let (filled, words) = (Chain::new(), drain_chain(chain.0));
+        assert_eq!(measure(chain.0), (0, 0));
+        fill_chain(filled.0, &words);
+        assert_eq!(measure(filled.0), (len, expected(len)));
+        assert_eq!(filled.words(), (1..=len).collect());
+        fill_chain(chain.0, &words);
     }
     for len in (0..25).rev() {
         // The oldest goes first: what lies in children moves up.
