@@ -16,7 +16,7 @@ mod lock;
 pub mod recency;
 pub mod table;
 
-pub use db::{Db, DbKeys, Env, FETCHED, Noted, Ttl, Typed, WrongType};
+pub use db::{Db, DbKeys, Env, FETCHED, NotAdded, Noted, Ttl, Typed, WrongType};
 pub use entry::{Entry, HELD_BYTES_MIN, Held, Item, ValueRef};
 pub use table::Table;
 

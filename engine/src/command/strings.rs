@@ -3,9 +3,9 @@
 use super::conditional::{self, Compared};
 use super::expiry_args::{Expiry, expiry_option, parse_expiry};
 use super::{Command, Ctx, Group, Keys, flag};
-use crate::keyspace::{FETCHED, HELD_BYTES_MIN, Ttl, WrongType};
+use crate::keyspace::{FETCHED, HELD_BYTES_MIN, NotAdded, Ttl, WrongType};
 use crate::notify::class;
-use crate::number::{DecimalError, add_decimal, parse_i64};
+use crate::number::{DecimalError, add_decimal};
 
 const R: u32 = flag::READONLY;
 const W: u32 = flag::WRITE;
@@ -346,21 +346,17 @@ fn decrby(ctx: &mut Ctx<'_, '_>) {
 
 fn add(ctx: &mut Ctx<'_, '_>, by: i64) {
     let key = ctx.args[1];
-    let old = match ctx.db.string(key) {
-        Err(WrongType) => return ctx.reply.wrong_type(),
-        Ok(None) => 0,
-        Ok(Some(value)) => match parse_i64(value) {
-            Some(n) => n,
-            None => return ctx.reply.not_an_integer(),
-        },
-    };
-    let Some(new) = old.checked_add(by) else {
-        return ctx.reply.error("ERR increment or decrement would overflow");
-    };
-    let mut digits = itoa::Buffer::new();
-    ctx.db.set(key, digits.format(new).as_bytes(), Ttl::Keep);
-    ctx.modified(key);
-    ctx.reply.int(new);
+    match ctx.db.add_integer(key, by) {
+        Ok(sum) => {
+            ctx.modified(key);
+            ctx.reply.int(sum);
+        }
+        Err(NotAdded::WrongType) => ctx.reply.wrong_type(),
+        Err(NotAdded::NotAnInteger) => ctx.reply.not_an_integer(),
+        Err(NotAdded::Overflow) => {
+            ctx.reply.error("ERR increment or decrement would overflow");
+        }
+    }
 }
 
 fn incrbyfloat(ctx: &mut Ctx<'_, '_>) {

@@ -20,6 +20,7 @@ use access::touch;
 
 pub use access::{fresh_access, lfu_counter, lfu_minutes, lru_clock};
 pub use collections::Typed;
+pub use strings::NotAdded;
 pub use sweep::{ExpiryWalk, Lapsed};
 
 /// Keys of one command that are fetched together.
@@ -203,7 +204,7 @@ impl<'a> Db<'a> {
     }
 
     /// Deletes (or, on a replica, hides) a key whose time has come.
-    #[inline]
+    #[inline(always)]
     fn drop_if_expired(&mut self, key: &[u8], hash: u64, slot: u16) -> bool {
         if self.table(slot).expires == 0 || self.env.sees_expired {
             return false;
@@ -212,6 +213,7 @@ impl<'a> Db<'a> {
     }
 
     /// The same, where something expires.
+    #[inline(never)]
     fn drop_if_due(&mut self, key: &[u8], hash: u64, slot: u16) -> bool {
         let now = self.env.now_ms;
         let due =
@@ -356,11 +358,16 @@ impl<'a> Db<'a> {
     }
 
     /// Gives a running snapshot the entry as it is, before its first change.
-    #[inline]
+    #[inline(always)]
     fn before_change(&mut self, key: &[u8], hash: u64, slot: u16) {
-        if let Some(preimages) = self.preimages
-            && let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key)
-        {
+        if let Some(preimages) = self.preimages {
+            self.save_preimage(preimages, key, hash, slot);
+        }
+    }
+
+    #[cold]
+    fn save_preimage(&mut self, preimages: &Preimages, key: &[u8], hash: u64, slot: u16) {
+        if let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key) {
             preimages.save(self.index, slot, entry);
         }
     }

@@ -1,7 +1,17 @@
 //! Strings, and what a Memcached client keeps beside them.
 
+use super::access::{fresh_access, touch};
 use super::{Db, Ttl, WrongType};
 use crate::keyspace::{Entry, Item};
+use crate::number::parse_i64;
+
+/// Why nothing was added to a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdded {
+    WrongType,
+    NotAnInteger,
+    Overflow,
+}
 
 impl Db<'_> {
     /// The bytes of a string for a read.
@@ -32,6 +42,37 @@ impl Db<'_> {
         let item = self.kept_item(key, ttl);
         let ttl = self.resolve(key, ttl);
         self.put(key, Entry::string_item(key, value, ttl, access, false, item));
+    }
+
+    /// Adds to the integer that a string is (0 where there is none) and gives the sum. The key is looked up once, where the
+    /// sum fits in the place of the old number.
+    pub fn add_integer(&mut self, key: &[u8], by: i64) -> Result<i64, NotAdded> {
+        let (hash, slot) = self.locate(key);
+        let is_over = self.drop_if_expired(key, hash, slot);
+        let env = self.env;
+        let entry = match is_over {
+            true => None,
+            false => self.locked.table(self.index, slot).get_mut(hash, key),
+        };
+        let mut digits = itoa::Buffer::new();
+        let Some(entry) = entry else {
+            self.note_miss(key);
+            self.set(key, digits.format(by).as_bytes(), Ttl::Keep);
+            return Ok(by);
+        };
+        self.hits += 1;
+        touch(entry, env);
+        let old = entry.as_string().ok_or(NotAdded::WrongType)?;
+        let old = parse_i64(old).ok_or(NotAdded::NotAnInteger)?;
+        let sum = old.checked_add(by).ok_or(NotAdded::Overflow)?;
+        let text = digits.format(sum).as_bytes();
+        // A write is a use of the key, whatever CLIENT NO-TOUCH says of reads.
+        let access = if env.no_touch && !env.lfu { fresh_access(env) } else { entry.access() };
+        // A running snapshot wants the old value: `set` sees to that.
+        if self.preimages.is_some() || !entry.overwrite_string(text, access, true) {
+            self.set(key, text, Ttl::Keep);
+        }
+        Ok(sum)
     }
 
     /// Sets a string with what a Memcached client keeps beside it.
