@@ -63,8 +63,32 @@ pub fn len_i64(value: i64) -> usize {
     digits + usize::from(value < 0)
 }
 
+/// So many digits make a number that a double holds exactly.
+const EXACT_DIGITS_MAX: usize = 15;
+
+/// What most scores are: a few digits and nothing else.
+#[inline]
+fn parse_digits(text: &[u8]) -> Option<f64> {
+    if text.is_empty() || text.len() > EXACT_DIGITS_MAX {
+        return None;
+    }
+    let mut value = 0u64;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value as f64)
+}
+
 /// A float as a command argument: what `strtod` accepts without spaces, and neither NaN nor a number beyond a double.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    parse_digits(text).or_else(|| parse_any_f64(text))
+}
+
+fn parse_any_f64(text: &[u8]) -> Option<f64> {
     // Longer than any useful float; keeps the work bounded.
     if text.is_empty() || text.len() > 5 * 1024 {
         return None;
@@ -174,6 +198,14 @@ pub fn format_f64(value: f64) -> Vec<u8> {
     let mut out = Vec::with_capacity(24);
     write_f64(&mut out, value);
     out
+}
+
+/// Shows a double as a reply prints it, without an allocation where it is an integer.
+pub fn with_f64<R>(value: f64, show: impl FnOnce(&[u8]) -> R) -> R {
+    match as_integer(value) {
+        Some(integer) => show(itoa::Buffer::new().format(integer).as_bytes()),
+        None => show(&format_f64(value)),
+    }
 }
 
 /// The integer that a double is exactly, within half the range of an i64 (beyond it the exponent form is printed).

@@ -1,5 +1,7 @@
 //! Sorted set commands: members and scores here, ranges in `range`, combinations in `combine`, pops in `pop`.
 
+use smallvec::SmallVec;
+
 use super::collections::{ScanOptions, random_count, reply_scan};
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::keyspace::WrongType;
@@ -116,13 +118,14 @@ struct AddOptions {
 fn zadd(ctx: &mut Ctx<'_, '_>) {
     let (mut options, mut i) = (AddOptions::default(), 2);
     while i < ctx.args.len() {
-        let option = match ctx.args[i].to_ascii_lowercase().as_slice() {
-            b"nx" => &mut options.only_new,
-            b"xx" => &mut options.only_there,
-            b"gt" => &mut options.greater,
-            b"lt" => &mut options.less,
-            b"ch" => &mut options.count_changed,
-            b"incr" => &mut options.incr,
+        let is = |word: &[u8]| ctx.args[i].eq_ignore_ascii_case(word);
+        let option = match ctx.args[i].len() {
+            2 if is(b"nx") => &mut options.only_new,
+            2 if is(b"xx") => &mut options.only_there,
+            2 if is(b"gt") => &mut options.greater,
+            2 if is(b"lt") => &mut options.less,
+            2 if is(b"ch") => &mut options.count_changed,
+            4 if is(b"incr") => &mut options.incr,
             _ => break,
         };
         *option = true;
@@ -144,7 +147,7 @@ fn zadd(ctx: &mut Ctx<'_, '_>) {
     if options.incr && pairs.len() > 2 {
         return ctx.reply.error("ERR INCR option supports a single increment-element pair");
     }
-    let mut scored: Vec<(&[u8], f64)> = Vec::with_capacity(pairs.len() / 2);
+    let mut scored: SmallVec<[(&[u8], f64); 4]> = SmallVec::new();
     for pair in pairs.chunks_exact(2) {
         match parse_f64(pair[0]).filter(|s| !s.is_nan()) {
             Some(score) => scored.push((pair[1], score)),
@@ -177,29 +180,31 @@ fn add(ctx: &mut Ctx<'_, '_>, options: &AddOptions, scored: &[(&[u8], f64)]) {
     let (mut new, mut changed, mut result, mut nan) = (0, 0, None, false);
     let done = ctx.db.upsert::<ZSet, _>(key, |zset, limits| {
         for (member, score) in scored {
-            let old = zset.score(member);
-            let score = if options.incr { old.unwrap_or(0.0) + score } else { *score };
-            if score.is_nan() {
-                nan = true;
+            zset.put(member, limits, |old| {
+                let score = if options.incr { old.unwrap_or(0.0) + score } else { *score };
+                if score.is_nan() {
+                    nan = true;
+                    return None;
+                }
+                let skip = match old {
+                    None => options.only_there,
+                    Some(old) => {
+                        options.only_new
+                            || (options.greater && score <= old)
+                            || (options.less && score >= old)
+                    }
+                };
+                if skip {
+                    return None;
+                }
+                result = Some(score);
+                new += usize::from(old.is_none());
+                changed += usize::from(old.is_some_and(|old| old != score));
+                Some(score)
+            });
+            if nan {
                 return;
             }
-            let skip = match old {
-                None => options.only_there,
-                Some(old) => {
-                    options.only_new
-                        || (options.greater && score <= old)
-                        || (options.less && score >= old)
-                }
-            };
-            if skip {
-                continue;
-            }
-            result = Some(score);
-            if old != Some(score) {
-                zset.insert(member, score, limits);
-            }
-            new += usize::from(old.is_none());
-            changed += usize::from(old.is_some_and(|old| old != score));
         }
     });
     if let Err(WrongType) = done {

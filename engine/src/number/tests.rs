@@ -166,6 +166,18 @@ proptest! {
     }
 
     #[test]
+    fn digits_alone_are_read_as_any_float_is(text in "[0-9]{1,18}|[0-9]{1,8}[.][0-9]{1,8}") {
+        prop_assert_eq!(parse_f64(text.as_bytes()), text.parse().ok());
+    }
+
+    #[test]
+    fn a_float_is_shown_as_it_is_printed(bits: u64, integer: i32, halves: i32) {
+        for value in [f64::from_bits(bits), f64::from(integer), f64::from(halves) / 2.0, -0.0, 1e17, -1e19] {
+            with_f64(value, |text| assert_eq!(text, format_f64(value), "{value}"));
+        }
+    }
+
+    #[test]
     fn any_bytes_are_judged_without_panic(text: Vec<u8>) {
         parse_i64(&text);
         parse_f64(&text);

@@ -99,7 +99,8 @@ impl CollectionRef<'_> {
         match self {
             Self::Hash(hash) => hash.prefetch(member),
             Self::Set(set) => set.prefetch(member),
-            Self::List(_) | Self::ZSet(_) | Self::Stream(_) => {}
+            Self::ZSet(zset) => zset.prefetch(member),
+            Self::List(_) | Self::Stream(_) => {}
         }
     }
 }
@@ -172,18 +173,25 @@ impl CollectionRef<'_> {
     }
 
     /// Whether it holds nothing and its key is deleted. A stream's is kept, for what the stream knows of the past.
+    #[inline(always)]
     pub fn is_empty(self) -> bool {
-        self.len() == 0 && !matches!(self, CollectionRef::Stream(_))
+        match self {
+            CollectionRef::List(list) => list.is_empty(),
+            CollectionRef::Hash(hash) => hash.is_empty(),
+            CollectionRef::Set(set) => set.is_empty(),
+            CollectionRef::ZSet(zset) => zset.is_empty(),
+            CollectionRef::Stream(_) => false,
+        }
     }
 
     /// Some of its elements expire by themselves: fields of hashes.
-    #[inline]
+    #[inline(always)]
     pub fn is_timed(self) -> bool {
         matches!(self, CollectionRef::Hash(hash) if hash.is_timed())
     }
 
     /// No element expires before this time (a lower bound), unix milliseconds.
-    #[inline]
+    #[inline(always)]
     pub fn next_due(self) -> i64 {
         if let CollectionRef::Hash(hash) = self { hash.next_due() } else { super::hash::NEVER }
     }
@@ -197,6 +205,7 @@ impl CollectionRef<'_> {
     }
 
     /// What it takes from the allocator, besides the word that it is. Takes constant time.
+    #[inline(always)]
     pub fn memory_usage(self) -> usize {
         match self {
             CollectionRef::List(list) => list.memory_usage(),

@@ -99,6 +99,7 @@ impl ZSet {
     }
 
     /// What it takes from the allocator, besides `self`.
+    #[inline]
     pub fn memory_usage(&self) -> usize {
         match self.0.held() {
             Held::Pack(pack) => pack.memory_usage(),
@@ -115,8 +116,20 @@ impl ZSet {
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self.0.held() {
+            Held::Pack(pack) => pack.is_empty(),
+            Held::Ranked(ranked) => ranked.len() == 0,
+        }
+    }
+
+    /// Brings a member nearer, ahead of its use.
+    #[inline]
+    pub fn prefetch(&self, member: &[u8]) {
+        if let Held::Ranked(ranked) = self.0.held() {
+            ranked.prefetch(member);
+        }
     }
 
     /// The score of a member.
@@ -140,26 +153,41 @@ impl ZSet {
 
     /// Adds a member or changes its score; gives the score that it had.
     pub fn insert(&mut self, member: &[u8], score: f64, limits: &Limits) -> Option<f64> {
+        self.put(member, limits, |_| Some(score))
+    }
+
+    /// Gives a member the score that `choose` makes of the one that it has (of none, if it is not there); nothing: all stays.
+    /// The member is looked up once. Gives the score that it had.
+    pub fn put(
+        &mut self,
+        member: &[u8],
+        limits: &Limits,
+        choose: impl FnOnce(Option<f64>) -> Option<f64>,
+    ) -> Option<f64> {
+        let pack = match self.0.held_mut() {
+            HeldMut::Ranked(ranked) => return ranked.put(member, choose),
+            HeldMut::Pack(pack) => pack,
+        };
+        let found = pack::find(pack, member);
+        let old = found.map(|(_, old)| old);
+        let Some(score) = choose(old) else { return old };
         assert!(!score.is_nan(), "a score is a number");
-        if let HeldMut::Pack(pack) = self.0.held_mut() {
-            let old = pack::find(pack, member);
-            if let Some((at, old)) = old {
-                if old != score {
-                    pack::change(pack, at, member, old, score);
-                }
-                return Some(old);
+        if let Some((at, old)) = found {
+            if old != score {
+                pack::change(pack, at, member, old, score);
             }
-            let fits = pack.len() / 2 < limits.zset_max_listpack_entries
-                && member.len() <= limits.zset_max_listpack_value
-                && pack.has_room(member.len() + 40);
-            if fits {
-                pack::insert(pack, member, score);
-                return None;
-            }
-            self.convert(limits);
+            return Some(old);
         }
+        let fits = pack.len() / 2 < limits.zset_max_listpack_entries
+            && member.len() <= limits.zset_max_listpack_value
+            && pack.has_room(member.len() + 40);
+        if fits {
+            pack::insert(pack, member, score);
+            return None;
+        }
+        self.convert(limits);
         match self.0.held_mut() {
-            HeldMut::Ranked(ranked) => ranked.insert(member, score),
+            HeldMut::Ranked(ranked) => ranked.put(member, |_| Some(score)),
             HeldMut::Pack(_) => unreachable!("converted above"),
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn find(pack: &Listpack, member: &[u8]) -> Option<(usize, f64)> {
 
 pub(super) fn push(pack: &mut Listpack, member: &[u8], score: f64) {
     pack.push_back(member);
-    pack.push_back(&number::format_f64(score));
+    number::with_f64(score, |text| pack.push_back(text));
 }
 
 /// Puts a member that is not there yet in its place.
@@ -25,10 +25,30 @@ pub(super) fn insert(pack: &mut Listpack, member: &[u8], score: f64) {
 
 /// Gives the member at `at` another score.
 pub(super) fn change(pack: &mut Listpack, at: usize, member: &[u8], old: f64, score: f64) {
+    if stays(pack, at, member, score)
+        && let Some(behind) = pack.next(at)
+    {
+        number::with_f64(score, |text| pack.replace(behind, text));
+        return;
+    }
     pack.remove(at, 2);
     // Those before it are less than it was.
     let from = if score > old { (at < pack.end()).then_some(at) } else { pack.first() };
     insert_from(pack, from, member, score);
+}
+
+/// With this score the member at `at` is where it belongs.
+fn stays(pack: &Listpack, at: usize, member: &[u8], score: f64) -> bool {
+    let mut digits = Digits::new();
+    let mut order = |at: usize, behind: usize| {
+        let here = pack.get(behind).as_f64().unwrap_or(0.0);
+        compare((here, pack.get(at).bytes(&mut digits)), (score, member))
+    };
+    let before = pack.prev(at).and_then(|behind| Some((pack.prev(behind)?, behind)));
+    let next = pack.next(at).and_then(|behind| pack.next(behind));
+    let next = next.and_then(|at| Some((at, pack.next(at)?)));
+    before.is_none_or(|(at, behind)| order(at, behind) == Ordering::Less)
+        && next.is_none_or(|(at, behind)| order(at, behind) == Ordering::Greater)
 }
 
 /// The place is at or behind `place`; `None`: at the end.
@@ -43,7 +63,7 @@ fn insert_from(pack: &mut Listpack, mut place: Option<usize>, member: &[u8], sco
                 && compare((here, pack.get(at).bytes(&mut digits)), (score, member))
                     == Ordering::Greater
         {
-            pack.insert(at, &number::format_f64(score));
+            number::with_f64(score, |text| pack.insert(at, text));
             pack.insert(at, member);
             return;
         }

@@ -58,25 +58,45 @@ impl Ranked {
         self.find(member).map(|id| self.slab[id].score)
     }
 
-    pub(super) fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
+    /// Gives a member the score that `choose` makes of the old one, or leaves all as it is; gives the old one.
+    pub(super) fn put(
+        &mut self,
+        member: &[u8],
+        choose: impl FnOnce(Option<f64>) -> Option<f64>,
+    ) -> Option<f64> {
         let hash = self.table.hash(member);
         let found = self.table.find(hash, |&id| self.slab.member(id) == member).copied();
-        let Some(id) = found else {
-            let id = self.slab.insert(member, score);
-            let (slab, seed) = (&self.slab, self.table.seed());
-            self.table.insert(hash, id, |&id| hash_key(seed, slab.member(id)));
-            self.tree.insert((score, id), &self.slab);
-            return None;
-        };
-        let old = self.slab[id].score;
-        if old != score {
-            if !self.tree.try_move((old, id), score, &self.slab) {
-                self.tree.remove((old, id), &self.slab);
+        let old = found.map(|id| self.slab[id].score);
+        let Some(score) = choose(old) else { return old };
+        assert!(!score.is_nan(), "a score is a number");
+        match found.zip(old) {
+            Some((id, old)) => {
+                if old != score {
+                    self.change(id, old, score);
+                }
+            }
+            None => {
+                let id = self.slab.insert(member, score);
+                let (slab, seed) = (&self.slab, self.table.seed());
+                self.table.insert(hash, id, |&id| hash_key(seed, slab.member(id)));
                 self.tree.insert((score, id), &self.slab);
             }
-            self.slab.set_score(id, score);
         }
-        Some(old)
+        old
+    }
+
+    fn change(&mut self, id: u32, old: f64, score: f64) {
+        if !self.tree.try_move((old, id), score, &self.slab) {
+            self.tree.remove((old, id), &self.slab);
+            self.tree.insert((score, id), &self.slab);
+        }
+        self.slab.set_score(id, score);
+    }
+
+    /// Looks a member up ahead of its use, in a set that is too large for the nearer caches.
+    #[inline]
+    pub(super) fn prefetch(&self, member: &[u8]) {
+        self.table.prefetch(member, |&id| self.slab[id].member.prefetch());
     }
 
     pub(super) fn remove(&mut self, member: &[u8]) -> Option<f64> {
