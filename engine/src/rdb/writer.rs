@@ -298,9 +298,9 @@ impl Sink<'_> {
                     self.length(1);
                     self.string(bytes)?;
                 }
-                NodeRef::Packed(pack) => {
+                NodeRef::Packed(bytes) => {
                     self.length(2);
-                    self.string(pack.as_bytes())?;
+                    self.string(bytes)?;
                 }
             }
         }

@@ -15,7 +15,7 @@
     reason = "an allocation of its own behind a thin pointer; see each SAFETY note"
 )]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 use std::slice;
 
@@ -61,10 +61,19 @@ impl<const TAG: usize> Block<TAG> {
 
     /// A copy of bytes that begin with their own length.
     pub(super) fn copy_of(bytes: &[u8]) -> Self {
-        let mut block = Self::new(bytes.len());
-        block.rest_mut().copy_from_slice(&bytes[LEN..]);
-        debug_assert_eq!(block.as_bytes(), bytes, "the length stands in front");
-        block
+        let len = bytes.len();
+        let stated = bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize);
+        assert!(len < LEN_END && stated == Some(len), "the length stands in front");
+        let layout = layout(size_class(len));
+        // SAFETY: the layout holds `len` bytes, which are four at least; nobody sees those behind them.
+        unsafe {
+            let start = alloc(layout);
+            if start.is_null() {
+                handle_alloc_error(layout);
+            }
+            start.copy_from_nonoverlapping(bytes.as_ptr(), len);
+            Self::assume(start, false)
+        }
     }
 
     /// # Safety

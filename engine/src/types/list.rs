@@ -46,6 +46,7 @@ impl List {
     }
 
     /// What it takes from the allocator, besides `self`.
+    #[inline]
     pub fn memory_usage(&self) -> usize {
         match self.0.held() {
             Held::Pack(pack) => pack.memory_usage(),
@@ -62,8 +63,12 @@ impl List {
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self.0.held() {
+            Held::Pack(pack) => pack.is_empty(),
+            Held::Quick(quick) => quick.len() == 0,
+        }
     }
 
     /// The element at an index from the front.
@@ -106,7 +111,7 @@ impl List {
     pub fn push_front(&mut self, element: &[u8], limits: &Limits) {
         match self.room_for(element, limits).held_mut() {
             HeldMut::Pack(pack) => pack.push_front(element),
-            HeldMut::Quick(quick) => quick.insert(0, element, &Capacity::of(limits)),
+            HeldMut::Quick(quick) => quick.push_front(element, &Capacity::of(limits)),
         }
     }
 
@@ -216,7 +221,7 @@ impl List {
     /// The blocks that hold the elements, as RDB writes them.
     pub fn nodes(&self) -> impl Iterator<Item = NodeRef<'_>> {
         let (pack, quick) = match self.0.held() {
-            Held::Pack(pack) => (Some(NodeRef::Packed(pack)), None),
+            Held::Pack(pack) => (Some(NodeRef::Packed(pack.as_bytes())), None),
             Held::Quick(quick) => (None, Some(quick.nodes())),
         };
         pack.into_iter().chain(quick.into_iter().flatten())

@@ -13,8 +13,11 @@
 use super::{Item, block::Block, word::Tagged};
 
 mod entry;
+mod front;
 
-use entry::{Entry, backlen_at, decode, entry_len};
+use entry::{Entry, backlen_at, decode, decode_whole, entry_len};
+
+pub use front::Front;
 
 pub(super) const HEADER: usize = 6;
 /// Bytes of the count, which follow the block's length.
@@ -113,24 +116,7 @@ impl Listpack {
 
     /// The position of an element by its index from the front, walking from the nearer end.
     pub fn seek(&self, index: usize) -> Option<usize> {
-        let len = self.len();
-        if index >= len {
-            return None;
-        }
-        let bytes = self.as_bytes();
-        if index <= len / 2 {
-            let mut at = HEADER;
-            for _ in 0..index {
-                at += entry_len(&bytes[at..]);
-            }
-            Some(at)
-        } else {
-            let mut at = bytes.len() - 1;
-            for _ in index..len {
-                at = before(bytes, at)?;
-            }
-            Some(at)
-        }
+        seek(self.as_bytes(), self.len(), index)
     }
 
     /// The element at a position.
@@ -143,10 +129,10 @@ impl Listpack {
         let (bytes, wanted) = (self.as_bytes(), Item::compact(wanted));
         loop {
             position(bytes, at)?;
-            let here = decode(&bytes[at..]);
+            let (here, len) = decode_whole(&bytes[at..]);
             let hit = match (here, wanted) {
-                (Item::Int(a), Item::Int(b)) => a == b,
                 (Item::Bytes(a), Item::Bytes(b)) => a == b,
+                (Item::Int(a), Item::Int(b)) => a == b,
                 // Written by others, an integer may stand there as text.
                 (Item::Bytes(_), Item::Int(_)) => here == wanted,
                 (Item::Int(_), Item::Bytes(_)) => false,
@@ -154,7 +140,8 @@ impl Listpack {
             if hit {
                 return Some(at);
             }
-            for _ in 0..stride {
+            at += len;
+            for _ in 1..stride {
                 position(bytes, at)?;
                 at += entry_len(&bytes[at..]);
             }
@@ -270,6 +257,26 @@ impl Listpack {
     fn recount(&mut self) {
         let count = self.iter().count();
         self.write_count(count);
+    }
+}
+
+/// The position of one of `len` elements, walking from the nearer end.
+fn seek(bytes: &[u8], len: usize, index: usize) -> Option<usize> {
+    if index >= len {
+        return None;
+    }
+    if index <= len / 2 {
+        let mut at = HEADER;
+        for _ in 0..index {
+            at += entry_len(&bytes[at..]);
+        }
+        Some(at)
+    } else {
+        let mut at = bytes.len() - 1;
+        for _ in index..len {
+            at = before(bytes, at)?;
+        }
+        Some(at)
     }
 }
 

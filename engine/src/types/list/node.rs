@@ -1,19 +1,24 @@
 //! One node of a long list, and how much fits in it.
 
-use crate::types::{Item, Limits, Listpack, listpack, size_class};
+use crate::types::listpack::{self, Front};
+use crate::types::{Item, Limits, Listpack, size_class};
 
 /// A node: many small elements, or a big one alone.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Packed(Listpack),
-    Plain(Box<[u8]>),
+    /// The first node of a list, while elements are pushed there.
+    Front(Box<Front>),
+    Plain(Box<Box<[u8]>>),
 }
+
+const _: () = assert!(size_of::<Node>() == 16);
 
 /// A node as it is written to RDB.
 #[derive(Clone, Copy, Debug)]
 pub enum NodeRef<'a> {
-    /// Many elements.
-    Packed(&'a Listpack),
+    /// Many elements: a listpack.
+    Packed(&'a [u8]),
     /// One element.
     Plain(&'a [u8]),
 }
@@ -39,9 +44,16 @@ impl Capacity {
         bytes <= self.bytes && count <= self.count
     }
 
+    #[inline]
     pub(super) fn admits_more(&self, pack: &Listpack, element: &[u8]) -> bool {
+        self.admits_beside(pack.as_bytes().len(), pack.len(), element)
+    }
+
+    /// Whether so many elements of so many bytes leave room for one more.
+    #[inline]
+    pub(super) fn admits_beside(&self, bytes: usize, count: usize, element: &[u8]) -> bool {
         // Without measuring it, an element takes at most eleven bytes more than its text.
-        self.admits(pack.as_bytes().len() + element.len() + 11, pack.len() + 1)
+        self.admits(bytes + element.len() + 11, count + 1)
     }
 
     /// Whether an element is too big for any node.
@@ -51,9 +63,24 @@ impl Capacity {
 }
 
 impl Node {
+    /// The first node of a list.
+    pub(super) fn front(element: &[u8], capacity: &Capacity) -> Self {
+        if capacity.is_big(element) {
+            return Node::of(element, capacity);
+        }
+        Node::Front(Box::new(Front::of(element)))
+    }
+
+    /// Makes a plain listpack of one that grew at its front.
+    pub(super) fn settle(&mut self) {
+        if let Node::Front(front) = self {
+            *self = Node::Packed(front.to_listpack());
+        }
+    }
+
     pub(super) fn of(element: &[u8], capacity: &Capacity) -> Self {
         if capacity.is_big(element) {
-            return Node::Plain(element.into());
+            return Node::Plain(Box::new(element.into()));
         }
         let mut pack = Listpack::new();
         pack.push_back(element);
@@ -63,6 +90,7 @@ impl Node {
     pub(super) fn len(&self) -> usize {
         match self {
             Node::Packed(pack) => pack.len(),
+            Node::Front(front) => front.count(),
             Node::Plain(_) => 1,
         }
     }
@@ -70,13 +98,15 @@ impl Node {
     pub(super) fn memory_usage(&self) -> usize {
         match self {
             Node::Packed(pack) => pack.memory_usage(),
-            Node::Plain(bytes) => size_class(bytes.len()),
+            Node::Front(front) => size_class(size_of::<Front>()) + front.memory_usage(),
+            Node::Plain(bytes) => size_class(size_of::<Box<[u8]>>()) + size_class(bytes.len()),
         }
     }
 
     pub(super) fn get(&self, index: usize) -> Option<Item<'_>> {
         match self {
             Node::Packed(pack) => pack.seek(index).map(|at| pack.get(at)),
+            Node::Front(front) => front.get(index),
             Node::Plain(bytes) => Some(Item::Bytes(bytes)),
         }
     }
@@ -84,6 +114,7 @@ impl Node {
     pub(super) fn iter(&self) -> Iter<'_> {
         match self {
             Node::Packed(pack) => Iter::Packed(pack.iter()),
+            Node::Front(front) => Iter::Packed(front.iter()),
             Node::Plain(bytes) => Iter::Plain(Some(bytes)),
         }
     }

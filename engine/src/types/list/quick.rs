@@ -1,5 +1,8 @@
 //! A long list: nodes in a deque. No node is empty.
 //!
+//! The first node grows at its front without moving what is in it, as long as elements come there; before it is changed in any
+//! other way but by taking its first element, it is made a listpack like the others.
+//!
 //! How many elements each node has stands beside them, in a deque of its own: whoever looks for an index adds up numbers that
 //! lie next to each other, and touches no node but the one that has it.
 
@@ -11,6 +14,9 @@ use crate::types::{Item, Listpack, size_class, steps::step};
 /// Counts that are added up before it is known whether the index is among them.
 const AT_ONCE: usize = 16;
 
+/// A list of so many times what its first node holds keeps that one's buffer: what is free in it is little beside the rest.
+const KEEPS_BUFFER: usize = 16;
+
 /// Elements of a node: its bytes are bounded, and each has two at least.
 fn count(node: &Node) -> u32 {
     u32::try_from(node.len()).unwrap_or(u32::MAX)
@@ -20,7 +26,7 @@ fn total(counts: &[u32]) -> usize {
     counts.iter().map(|count| *count as usize).sum()
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Quick {
     nodes: VecDeque<Node>,
     /// Elements of each node.
@@ -28,6 +34,19 @@ pub(super) struct Quick {
     len: usize,
     /// What the nodes own.
     node_bytes: usize,
+    /// What the two deques take.
+    frame_bytes: usize,
+}
+
+impl Clone for Quick {
+    fn clone(&self) -> Self {
+        let (nodes, counts) = (self.nodes.clone(), self.counts.clone());
+        // A copy has no room to spare where the original may have.
+        let node_bytes = nodes.iter().map(Node::memory_usage).sum();
+        let mut quick = Self { nodes, counts, len: self.len, node_bytes, frame_bytes: 0 };
+        quick.measure_frame();
+        quick
+    }
 }
 
 impl Quick {
@@ -35,16 +54,20 @@ impl Quick {
         self.len
     }
 
+    #[inline]
     pub(super) fn memory_usage(&self) -> usize {
-        size_class(size_of::<Self>())
-            + size_class(self.nodes.capacity() * size_of::<Node>())
-            + size_class(self.counts.capacity() * size_of::<u32>())
-            + self.node_bytes
+        size_class(size_of::<Self>()) + self.frame_bytes + self.node_bytes
+    }
+
+    fn measure_frame(&mut self) {
+        self.frame_bytes = size_class(self.nodes.capacity() * size_of::<Node>())
+            + size_class(self.counts.capacity() * size_of::<u32>());
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeRef<'_>> {
         self.nodes.iter().map(|node| match node {
-            Node::Packed(pack) => NodeRef::Packed(pack),
+            Node::Packed(pack) => NodeRef::Packed(pack.as_bytes()),
+            Node::Front(front) => NodeRef::Packed(front.as_bytes()),
             Node::Plain(bytes) => NodeRef::Plain(bytes),
         })
     }
@@ -86,6 +109,53 @@ impl Quick {
         self.insert_node(self.nodes.len(), Node::of(element, capacity));
     }
 
+    pub(super) fn push_front(&mut self, element: &[u8], capacity: &Capacity) {
+        self.len += 1;
+        match self.nodes.front_mut() {
+            Some(Node::Front(front))
+                if capacity.admits_beside(front.as_bytes().len(), front.count(), element) =>
+            {
+                let before = front.memory_usage();
+                front.push(element);
+                self.node_bytes += front.memory_usage() - before;
+                self.counts[0] += 1;
+                return;
+            }
+            Some(Node::Front(front)) => {
+                if self.len > KEEPS_BUFFER * front.count() && !capacity.is_big(element) {
+                    // Its buffer serves the next node.
+                    let (full, before) = (front.to_listpack(), front.memory_usage());
+                    front.begin(element);
+                    self.node_bytes += front.memory_usage() - before;
+                    self.counts[0] = 1;
+                    return self.insert_node(1, Node::Packed(full));
+                }
+                self.settle(0);
+            }
+            Some(node) => {
+                self.node_bytes -= node.memory_usage();
+                let done = node.try_insert(0, element, capacity);
+                self.node_bytes += node.memory_usage();
+                if done {
+                    self.counts[0] += 1;
+                    return;
+                }
+            }
+            None => {}
+        }
+        self.insert_node(0, Node::front(element, capacity));
+    }
+
+    /// Makes a node one that can be changed anywhere.
+    fn settle(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if let Node::Front(_) = node {
+            self.node_bytes -= node.memory_usage();
+            node.settle();
+            self.node_bytes += node.memory_usage();
+        }
+    }
+
     pub(super) fn push_listpack(&mut self, pack: Listpack) {
         self.len += pack.len();
         self.insert_node(self.nodes.len(), Node::Packed(pack));
@@ -107,6 +177,7 @@ impl Quick {
 
     pub(super) fn set(&mut self, index: usize, element: &[u8], capacity: &Capacity) {
         let Some((at, within)) = self.locate(index) else { return };
+        self.settle(at);
         if let Node::Packed(pack) = &mut self.nodes[at]
             && let Some(position) = pack.seek(within)
             && capacity.admits_more(pack, element)
@@ -122,6 +193,9 @@ impl Quick {
 
     /// Puts an element at an index, which is at most the length.
     pub(super) fn insert(&mut self, index: usize, element: &[u8], capacity: &Capacity) {
+        if index == 0 {
+            return self.push_front(element, capacity);
+        }
         let Some((at, within)) = self.locate(index) else {
             return self.push_back(element, capacity);
         };
@@ -180,12 +254,13 @@ impl Quick {
                         node::remove_equal(pack, wanted, limit - removed, from_back)
                     }
                     Node::Plain(bytes) => usize::from(wanted.is(bytes)),
+                    Node::Front(_) => unreachable!("settled by `change`"),
                 };
                 true
             });
             let emptied = match &self.nodes[at] {
                 Node::Packed(pack) => pack.is_empty(),
-                Node::Plain(_) => here > 0,
+                Node::Plain(_) | Node::Front(_) => here > 0,
             };
             removed += here;
             if emptied {
@@ -274,6 +349,7 @@ impl Quick {
     }
 
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Node) -> bool) -> bool {
+        self.settle(at);
         let node = &mut self.nodes[at];
         self.node_bytes -= node.memory_usage();
         let done = change(node);
@@ -286,6 +362,7 @@ impl Quick {
         self.node_bytes += node.memory_usage();
         self.counts.insert(at, count(&node));
         self.nodes.insert(at, node);
+        self.measure_frame();
     }
 
     fn remove_node(&mut self, at: usize) {
@@ -296,15 +373,19 @@ impl Quick {
         if self.nodes.len() * 4 < self.nodes.capacity() {
             self.nodes.shrink_to(self.nodes.len() * 2);
             self.counts.shrink_to(self.nodes.len() * 2);
+            self.measure_frame();
         }
     }
 
     fn remove_at(&mut self, at: usize, within: usize) {
         self.len -= 1;
-        if self.nodes[at].len() == 1 {
-            self.remove_node(at);
-        } else {
-            self.drop_within(at, within, 1);
+        match &mut self.nodes[at] {
+            node if node.len() == 1 => self.remove_node(at),
+            Node::Front(front) if within == 0 => {
+                front.drop_first();
+                self.counts[at] -= 1;
+            }
+            _ => self.drop_within(at, within, 1),
         }
     }
 
@@ -366,5 +447,9 @@ impl Quick {
             && self.node_bytes == self.nodes.iter().map(Node::memory_usage).sum::<usize>()
             && self.nodes.iter().map(count).eq(self.counts.iter().copied())
             && self.nodes.iter().all(|node| node.len() > 0)
+            && self.nodes.iter().skip(1).all(|node| !matches!(node, Node::Front(_)))
+            && self.frame_bytes
+                == size_class(self.nodes.capacity() * size_of::<Node>())
+                    + size_class(self.counts.capacity() * size_of::<u32>())
     }
 }

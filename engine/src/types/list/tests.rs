@@ -42,6 +42,33 @@ fn a_queue_of_a_million_elements_empties_in_order_and_gives_memory_back() {
     assert!(list.memory_usage() < 1000, "{}", list.memory_usage());
 }
 
+#[test]
+fn a_long_list_takes_the_same_memory_whichever_end_it_grew_at() {
+    let limits = Limits::default();
+    for (len, count) in [(3usize, 100_000usize), (64, 20_000), (700, 2_000)] {
+        let (mut front, mut back) = (List::new(), List::new());
+        for n in 0..count {
+            let element = format!("{n:0len$}");
+            front.push_front(element.as_bytes(), &limits);
+            back.push_back(element.as_bytes(), &limits);
+        }
+        // The first node's buffer may be empty yet, and is no longer than a node may be.
+        let (front, back) = (front.memory_usage(), back.memory_usage());
+        assert!(front.abs_diff(back) <= 8192 + back / 500, "{front} {back}");
+    }
+}
+
+#[test]
+fn a_list_of_a_few_nodes_takes_little_more_than_its_elements_where_it_grows_at_its_front() {
+    let limits = Limits::default();
+    let (mut list, mut bytes) = (List::new(), 0);
+    for _ in 0..1000 {
+        list.push_front(&[b'x'; 64], &limits);
+        bytes += 67;
+        assert!(list.memory_usage() <= 2 * bytes + 1100, "{} for {bytes}", list.memory_usage());
+    }
+}
+
 /// The most steps that any of many pushes and pops takes, at each end of a list of so many elements.
 fn most_steps(len: u32) -> [usize; 4] {
     let limits = Limits::default();
@@ -95,7 +122,7 @@ fn element() -> impl Strategy<Value = Vec<u8>> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => element().prop_map(Op::PushFront),
+        6 => element().prop_map(Op::PushFront),
         4 => element().prop_map(Op::PushBack),
         1 => Just(Op::PopFront),
         1 => Just(Op::PopBack),
@@ -178,6 +205,7 @@ proptest! {
             prop_assert_eq!(&texts(&list), &Vec::from(model.clone()));
             if let Held::Quick(quick) = list.0.held() {
                 prop_assert!(quick.is_consistent());
+                prop_assert!(quick.clone().is_consistent());
             }
         }
         for from in 0..model.len() {

@@ -132,6 +132,19 @@ pub(super) fn entry_len(bytes: &[u8]) -> usize {
 pub(super) fn decode(bytes: &[u8]) -> Item<'_> {
     step();
     let (head, body) = measure(bytes).unwrap_or((1, 0));
+    item(bytes, head, body)
+}
+
+/// The same, and the whole length of the entry.
+#[inline]
+pub(super) fn decode_whole(bytes: &[u8]) -> (Item<'_>, usize) {
+    step();
+    let (head, body) = measure(bytes).unwrap_or((1, 0));
+    (item(bytes, head, body), head + body + backlen_width(head + body))
+}
+
+#[inline]
+fn item(bytes: &[u8], head: usize, body: usize) -> Item<'_> {
     match bytes[0] {
         first @ 0..=0x7f => Item::Int(i64::from(first)),
         first @ 0xc0..=0xdf => {
