@@ -30,7 +30,6 @@ const FAR: usize = 10_000;
 const DEPTH_SLACK: u32 = 6;
 
 /// A hash table of elements whose keys the caller knows: it passes hashes in, and a function that hashes an element.
-#[derive(Clone)]
 pub(super) struct Dict<E> {
     directory: Vec<u32>,
     segments: Vec<Segment<E>>,
@@ -38,7 +37,16 @@ pub(super) struct Dict<E> {
     len: usize,
     /// What the tables of all segments take.
     table_bytes: usize,
+    /// What the directory and the list of segments take.
+    frame_bytes: usize,
     seed: u64,
+}
+
+impl<E: Clone> Clone for Dict<E> {
+    fn clone(&self) -> Self {
+        let (directory, segments) = (self.directory.clone(), self.segments.clone());
+        Self { frame_bytes: frame(&directory, &segments), directory, segments, ..*self }
+    }
 }
 
 #[derive(Clone)]
@@ -58,6 +66,11 @@ fn bytes_of<E>(table: &HashTable<E>) -> usize {
     size_class(table.allocation_size())
 }
 
+fn frame<E>(directory: &Vec<u32>, segments: &Vec<Segment<E>>) -> usize {
+    size_class(directory.capacity() * size_of::<u32>())
+        + size_class(segments.capacity() * size_of::<Segment<E>>())
+}
+
 /// Hashes a key under a seed; the seed keeps clients from choosing keys that collide.
 pub(super) fn hash_key(seed: u64, key: &[u8]) -> u64 {
     let mut hasher = FoldHasher::with_seed(seed, SharedSeed::global_random());
@@ -68,7 +81,9 @@ pub(super) fn hash_key(seed: u64, key: &[u8]) -> u64 {
 impl<E> Dict<E> {
     pub(super) fn new(seed: u64) -> Self {
         let segments = vec![Segment { table: HashTable::new(), depth: 0, start: 0 }];
-        Self { directory: vec![0], segments, depth: 0, len: 0, table_bytes: 0, seed }
+        let directory = vec![0];
+        let frame_bytes = frame(&directory, &segments);
+        Self { directory, segments, depth: 0, len: 0, table_bytes: 0, frame_bytes, seed }
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
@@ -84,10 +99,9 @@ impl<E> Dict<E> {
     }
 
     /// What the tables and the directory take, without what elements own.
+    #[inline]
     pub(super) fn memory_usage(&self) -> usize {
-        self.table_bytes
-            + size_class(self.directory.capacity() * size_of::<u32>())
-            + size_class(self.segments.capacity() * size_of::<Segment<E>>())
+        self.table_bytes + self.frame_bytes
     }
 
     fn slot(&self, hash: u64) -> usize {
@@ -286,6 +300,7 @@ impl<E> Dict<E> {
         let (depth, start) = (segment.depth, segment.start | bit);
         let new = self.segments.len() as u32;
         self.segments.push(Segment { table, depth, start });
+        self.frame_bytes = frame(&self.directory, &self.segments);
         // The upper half of the slots that named the segment.
         let width = 1usize << (self.depth - depth);
         let first = slot & !(2 * width - 1);
@@ -336,6 +351,7 @@ impl<E> Dict<E> {
             self.depth = deepest;
         }
         self.segments.shrink_to(self.segments.len() * 2);
+        self.frame_bytes = frame(&self.directory, &self.segments);
     }
 }
 

@@ -94,6 +94,7 @@ impl Hash {
     }
 
     /// What it takes from the allocator, besides `self`.
+    #[inline]
     pub fn memory_usage(&self) -> usize {
         match self.0.held() {
             Held::Pack(pack) => pack.memory_usage(),
@@ -112,8 +113,12 @@ impl Hash {
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self.form() {
+            Form::Pack(pack) => pack.is_empty(),
+            Form::Table(table) => table.dict.len() == 0,
+        }
     }
 
     /// The value of a field.

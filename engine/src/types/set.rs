@@ -84,6 +84,7 @@ impl Set {
     }
 
     /// What it takes from the allocator, besides `self`.
+    #[inline]
     pub fn memory_usage(&self) -> usize {
         match self.0.held() {
             Held::Ints(ints) => ints.memory_usage(),
@@ -106,8 +107,13 @@ impl Set {
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self.0.held() {
+            Held::Ints(ints) => ints.len() == 0,
+            Held::Pack(pack) => pack.is_empty(),
+            Held::Table(table) => table.dict.len() == 0,
+        }
     }
 
     /// Brings a member nearer, ahead of its use.

@@ -11,17 +11,25 @@ use crate::types::{
 pub trait Typed: Sized {
     fn of(value: CollectionRef<'_>) -> Option<&Self>;
     fn of_mut<'a>(value: &'a mut CollectionMut<'_>) -> Option<&'a mut Self>;
+    /// As the collection that it is, to be looked at.
+    fn held(&self) -> CollectionRef<'_>;
     fn create() -> Collection;
 }
 
 macro_rules! typed {
     ($($name:ident),*) => {$(
         impl Typed for $name {
+            #[inline]
             fn of(value: CollectionRef<'_>) -> Option<&Self> {
                 if let CollectionRef::$name(v) = value { Some(v) } else { None }
             }
+            #[inline]
             fn of_mut<'a>(value: &'a mut CollectionMut<'_>) -> Option<&'a mut Self> {
                 if let CollectionMut::$name(v) = value { Some(v) } else { None }
+            }
+            #[inline(always)]
+            fn held(&self) -> CollectionRef<'_> {
+                CollectionRef::$name(self)
             }
             fn create() -> Collection {
                 $name::new().into()
@@ -67,15 +75,13 @@ impl Db<'_> {
         let Some(entry) = self.locked.table(self.index, slot).get_mut(hash, key) else {
             return Ok(Err(change));
         };
-        if entry.as_collection().and_then(T::of).is_none() {
-            return Err(WrongType);
-        }
+        let mut value = entry.as_collection_mut();
+        let Some(value) = value.as_mut().and_then(T::of_mut) else { return Err(WrongType) };
+        // The compiler knows which collection it is, and asks no more than that one of it.
+        let was = Was::of(value.held());
+        let result = change(value, &env.limits);
+        let left = was.left(value.held());
         touch(entry, env);
-        let change =
-            |value: &mut CollectionMut<'_>| T::of_mut(value).map(|it| change(it, &env.limits));
-        let Some((Some(result), left)) = change_entry(entry, change) else {
-            return Err(WrongType);
-        };
         self.note_left(key, hash, slot, left);
         Ok(Ok(result))
     }
@@ -97,16 +103,20 @@ impl Db<'_> {
     }
 
     /// Counts a change of a collection, and deletes what is empty.
-    #[inline]
+    #[inline(always)]
     fn note_left(&mut self, key: &[u8], hash: u64, slot: u16, left: Left) {
         self.used_delta += left.grown;
         if left.was_timed || left.is_timed {
-            self.locked.table(self.index, slot).note_due(left.due);
-            self.locked.keyspace().note_timed(self.index, left.was_timed, left.is_timed);
+            self.note_times(slot, &left);
         }
         if left.is_empty {
             self.delete_located(key, hash, slot);
         }
+    }
+
+    fn note_times(&mut self, slot: u16, left: &Left) {
+        self.locked.table(self.index, slot).note_due(left.due);
+        self.locked.keyspace().note_timed(self.index, left.was_timed, left.is_timed);
     }
 
     /// Changes a collection, making it first when the key is not there.
@@ -155,6 +165,30 @@ struct Left {
     is_empty: bool,
 }
 
+/// What is known of a collection before it is changed.
+struct Was {
+    bytes: usize,
+    is_timed: bool,
+}
+
+impl Was {
+    #[inline(always)]
+    fn of(value: CollectionRef<'_>) -> Was {
+        Was { bytes: value.memory_usage(), is_timed: value.is_timed() }
+    }
+
+    #[inline(always)]
+    fn left(self, is: CollectionRef<'_>) -> Left {
+        Left {
+            grown: is.memory_usage() as i64 - self.bytes as i64,
+            was_timed: self.is_timed,
+            is_timed: is.is_timed(),
+            due: is.next_due(),
+            is_empty: is.is_empty(),
+        }
+    }
+}
+
 /// Changes the collection of an entry; `None` for a string.
 #[inline]
 fn change_entry<R>(
@@ -162,16 +196,8 @@ fn change_entry<R>(
     change: impl FnOnce(&mut CollectionMut<'_>) -> R,
 ) -> Option<(R, Left)> {
     let mut collection = entry.as_collection_mut()?;
-    let was = collection.as_ref();
-    let (before, was_timed) = (was.memory_usage(), was.is_timed());
+    let was = Was::of(collection.as_ref());
     let result = change(&mut collection);
-    let is = collection.as_ref();
-    let left = Left {
-        grown: is.memory_usage() as i64 - before as i64,
-        was_timed,
-        is_timed: is.is_timed(),
-        due: is.next_due(),
-        is_empty: is.is_empty(),
-    };
+    let left = was.left(collection.as_ref());
     Some((result, left))
 }

@@ -16,13 +16,30 @@ pub(super) struct Slot {
     pub(super) score: f64,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Slab {
     chunks: Vec<Vec<Slot>>,
     free: Vec<u32>,
     len: usize,
     /// What the members own.
     member_bytes: usize,
+    /// What the chunks take, and the lists of them and of what is free.
+    frame_bytes: usize,
+}
+
+impl Clone for Slab {
+    fn clone(&self) -> Self {
+        // A chunk that is not full is still to be.
+        let whole = |chunk: &Vec<Slot>| {
+            let mut slots = Vec::with_capacity(CHUNK);
+            slots.extend_from_slice(chunk);
+            slots
+        };
+        let chunks = self.chunks.iter().map(whole).collect();
+        let mut slab = Self { chunks, free: self.free.clone(), ..*self };
+        slab.measure_frame();
+        slab
+    }
 }
 
 impl Slab {
@@ -30,11 +47,15 @@ impl Slab {
         self.len
     }
 
+    #[inline]
     pub(super) fn memory_usage(&self) -> usize {
-        self.member_bytes
-            + size_class(self.chunks.capacity() * size_of::<Vec<Slot>>())
+        self.member_bytes + self.frame_bytes
+    }
+
+    fn measure_frame(&mut self) {
+        self.frame_bytes = size_class(self.chunks.capacity() * size_of::<Vec<Slot>>())
             + self.chunks.len() * size_class(CHUNK * size_of::<Slot>())
-            + size_class(self.free.capacity() * size_of::<u32>())
+            + size_class(self.free.capacity() * size_of::<u32>());
     }
 
     pub(super) fn member(&self, id: u32) -> &[u8] {
@@ -51,6 +72,7 @@ impl Slab {
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
+            self.measure_frame();
         }
         let last = self.chunks.len() - 1;
         self.chunks[last].push(slot);
@@ -69,9 +91,12 @@ impl Slab {
         assert!(!slot.score.is_nan(), "a member is removed once");
         self.member_bytes -= slot.member.heap_size();
         self.len -= 1;
+        let room = self.free.capacity();
         self.free.push(id);
         if self.len == 0 {
             *self = Self::default();
+        } else if self.free.capacity() != room {
+            self.measure_frame();
         }
     }
 

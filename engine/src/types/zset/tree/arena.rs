@@ -4,38 +4,59 @@ use std::ops::{Index, IndexMut};
 
 use crate::types::{size_class, steps::step};
 
-#[derive(Clone)]
 pub(super) struct Arena<T> {
     nodes: Vec<Option<Box<T>>>,
     free: Vec<u32>,
+    /// What the nodes take, and the lists of them and of what is free.
+    bytes: usize,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), free: Vec::new() }
+        Self { nodes: Vec::new(), free: Vec::new(), bytes: 0 }
+    }
+}
+
+impl<T: Clone> Clone for Arena<T> {
+    fn clone(&self) -> Self {
+        let mut arena = Self { nodes: self.nodes.clone(), free: self.free.clone(), bytes: 0 };
+        arena.measure();
+        arena
     }
 }
 
 impl<T> Arena<T> {
     pub(super) fn insert(&mut self, node: T) -> u32 {
         let node = Some(Box::new(node));
-        if let Some(id) = self.free.pop() {
-            self.nodes[id as usize] = node;
-            return id;
-        }
-        self.nodes.push(node);
-        (self.nodes.len() - 1) as u32
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.nodes[id as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as u32
+            }
+        };
+        self.measure();
+        id
     }
 
     pub(super) fn remove(&mut self, id: u32) {
         self.nodes[id as usize] = None;
         self.free.push(id);
+        self.measure();
     }
 
+    #[inline]
     pub(super) fn memory_usage(&self) -> usize {
-        (self.nodes.len() - self.free.len()) * size_class(size_of::<T>())
+        self.bytes
+    }
+
+    fn measure(&mut self) {
+        self.bytes = (self.nodes.len() - self.free.len()) * size_class(size_of::<T>())
             + size_class(self.nodes.capacity() * size_of::<Option<Box<T>>>())
-            + size_class(self.free.capacity() * size_of::<u32>())
+            + size_class(self.free.capacity() * size_of::<u32>());
     }
 }
 
