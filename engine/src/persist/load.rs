@@ -21,6 +21,7 @@ use crate::script::library::Libraries;
 use crate::script::run;
 use crate::server::Shared;
 use crate::session::{ClientInfo, Session};
+use crate::tally::Tally;
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -48,7 +49,7 @@ pub fn env(shared: &Shared) -> Env {
         sees_expired: true,
         tracks_changes: shared.waiters.any(),
         events: shared.config.events(),
-        ..Env::new(shared.loops.len(), hot.limits)
+        ..Env::new(Tally::ANY_THREAD, hot.limits)
     }
 }
 
@@ -202,7 +203,7 @@ pub fn empty(shared: &Shared) {
         freed += table.memory() as i64;
         table.each(|entry| freed += entry.memory() as i64);
     }
-    shared.keyspace.count_memory(shared.loops.len(), -freed);
+    shared.keyspace.count_memory(Tally::ANY_THREAD, -freed);
     drop(locked);
     drop(tables);
     shared.invalidate_all();
