@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 pub mod db;
 pub mod entry;
+mod fetch;
 mod lock;
 pub mod recency;
 pub mod table;
@@ -20,7 +21,6 @@ pub use db::{Db, DbKeys, Env, FETCHED, NotAdded, Noted, Ttl, Typed, WrongType};
 pub use entry::{Entry, HELD_BYTES_MIN, Held, Item, ValueRef};
 pub use table::Table;
 
-use crate::prefetch::prefetch;
 use crate::tally::Tally;
 use crate::topology::{SLOTS, slot_of};
 use lock::SlotLock;
@@ -211,49 +211,6 @@ impl Keyspace {
     pub fn lock_all(&self) -> Locked<'_> {
         self.take(0..SLOTS);
         Locked { keyspace: self, held: Slots::All }
-    }
-
-    /// Brings the table of a slot nearer; reads nothing of it, so that no lock is needed.
-    #[inline]
-    pub fn prefetch_table(&self, db: u16, slot: u16) {
-        if let Some(table) = self.table_ptr(db, slot) {
-            prefetch(table);
-        }
-    }
-
-    /// Brings the bucket of a key nearer; its table should be in the cache by now.
-    #[inline]
-    pub fn prefetch_bucket(&self, db: u16, slot: u16, hash: u64) {
-        self.peek_table(db, slot, |table| table.prefetch(hash));
-    }
-
-    /// Brings the entry of a key nearer; its bucket should be in the cache by now.
-    #[inline]
-    pub fn prefetch_entry(&self, db: u16, slot: u16, hash: u64) {
-        self.peek_table(db, slot, |table| table.prefetch_entry(hash));
-    }
-
-    /// Brings a member of a large collection, or a field, nearer; the key's entry should be in the cache by now.
-    #[inline]
-    pub fn prefetch_member(&self, db: u16, slot: u16, hash: u64, key: &[u8], member: &[u8]) {
-        self.peek_table(db, slot, |table| {
-            if let Some(ValueRef::Collection(held)) = table.get(hash, key).map(Entry::value) {
-                held.prefetch(member);
-            }
-        });
-    }
-
-    /// Looks at a table that nobody is changing at the moment. Waiting for its lock would cost more than
-    /// a prefetch gains; reading it without would be a race.
-    #[inline]
-    fn peek_table(&self, db: u16, slot: u16, look: impl FnOnce(&Table)) {
-        if let Some(_guard) = self.locks[slot as usize].try_lock()
-            && let Some(table) = self.table_ptr(db, slot)
-        {
-            // SAFETY: the slot's lock is held by `_guard`.
-            #[expect(unsafe_code, reason = "reads a table under its slot's lock")]
-            look(unsafe { &*table });
-        }
     }
 
     #[inline]

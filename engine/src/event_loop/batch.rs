@@ -280,19 +280,25 @@ impl EventLoop {
 
     /// Brings the keys of a batch nearer.
     fn fetch(&self, db: u16, ahead: &Ahead<'_>) {
-        let keyspace = &self.shared.keyspace;
-        let hints = || ahead.requests.iter().filter_map(|one| one.hint);
-        hints().for_each(|(_, slot)| keyspace.prefetch_table(db, slot));
-        hints().for_each(|(hash, slot)| keyspace.prefetch_bucket(db, slot, hash));
-        hints().for_each(|(hash, slot)| keyspace.prefetch_entry(db, slot, hash));
-        for one in &ahead.requests {
-            if let Some((hash, slot)) = one.hint
-                && one.command.is_some_and(|c| matches!(c.group, Group::Hash | Group::Set))
-                && let [_, key, member, ..] = ahead.args_of(one)
-            {
-                keyspace.prefetch_member(db, slot, hash, key, member);
+        let (mut places, mut which, mut len) = ([(0, 0); BATCH], [0u8; BATCH], 0);
+        for (at, one) in ahead.requests.iter().take(BATCH).enumerate() {
+            if let Some(place) = one.hint {
+                (places[len], which[len]) = (place, at as u8);
+                len += 1;
             }
         }
+        self.shared.keyspace.prefetch_all(db, &places[..len], |at| {
+            let one = &ahead.requests[usize::from(which[at])];
+            let (command, args) = (one.command?, ahead.args_of(one));
+            let member = match (command.group, args) {
+                (Group::Hash | Group::Set, [_, _, member, ..]) => member,
+                // ZADD and ZINCRBY name the score first; it is looked up in vain where another word stands there.
+                (Group::SortedSet, [_, _, _, member]) if command.is(flag::WRITE) => member,
+                (Group::SortedSet, [_, _, member]) => member,
+                _ => return None,
+            };
+            Some((args[1], *member))
+        });
     }
 }
 

@@ -51,7 +51,13 @@ impl SlotLock {
     #[inline]
     pub(super) fn try_lock(&self) -> Option<SlotGuard<'_>> {
         // Made only once the lock is ours: a guard unlocks when it goes, whoever holds the lock.
-        (!self.0.load(Ordering::Relaxed) && self.try_take()).then(|| SlotGuard(self))
+        (!self.is_taken() && self.try_take()).then(|| SlotGuard(self))
+    }
+
+    /// Somebody holds it, or did a moment ago.
+    #[inline]
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Takes the lock if it is free; who took it unlocks it.
