@@ -68,12 +68,31 @@ impl Reply {
             self.out.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']);
             return;
         }
+        match usize::try_from(number).ok().and_then(|number| short_line(kind, number)) {
+            Some((line, len)) => self.short(line, len),
+            None => self.long_line(kind, number),
+        }
+    }
+
+    /// Writes the first `len` bytes of a word: the whole word, and what is too much is taken back. No copy of a few bytes.
+    #[inline]
+    fn short(&mut self, line: u64, len: usize) {
+        let begin = self.out.len();
+        self.out.extend_from_slice(&line.to_le_bytes());
+        self.out.truncate(begin + len);
+    }
+
+    fn long_line(&mut self, kind: u8, number: i64) {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(number).as_bytes();
-        self.out.reserve(digits.len() + 3);
-        self.out.push(kind);
-        self.out.extend_from_slice(digits);
-        self.out.extend_from_slice(b"\r\n");
+        // Twenty bytes are the longest number.
+        let mut line = [0; 24];
+        line[0] = kind;
+        line[1..=digits.len()].copy_from_slice(digits);
+        line[digits.len() + 1..][..2].copy_from_slice(b"\r\n");
+        let begin = self.out.len();
+        self.out.extend_from_slice(&line);
+        self.out.truncate(begin + digits.len() + 3);
     }
 
     #[inline]
@@ -130,13 +149,8 @@ impl Reply {
             return;
         }
         match short_line(b'$', bytes.len()) {
-            Some((line, len)) => {
-                // A whole word is written and what is not the line's is taken back: no copy of a few bytes.
-                let begin = self.out.len();
-                self.out.extend_from_slice(&line.to_le_bytes());
-                self.out.truncate(begin + len);
-            }
-            None => self.line(b'$', bytes.len() as i64),
+            Some((line, len)) => self.short(line, len),
+            None => self.long_line(b'$', bytes.len() as i64),
         }
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
