@@ -72,8 +72,11 @@ fn parse_digits(text: &[u8]) -> Option<f64> {
     if text.is_empty() || text.len() > EXACT_DIGITS_MAX {
         return None;
     }
-    let mut value = 0u64;
-    for byte in text {
+    let (mut value, rest) = match text.split_first_chunk() {
+        Some((chunk, rest)) => (eight_digits(u64::from_le_bytes(*chunk))?, rest),
+        None => (0, text),
+    };
+    for byte in rest {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             return None;
@@ -81,6 +84,22 @@ fn parse_digits(text: &[u8]) -> Option<f64> {
         value = value * 10 + u64::from(digit);
     }
     Some(value as f64)
+}
+
+/// The number that eight bytes are the digits of, the first of them in the lowest byte.
+#[inline]
+fn eight_digits(bytes: u64) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let (high, zeros) = (EACH * 0xf0, EACH * b'0' as u64);
+    // A digit keeps its upper half when 6 is added, and only a digit does.
+    if bytes & high != zeros || bytes.wrapping_add(EACH * 6) & high != zeros {
+        return None;
+    }
+    // Neighbours are put together: digits to pairs, pairs to fours, fours to all.
+    let digits = bytes - zeros;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
 }
 
 /// A float as a command argument: what `strtod` accepts without spaces, and neither NaN nor a number beyond a double.
