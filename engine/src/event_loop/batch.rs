@@ -35,6 +35,8 @@ struct Ahead<'b> {
     /// The words of those among them that are inline: they do not lie in the buffer.
     words: Vec<Vec<u8>>,
     finder: Finder,
+    /// Not all keys are asked for as strings.
+    has_members: bool,
 }
 
 struct Request {
@@ -65,12 +67,31 @@ impl<'b> Ahead<'b> {
             [name] => (self.finder.find(name), None),
             [name, key, ..] => {
                 let command = self.finder.find(name);
-                let is_keyed = |c: &Command| matches!(c.keys, Keys::Range { first: 1, .. });
-                (command, command.is_some_and(is_keyed).then(|| (hash_key(key), slot_of(key))))
+                let hint = match command {
+                    Some(c) if matches!(c.keys, Keys::Range { first: 1, .. }) => {
+                        // Strings come by one to a key; of a collection one element after the other is asked for.
+                        let again = if matches!(c.group, Group::String) {
+                            None
+                        } else {
+                            self.has_members = true;
+                            self.again(key)
+                        };
+                        again.or_else(|| Some((hash_key(key), slot_of(key))))
+                    }
+                    _ => None,
+                };
+                (command, hint)
             }
         };
         let args = (begin, begin + args.len());
         self.requests.push(Request { command, args, is_inline: false, hint, end });
+    }
+
+    /// Hash and slot of the key of the request before, if this is the same.
+    #[inline]
+    fn again(&self, key: &[u8]) -> Option<(u64, u16)> {
+        let last = self.requests.last()?;
+        (self.args_of(last).get(1) == Some(&key)).then_some(last.hint).flatten()
     }
 
     /// The same, of an inline request.
@@ -137,6 +158,7 @@ impl<'b> Ahead<'b> {
         self.requests.clear();
         self.args.clear();
         self.words.clear();
+        self.has_members = false;
     }
 }
 
@@ -287,7 +309,7 @@ impl EventLoop {
                 len += 1;
             }
         }
-        self.shared.keyspace.prefetch_all(db, &places[..len], |at| {
+        let member = |at: usize| {
             let one = &ahead.requests[usize::from(which[at])];
             let (command, args) = (one.command?, ahead.args_of(one));
             let member = match (command.group, args) {
@@ -298,7 +320,9 @@ impl EventLoop {
                 _ => return None,
             };
             Some((args[1], *member))
-        });
+        };
+        let member = ahead.has_members.then_some(member);
+        self.shared.keyspace.prefetch_all(db, &places[..len], member);
     }
 }
 
@@ -337,4 +361,36 @@ fn run_one(
 /// Words that begin lines of HTTP and no command.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_has_hash_and_slot_of_its_own_first_key() {
+        let requests: &[&[&str]] = &[
+            &["LPUSH", "a", "1"],
+            &["LPUSH", "a", "2"],
+            &["SADD", "b", "a"],
+            &["ECHO", "c"],
+            &["SADD", "c", "a"],
+            &["GET", "c"],
+            &["SADD", "c", "a"],
+            &["PING"],
+            &["SADD", "ca", "a"],
+        ];
+        let mut buffer = Vec::new();
+        for request in requests {
+            crate::resp::encode_request(&mut buffer, request);
+        }
+        let (mut ahead, mut decoder) = (Ahead::default(), Decoder::default());
+        let limits = Limits { authenticated: true, bulk_bytes_max: 100 };
+        ahead.decode(&mut decoder, &buffer, 0, limits, BATCH).unwrap();
+        assert_eq!(ahead.requests.len(), requests.len());
+        for (one, request) in ahead.requests.iter().zip(requests) {
+            let key = (!matches!(request[0], "ECHO" | "PING")).then(|| request[1].as_bytes());
+            assert_eq!(one.hint, key.map(|key| (hash_key(key), slot_of(key))), "{request:?}");
+        }
+    }
 }

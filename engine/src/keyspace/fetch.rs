@@ -30,12 +30,12 @@ impl Keyspace {
     }
 
     /// Brings tables, then buckets, then entries, then members of large collections (or fields) nearer, where the caller knows
-    /// one. Each lock that is free is taken once for all of them, and held no longer than this takes.
+    /// one (`None`: all are strings). Each lock that is free is taken once for all of them, and held no longer than this takes.
     pub fn prefetch_all<'m>(
         &self,
         db: u16,
         places: &[(u64, u16)],
-        member: impl Fn(usize) -> Option<(&'m [u8], &'m [u8])>,
+        member: Option<impl Fn(usize) -> Option<(&'m [u8], &'m [u8])>>,
     ) {
         debug_assert!(places.len() <= FETCHED);
         let tables = self.databases[db as usize].load(Ordering::Acquire);
@@ -48,9 +48,14 @@ impl Keyspace {
         places.iter().for_each(|(_, slot)| prefetch(tables[*slot as usize].get()));
         let mut looks = Looks { locks: &self.locks, held: [0; FETCHED], len: 0 };
         let mut seen: [Option<&Table>; FETCHED] = [None; FETCHED];
+        // Of a collection one element after the other is asked for.
+        let repeats = member.is_some();
+        let is_repeated = |at: usize| repeats && at > 0 && places[at] == places[at - 1];
         for (at, (hash, slot)) in places.iter().take(FETCHED).enumerate() {
-            if looks.take(*slot) {
-                // SAFETY: the slot's lock is held until `looks` goes, behind the last use of the table.
+            if is_repeated(at) {
+                seen[at] = seen[at - 1];
+            } else if looks.take(*slot) {
+                // SAFETY: the slot's lock is held until `looks` goes, and nothing of the table is used behind that.
                 #[expect(unsafe_code, reason = "reads a table under its slot's lock")]
                 let table = unsafe { &*tables[*slot as usize].get() };
                 table.prefetch(*hash);
@@ -58,11 +63,14 @@ impl Keyspace {
             }
         }
         let seen = || seen.iter().zip(places).enumerate();
-        for (_, (table, (hash, _))) in seen() {
-            if let Some(table) = table {
+        for (at, (table, (hash, _))) in seen() {
+            if let Some(table) = table
+                && !is_repeated(at)
+            {
                 table.prefetch_entry(*hash);
             }
         }
+        let Some(member) = member else { return };
         for (at, (table, (hash, _))) in seen() {
             if let (Some(table), Some((key, member))) = (table, member(at))
                 && let Some(ValueRef::Collection(held)) = table.get(*hash, key).map(Entry::value)
@@ -70,7 +78,6 @@ impl Keyspace {
                 held.prefetch(member);
             }
         }
-        drop(looks);
     }
 
     /// Looks at a table that nobody is changing at the moment. Waiting for its lock would cost more than
@@ -99,10 +106,6 @@ impl Looks<'_> {
     #[inline]
     fn take(&mut self, slot: u16) -> bool {
         let held = &self.held[..self.len];
-        // What is met twice in a batch is mostly met twice in a row.
-        if held.last() == Some(&slot) {
-            return true;
-        }
         let lock = &self.locks[slot as usize];
         if lock.is_taken() || !lock.try_take() {
             return held.contains(&slot);
