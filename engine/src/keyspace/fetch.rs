@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::lock::SlotLock;
 use super::{Entry, FETCHED, Keyspace, Table, ValueRef};
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, prefetch_to_write};
 
 impl Keyspace {
     /// Brings the table of a slot nearer; reads nothing of it, so that no lock is needed.
@@ -45,7 +45,10 @@ impl Keyspace {
         // SAFETY: a database, once made, is never freed while the keyspace lives.
         #[expect(unsafe_code, reason = "the pointer is a leaked box of ours")]
         let tables = unsafe { &(*tables).0 };
-        places.iter().for_each(|(_, slot)| prefetch(tables[*slot as usize].get()));
+        for (_, slot) in places {
+            prefetch_to_write(&self.locks[*slot as usize]);
+            prefetch(tables[*slot as usize].get());
+        }
         let mut looks = Looks { locks: &self.locks, held: [0; FETCHED], len: 0 };
         let mut seen: [Option<&Table>; FETCHED] = [None; FETCHED];
         // Of a collection one element after the other is asked for.
