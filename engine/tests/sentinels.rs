@@ -11,6 +11,9 @@ use processes::{Client, REDIS, Server, check_filled, fill, free_port};
 const NAME: &str = "cache";
 /// Replies are asked for this often, 20 ms apart.
 const TRIES: usize = 3000;
+/// More than the second after which a Sentinel asks a server that it has just turned to for the first time: with no more than
+/// that, three at once take a new primary for dead now and then, and replace it by the other replica.
+const DOWN_AFTER_MS: u16 = 2500;
 
 /// A server with a configuration file, which Sentinel has it rewrite.
 fn start(dir: &Path, port: u16) -> Server {
@@ -27,7 +30,7 @@ fn start_sentinel(dir: &Path, primary: u16, quorum: u8, failover_timeout_ms: u16
     let file = dir.join(format!("sentinel-{port}.conf"));
     let text = format!(
         "port {port}\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {primary} {quorum}\n\
-         sentinel down-after-milliseconds {NAME} 1000\n\
+         sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n\
          sentinel failover-timeout {NAME} {failover_timeout_ms}\n",
         dir.display()
     );
