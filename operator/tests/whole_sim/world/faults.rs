@@ -218,7 +218,8 @@ impl World {
 
     /// Everybody else has all that this member has, and knows so; votes and data. Not while a look from before it may cost a
     /// second one: three voters bear one loss (seed 11718), and of two members one has to have been there all the time (388), and
-    /// not while another fault is on its way to one of those who are left (2006, 4168).
+    /// not while another fault is on its way to one of those who are left (2006, 4168), or one of them gets no data: it is in the
+    /// in-sync set for a while then, and is not (50889, 72743).
     fn can_lose(&self, n: usize) -> bool {
         if self.operator_is_at_work {
             return false;
@@ -235,7 +236,9 @@ impl World {
         let alive = |m: &usize| *m != n && self.nodes[*m].process.is_some();
         let others = (0..self.nodes.len()).filter(alive).filter(knows).count();
         let mates = self.newest().zip(self.shard_of(n)).map(|(t, s)| t.members_of(s).len());
-        let harm_until = self.harm_until.max(self.cut_until);
+        let data_cut_until = self.nodes.iter().map(|node| node.data_cut_until).max().unwrap_or(0);
+        let fed_from = data_cut_until + 1000 * self.settings.failure_timeout_ms;
+        let harm_until = self.harm_until.max(self.cut_until).max(fed_from);
         self.is_whole() && self.now_us >= harm_until && others >= 2 && mates != Some(1)
     }
 
