@@ -182,12 +182,17 @@ impl Council {
             return;
         };
         let learners: Vec<MemberId> = consensus.learners().cloned().collect();
+        let is_ending = |v: &&MemberId| {
+            tenure.is_departing(v) || self.seen.get(v).is_some_and(|s| s.report.leaving)
+        };
+        let ending = topology.voters.iter().filter(is_ending).cloned().collect();
         let seats = Seats {
             me: &self.me,
             voters: &topology.voters,
             members: &topology.members,
             learners: &learners,
             wanted: &wanted,
+            ending: &ending,
         };
         let change = seats.next(|v| self.is_there(v), |m| consensus.has_caught_up(m));
         let (Some(change), Some(consensus)) = (change, &mut self.consensus) else { return };
