@@ -132,6 +132,26 @@ fn a_torn_tail_is_cut_also_inside_a_transaction_and_refused_when_so_configured()
     }
 }
 
+/// Who runs it while loading has no number of a loop's: each command of the script was counted under one, past the end of the
+/// counts, so that a script ended with its first command.
+#[test]
+fn a_script_in_a_log_of_redis_does_all_that_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--appendonly", "yes"]);
+    server.client().ok(&["SET", "before", "1"]);
+    server.client().send(&["SHUTDOWN"]).unwrap();
+    assert_eq!(server.ended(), Some(0));
+    let script = "redis.call('SET', KEYS[1], '1') redis.call('SET', KEYS[2], '2')";
+    let mut file = std::fs::File::options().append(true).open(incr_file(dir.path())).unwrap();
+    write!(file, "*5\r\n$4\r\nEVAL\r\n${}\r\n{script}\r\n", script.len()).unwrap();
+    file.write_all(b"$1\r\n2\r\n$1\r\na\r\n$1\r\nb\r\n").unwrap();
+    drop(file);
+    let server = Server::start(dir.path(), &["--appendonly", "yes"]);
+    let mut client = server.client();
+    assert_eq!(client.call(&["MGET", "before", "a", "b"]), "1 1 2");
+    assert!(client.call(&["INFO", "commandstats"]).contains("cmdstat_set:calls=3"));
+}
+
 #[test]
 fn a_snapshot_under_writes_shows_one_moment() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Command;
 use crate::keyspace::Db;
 use crate::resp::Reply;
-use crate::server::Shared;
+use crate::server::{LoopStats, Shared};
 use crate::session::Session;
 use crate::waiters::{OnTimeout, Waiter};
 
@@ -27,6 +27,8 @@ pub enum Effects {
 /// A command under way. `args[0]` is its name; the arity has been checked and the keys are locked.
 pub struct Ctx<'a, 'k> {
     pub shared: &'a Shared,
+    /// Of the thread that runs it.
+    pub stats: &'a LoopStats,
     pub session: &'a mut Session,
     pub reply: &'a mut Reply,
     pub args: &'a [&'a [u8]],

@@ -363,6 +363,7 @@ impl<'s> Executor<'s> {
         }
         let mut ctx = Ctx {
             shared,
+            stats: self.stats,
             session,
             reply,
             args,

@@ -374,6 +374,7 @@ impl Handler<'_, '_, '_> {
         self.ctx.db.index = self.ctx.session.db;
         let mut inner = Ctx {
             shared,
+            stats: self.ctx.stats,
             session: self.ctx.session,
             reply: &mut reply,
             args: &args,
@@ -394,7 +395,7 @@ impl Handler<'_, '_, '_> {
         }
         let effects = if journals { effects } else { Effects::Rewritten(Vec::new()) };
         collect(&mut self.out, self.ctx.db, &args, dirty, effects);
-        let stats = &shared.stats.loops[self.ctx.db.env.thread].calls[command.id()];
+        let stats = &self.ctx.stats.calls[command.id()];
         bump(&stats.calls, 1);
         bump(&stats.failed, u64::from(reply.errors > 0));
         if reply.over {

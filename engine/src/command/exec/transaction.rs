@@ -95,6 +95,7 @@ impl Executor<'_> {
             let errors = reply.errors;
             let mut ctx = Ctx {
                 shared,
+                stats: self.stats,
                 session,
                 reply,
                 args: &args,

@@ -71,6 +71,7 @@ impl Executor<'_> {
         let mut db = Db::new(locked, waiter.db, &self.env, preimages.as_deref());
         let mut ctx = Ctx {
             shared,
+            stats: self.stats,
             session: &mut session,
             reply: &mut reply,
             args: &args,
