@@ -2,12 +2,11 @@
 
 mod model;
 
-use super::load::Load;
 use super::peers::{self, Peer};
 use super::server::{Server, pin_self};
-use super::speed::{prefill, visit};
+use super::speed::{load_for, prefill, visit};
 use super::table;
-use super::wire::{Dialect, Encoder, Workload};
+use super::wire::Workload;
 use super::{Error, Options};
 use model::{Costs, Way};
 
@@ -76,11 +75,11 @@ fn count(
     loops: usize,
     pipeline: usize,
 ) -> Result<Vec<String>, Error> {
-    let server = Server::start(larder, loops, None, &[])?;
-    prefill(options, larder, &server, workload, options.keys())?;
-    let before = server.facts(["total_commands_processed", "larder_slot_lock_waits"])?;
-    visit(larder, &server, &load(options, &server, workload, pipeline))?;
-    let after = server.facts(["total_commands_processed", "larder_slot_lock_waits"])?;
+    const FACTS: [&str; 2] = ["total_commands_processed", "larder_slot_lock_waits"];
+    let server = filled(options, larder, workload, loops, None)?;
+    let before = server.facts(FACTS)?;
+    visit(larder, &server, &load_for(options, larder, &server, workload, pipeline, 0))?;
+    let after = server.facts(FACTS)?;
     let [requests, waits] = [after[0] - before[0], after[1] - before[1]];
     let share = waits as f64 * 1e6 / requests.max(1) as f64;
     Ok(vec![
@@ -97,17 +96,24 @@ fn one_core(options: &Options, larder: &Peer, pipeline: usize) -> Result<[u64; 2
     let core = (options.pins() && pin_self(1)).then_some(0);
     let mut costs = [0; 2];
     for (cost, workload) in costs.iter_mut().zip(WORKLOADS) {
-        let server = Server::start(larder, 1, core, &[])?;
-        prefill(options, larder, &server, workload, options.keys())?;
-        let sample = visit(larder, &server, &load(options, &server, workload, pipeline))?;
-        *cost = (sample.cpu_us * 1000.0) as u64;
+        let server = filled(options, larder, workload, 1, core)?;
+        let load = load_for(options, larder, &server, workload, pipeline, 0);
+        *cost = (visit(larder, &server, &load)?.cpu_us * 1000.0) as u64;
     }
     Ok(costs)
 }
 
-fn load(options: &Options, server: &Server, workload: Workload, pipeline: usize) -> Load {
-    let encoder = Encoder::new(Dialect::Resp, workload, options.value, None, options.ratio);
-    Load::of(options, server.addr, Dialect::Resp, encoder, pipeline, 0)
+/// A server with what the workload asks for.
+fn filled(
+    options: &Options,
+    larder: &Peer,
+    workload: Workload,
+    loops: usize,
+    core: Option<usize>,
+) -> Result<Server, Error> {
+    let server = Server::start(larder, loops, core, &[])?;
+    prefill(options, larder, &server, workload, options.keys())?;
+    Ok(server)
 }
 
 fn model_row(name: &str, cores: usize, costs: &Costs, batch: usize) -> Vec<String> {

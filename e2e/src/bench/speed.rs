@@ -96,7 +96,7 @@ pub(super) fn prefill(
         .map_err(|error| Error::Refused(format!("{}: {error}", peer.name)))
 }
 
-fn load_for(
+pub(super) fn load_for(
     options: &Options,
     peer: &Peer,
     server: &Server,

@@ -43,7 +43,7 @@ pub(super) struct Found {
     pub(super) fetched: f64,
 }
 
-/// One line, or one lock: who had it last, and until when it is in use.
+/// One line: who had it last, and until when it is in use.
 #[derive(Clone, Copy)]
 struct Shared {
     owner: usize,
