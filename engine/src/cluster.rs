@@ -5,16 +5,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::command::{Command, flag};
 use crate::keyspace::Db;
+use crate::replication::fresh;
 use crate::server::Shared;
 use crate::session::Session;
 use crate::stream::Stream;
-use crate::topology::{Member, MemberId, SLOTS, Shard, ShardId, Topology, slot_of};
+use crate::topology::{Epoch, Member, MemberId, SLOTS, Shard, ShardId, Topology, slot_of};
 
 /// No shard owns the slot, or this member is in none.
 const NOBODY: u16 = u16::MAX;
@@ -31,6 +32,8 @@ pub struct ClusterState {
     unmanaged: bool,
     /// Some slot is on its way key by key.
     any_open: AtomicBool,
+    /// See the method of that name.
+    owns_less_since: AtomicU64,
     /// Of this process, where it is a member of a cluster.
     boot: OnceLock<String>,
     /// Members that are not heard, as far as this one was told.
@@ -72,6 +75,7 @@ impl ClusterState {
             is_primary: AtomicBool::new(false),
             unmanaged: enabled && !managed,
             any_open: AtomicBool::new(false),
+            owns_less_since: AtomicU64::new(0),
             boot: OnceLock::new(),
             silent: RwLock::new(Arc::new([])),
         }
@@ -111,9 +115,51 @@ impl ClusterState {
         self.silent.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes a new topology in, for those who ask.
+    fn set(&self, topology: &Topology, my_id: &str, shard: Option<ShardId>, primary: Option<&str>) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        *view = Arc::new(View { topology: topology.clone(), my_id: my_id.to_string() });
+        self.is_primary.store(primary == Some(my_id), Ordering::Release);
+        let owned = self.my_shard.swap(shard.unwrap_or(NOBODY), Ordering::AcqRel);
+        let mut owners = vec![NOBODY; self.owners.len()];
+        for (id, shard) in &topology.shards {
+            for range in &shard.slots {
+                if let Some(part) = owners.get_mut(range.first as usize..=range.last as usize) {
+                    part.fill(*id);
+                }
+            }
+        }
+        let own = &topology.unmanaged;
+        let any_open = !own.migrating.is_empty() || !own.importing.is_empty();
+        if any_open {
+            self.any_open.store(true, Ordering::Release);
+        }
+        let mut has_less = self.owns_less_since.load(Ordering::Acquire) == 0;
+        for (cell, owner) in self.owners.iter().zip(owners) {
+            let before = cell.swap(owner, Ordering::AcqRel);
+            has_less |= before != NOBODY && before == owned && before != owner;
+        }
+        if has_less {
+            self.owns_less_since.store(topology.epoch, Ordering::Release);
+        }
+        // Last: who sees that no slot is open any more sees the owners that this has left.
+        self.any_open.store(any_open, Ordering::Release);
+    }
+
+    /// Epoch of the topology since which the shard owns less than before, as far as this process knows: who knows that
+    /// one answers for no slot that has gone.
+    pub fn owns_less_since(&self) -> Epoch {
+        self.owns_less_since.load(Ordering::Acquire)
+    }
+
+    /// Some slot is on its way key by key.
+    pub fn any_open(&self) -> bool {
+        self.any_open.load(Ordering::Acquire)
+    }
+
     /// This member is the primary of a shard that takes the slot in key by key.
     pub fn imports(&self, slot: u16) -> bool {
-        if !self.any_open.load(Ordering::Acquire) || !self.is_primary.load(Ordering::Acquire) {
+        if !self.any_open() || !self.is_primary.load(Ordering::Acquire) {
             return false;
         }
         let mine = self.my_shard.load(Ordering::Acquire);
@@ -122,7 +168,7 @@ impl ClusterState {
 
     /// Where the slot goes key by key, when this member is the primary that gives it away.
     fn migrates_to(&self, slot: u16) -> Option<ShardId> {
-        if !self.any_open.load(Ordering::Acquire) || !self.is_primary.load(Ordering::Acquire) {
+        if !self.any_open() || !self.is_primary.load(Ordering::Acquire) {
             return None;
         }
         let to = self.view().topology.unmanaged.migrating.get(&slot).copied();
@@ -209,31 +255,10 @@ impl Shared {
         let cluster = &self.cluster;
         let me = topology.members.get(my_id);
         let my_shard = me.and_then(|m| m.shard);
-        let primary =
-            my_shard.and_then(|s| topology.shards.get(&s)).and_then(|s| s.primary.as_deref());
-        let mut view = cluster.view.write().unwrap_or_else(PoisonError::into_inner);
-        *view = Arc::new(View { topology: topology.clone(), my_id: my_id.to_string() });
-        cluster.is_primary.store(primary == Some(my_id), Ordering::Release);
-        cluster.my_shard.store(my_shard.unwrap_or(NOBODY), Ordering::Release);
-        let mut owners = vec![NOBODY; cluster.owners.len()];
-        for (id, shard) in &topology.shards {
-            for range in &shard.slots {
-                if let Some(part) = owners.get_mut(range.first as usize..=range.last as usize) {
-                    part.fill(*id);
-                }
-            }
-        }
-        let own = &topology.unmanaged;
-        let any_open = !own.migrating.is_empty() || !own.importing.is_empty();
-        if any_open {
-            cluster.any_open.store(true, Ordering::Release);
-        }
-        for (cell, owner) in cluster.owners.iter().zip(owners) {
-            cell.store(owner, Ordering::Release);
-        }
-        // Last: who sees that no slot is open any more sees the owners that this has left.
-        cluster.any_open.store(any_open, Ordering::Release);
-        drop(view);
+        let mine = my_shard.and_then(|s| topology.shards.get(&s));
+        let primary = mine.and_then(|s| s.primary.as_deref());
+        let slots = mine.map_or(0, |shard| fresh::hash_of(&shard.slots));
+        self.replication.fresh.own(slots, || cluster.set(topology, my_id, my_shard, primary));
         self.leave_foreign_shards();
         self.invalidate_foreign();
         self.note_acks();
@@ -319,7 +344,7 @@ impl Shared {
             return Err("CLUSTERDOWN The slot is about to change its owner".into());
         }
         // A replica that is further behind than the client allows sends it to the primary.
-        if is_primary || reads && (!session.readonly || self.is_fresh(session)) {
+        if is_primary || reads && (!session.readonly || self.is_fresh(session, slot)) {
             return Ok(());
         }
         Err(cluster.moved(slot, owner, session.info.is_tls()))

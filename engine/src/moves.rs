@@ -88,6 +88,8 @@ pub struct Moves {
     importing: Mutex<()>,
     /// Moves that this member takes in at the moment.
     targets: Mutex<Vec<Epoch>>,
+    /// Replicas for which keys that are left over still have to stay.
+    unaware: sweep::Unaware,
     /// Epoch of the topology as of which nothing was left to sweep.
     swept: AtomicU64,
     wake: (Mutex<bool>, Condvar),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub mod failover;
-mod fresh;
+pub mod fresh;
 pub mod link;
 mod payload;
 mod peer;
@@ -23,6 +23,7 @@ pub(crate) use payload::Wire;
 pub use peer::{Peer, serve};
 
 use crate::server::Shared;
+use crate::topology::Epoch;
 use failover::Failover;
 use fresh::Fresh;
 use link::Link;
@@ -183,6 +184,12 @@ impl Replication {
     /// Cuts all replicas off: what they follow is not what we have any more.
     fn cut_peers(&self) {
         lock(&self.peers).iter().for_each(|peer| peer.cut());
+    }
+
+    /// Replicas that may answer for slots of before that topology: they are vouched for, and do not know it.
+    pub fn unaware(&self, topology: Epoch) -> Vec<Arc<Peer>> {
+        let is_so = |peer: &&Arc<Peer>| !peer.is_closed() && peer.is_unaware(topology);
+        lock(&self.peers).iter().filter(is_so).cloned().collect()
     }
 
     /// The primary that is followed.

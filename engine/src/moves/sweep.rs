@@ -1,8 +1,12 @@
 //! Keys in slots that this member's shard does not own: left over from a move, in either direction.
+//!
+//! A replica that does not know yet that a slot has gone answers for it, to clients that asked for a bound: it would find
+//! nothing where its primary had deleted the keys. So they are deleted only once it knows (see `replication::fresh`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{SlotSet, acting};
+use crate::clock;
 use crate::keyspace::Db;
 use crate::lazy;
 use crate::notify::class;
@@ -13,18 +17,58 @@ use crate::topology::{Epoch, SLOTS, ShardId};
 
 /// Keys deleted under one lock.
 const KEYS_PER_LOCK: usize = 64;
+/// How long a replica may take to learn whose the slots are, milliseconds, before its link is cut: on its next one it has to
+/// be told anew how current it is.
+const AWARE_MS: u64 = 2_000;
+
+/// Since when some replica answers for slots that have gone.
+#[derive(Default)]
+pub(super) struct Unaware {
+    /// Milliseconds of the monotonic clock; 0: none does.
+    since_ms: AtomicU64,
+}
+
+impl Unaware {
+    /// No replica answers for slots of others: their keys may be deleted.
+    pub(super) fn is_nobody(&self, shared: &Shared) -> bool {
+        let unaware = shared.replication.unaware(shared.cluster.owns_less_since());
+        let now = clock::monotonic_ms();
+        if unaware.is_empty() {
+            self.since_ms.store(0, Ordering::Relaxed);
+            return true;
+        }
+        // Whoever is first says since when.
+        let set = |since: u64| (since == 0).then_some(now);
+        let since = self.since_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+        if since.is_err_and(|since| now >= since + AWARE_MS) {
+            for peer in unaware {
+                tracing::info!(
+                    member = peer.member(),
+                    "cut off: it does not know which slots its shard has"
+                );
+                peer.cut();
+            }
+        }
+        false
+    }
+}
 
 /// Deletes what is left in slots of other shards, except what is coming in; `false` when it had to stop.
 pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
     let view = shared.cluster.view();
     let coming = view.topology.moves.iter().filter(|m| m.to == shard);
     let coming = SlotSet::of(&coming.flat_map(|m| m.slots.clone()).collect::<Vec<_>>());
-    let mut foreign = (0..SLOTS).filter(|slot| {
+    let is_left = |slot: &u16| {
+        (0..shared.keyspace.databases()).any(|db| shared.keyspace.lock_table(db, *slot).is_some())
+    };
+    let foreign = (0..SLOTS).filter(|slot| {
         let owner = shared.cluster.owner_of(*slot);
         let comes = coming.contains(*slot) || shared.cluster.imports(*slot);
         !comes && owner.is_some_and(|owner| owner != shard)
     });
-    foreign.all(|slot| clear_slot(shared, slot, epoch))
+    foreign
+        .filter(is_left)
+        .all(|slot| shared.moves.unaware.is_nobody(shared) && clear_slot(shared, slot, epoch))
 }
 
 /// Deletes the keys of a slot, as the primary of that epoch, and writes so to the journal. `false`: this member

@@ -21,6 +21,8 @@ use crate::topology::{Epoch, Move};
 pub(super) const CONTROL: &str = "LARDER.MOVE";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const SILENCE_MS: u64 = 30_000;
+/// How often replicas are looked at that do not know yet whose the slots are.
+const AWARE_LOOK: Duration = Duration::from_millis(5);
 /// Pause before a move that broke off is begun anew.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long the target waits for a topology that the source has already.
@@ -71,6 +73,7 @@ impl Target<'_> {
         self.take_functions(&mut wire, taken)?;
         let (id, epoch) = (self.under_way.id.to_string(), self.epoch.to_string());
         self.ask(&mut wire, &[CONTROL, &id, &epoch])?;
+        self.await_replicas()?;
         // What an earlier attempt left is no part of the snapshot. Not before the source has said that nothing comes of
         // that one: the slots could be ours by it.
         let clear = |slot| sweep::clear_slot(self.shared, slot, self.epoch);
@@ -79,6 +82,17 @@ impl Target<'_> {
         }
         wire.stream.write_all(b":0\r\n")?;
         self.take_in(&mut wire)
+    }
+
+    /// Until no replica of ours still takes the slots for ours, from before they had gone.
+    fn await_replicas(&self) -> io::Result<()> {
+        while !self.shared.moves.unaware.is_nobody(self.shared) {
+            if !goes_on(self.shared, self.under_way, self.epoch) {
+                return Err(gone());
+            }
+            std::thread::sleep(AWARE_LOOK);
+        }
+        Ok(())
     }
 
     fn connect(&self) -> io::Result<Wire> {

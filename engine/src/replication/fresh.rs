@@ -1,22 +1,33 @@
 //! How old a replica's data may be: a bound that holds whatever the network does, by the replica's own clock.
 //!
 //! ```text
-//! replica, at C of its clock: REPLCONF larder-clock C  -->  primary: does it act? then its journal's end E, now
-//! has the stream up to E, and with it all that was     <--  REPLCONF larder-current C E age, between two requests of the
-//! acknowledged before C                                     stream, but no part of it: offsets do not count it
+//! replica, at C of its clock: REPLCONF larder-clock C T -->  primary: does it act? whose slots? then its journal's end E
+//! has the stream up to E, and with it all that was     <--  REPLCONF larder-current C E age slots, between two requests of
+//! acknowledged before C in those slots                      the stream, but no part of it: offsets do not count it
 //! ```
 //!
 //! E is read after C, while the primary's lease holds: whatever anybody acknowledged before C stands in front of E. So
 //! a replica that has applied everything up to E was current at C. No two clocks are compared; `age` is what a replica
 //! with replicas of its own lacks itself (0 of a primary), a duration. A primary whose lease has ended, one that is
 //! stopped, or a link that hangs vouches for nothing, and the bound grows with the time.
+//!
+//! That holds for the slots that the primary owned at C. A replica may know of a change of owner later than its primary, or
+//! sooner: so a note counts only where both know the same slots for their shard (`slots`, a hash of them; 0 outside of
+//! clusters), nothing that was noted before counts once they change, and a primary that is giving slots away vouches for
+//! nothing while their new owner may have them already. Keys of slots that have gone are deleted once each replica knows
+//! that they have (`T`, the epoch of the topology that it knows) or has lost its link; what was noted on an earlier link
+//! counts no more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock;
 use crate::config::Config;
 use crate::server::Shared;
 use crate::session::Session;
+use crate::topology::SlotRange;
 
 /// Nobody wants a bound: the replica asks so often, milliseconds.
 const PERIOD_MS: u64 = 100;
@@ -29,49 +40,84 @@ const PERIOD_MS_MIN: u64 = 5;
 pub struct Fresh {
     /// Milliseconds of our monotonic clock at which we had everything; 0: not known.
     as_of_ms: AtomicU64,
+    /// The slots that this is about, see `hash_of`; locked while either changes.
+    slots: Mutex<u64>,
+    /// Counts the beginnings and the ends of changes of the slots.
+    changes: AtomicU64,
     /// The shortest bound that a client of this link has asked for; 0: none.
     wanted_ms: AtomicU64,
 }
 
 /// What a primary vouches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Note {
+pub struct Note {
     /// The replica's clock, as it was told.
-    pub(super) clock_ms: u64,
+    pub clock_ms: u64,
     /// End of the journal after that.
-    pub(super) end: u64,
+    pub end: u64,
     /// What it was itself behind then, milliseconds.
-    pub(super) age_ms: u64,
+    pub age_ms: u64,
+    /// The slots that its shard owned then.
+    pub slots: u64,
 }
 
 impl Note {
     pub(super) fn parse(args: &[&[u8]]) -> Option<Note> {
         let number = |i: usize| std::str::from_utf8(args.get(i)?).ok()?.parse().ok();
-        Some(Note { clock_ms: number(0)?, end: number(1)?, age_ms: number(2)? })
+        Some(Note { clock_ms: number(0)?, end: number(1)?, age_ms: number(2)?, slots: number(3)? })
     }
 
     pub(super) fn request(self) -> Vec<u8> {
-        let numbers = [self.clock_ms, self.end, self.age_ms].map(|n| n.to_string());
+        let numbers = [self.clock_ms, self.end, self.age_ms, self.slots].map(|n| n.to_string());
         let mut out = Vec::new();
-        let [clock, end, age] = &numbers;
-        crate::resp::encode_request(&mut out, &["REPLCONF", "larder-current", clock, end, age]);
+        let [clock, end, age, slots] = &numbers;
+        let words = ["REPLCONF", "larder-current", clock, end, age, slots];
+        crate::resp::encode_request(&mut out, &words);
         out
     }
 }
 
+/// A number for a shard's slots, by which two members tell whether they know the same ones.
+pub fn hash_of(slots: &[SlotRange]) -> u64 {
+    let mut hash = Xxh3::new();
+    for range in slots {
+        hash.update(&range.first.to_le_bytes());
+        hash.update(&range.last.to_le_bytes());
+    }
+    hash.digest()
+}
+
 impl Fresh {
     /// Takes in what the primary vouches for; `have`: up to where everything is applied here.
-    pub(super) fn take(&self, note: Note, have: u64, now_ms: u64) {
+    pub fn take(&self, note: Note, have: u64, now_ms: u64) {
+        let slots = self.lock_slots();
         // A time that has not come was not told by us.
-        if note.end <= have && note.clock_ms <= now_ms {
+        if note.slots == *slots && note.end <= have && note.clock_ms <= now_ms {
             let as_of = note.clock_ms.saturating_sub(note.age_ms);
             self.as_of_ms.fetch_max(as_of, Ordering::AcqRel);
         }
     }
 
     /// The data set is another one from now on.
-    pub(super) fn forget(&self) {
+    pub fn forget(&self) {
         self.as_of_ms.store(0, Ordering::Release);
+    }
+
+    /// The shard owns these slots from now on, as far as we know; `tell`: what lets those know who answer for them.
+    pub fn own(&self, slots: u64, tell: impl FnOnce()) {
+        let mut owned = self.lock_slots();
+        if *owned == slots {
+            return tell();
+        }
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        *owned = slots;
+        self.forget();
+        tell();
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn lock_slots(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The most that the data may be behind the primary, milliseconds; `None`: that is not known.
@@ -86,6 +132,15 @@ impl Fresh {
         self.staleness_ms(now_ms).is_some_and(|ms| ms <= bound_ms)
     }
 
+    /// The same for a slot: `owns` says whether the shard owns it.
+    fn is_within_for(&self, bound_ms: u64, now_ms: u64, owns: impl Fn() -> bool) -> bool {
+        let before = self.changes.load(Ordering::Acquire);
+        let is_so = before.is_multiple_of(2) && owns() && self.is_within(bound_ms, now_ms);
+        // Neither of the two is of another time than the other.
+        std::sync::atomic::fence(Ordering::Acquire);
+        is_so && self.changes.load(Ordering::Relaxed) == before
+    }
+
     /// A client wants a bound.
     pub fn want(&self, bound_ms: u64) {
         let shorter = |now: u64| (now == 0 || bound_ms < now).then_some(bound_ms);
@@ -93,9 +148,10 @@ impl Fresh {
         let _ = self.wanted_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, shorter);
     }
 
-    /// A link begins: clients of the one before may have gone.
+    /// A link begins: clients of the one before may have gone, and what comes may be about other slots.
     pub(super) fn begin(&self) {
         self.wanted_ms.store(0, Ordering::Release);
+        self.forget();
     }
 
     /// How often the primary is asked, milliseconds, where the settings have a bound (0: none).
@@ -110,6 +166,11 @@ impl Fresh {
 /// far it is behind.
 pub(super) fn vouch(shared: &Shared, clock_ms: u64) -> Option<Note> {
     let state = &shared.state;
+    // Before the slots: who holds no more of them knows their new owner by then.
+    if shared.moves.held.any() || shared.cluster.any_open() {
+        return None;
+    }
+    let slots = *shared.replication.fresh.lock_slots();
     let now_ms = clock::monotonic_ms();
     let age_ms = if state.is_replica.load(Ordering::Acquire) {
         shared.replication.fresh.staleness_ms(now_ms)?
@@ -119,7 +180,7 @@ pub(super) fn vouch(shared: &Shared, clock_ms: u64) -> Option<Note> {
         return None;
     };
     // The end comes last: a replica's is no less than what it had as of then.
-    Some(Note { clock_ms, end: shared.journal.end(), age_ms })
+    Some(Note { clock_ms, end: shared.journal.end(), age_ms, slots })
 }
 
 /// The bound of a client's reads on a replica, milliseconds; 0: none.
@@ -131,11 +192,12 @@ fn bound(session: &Session, config: &Config) -> u64 {
 }
 
 impl Shared {
-    /// This replica is within what the client of a READONLY connection allows.
+    /// This replica is within what the client of a READONLY connection allows, for a slot of its shard.
     #[inline]
-    pub fn is_fresh(&self, session: &Session) -> bool {
+    pub fn is_fresh(&self, session: &Session, slot: u16) -> bool {
         let bound = bound(session, &self.config);
-        bound == 0 || self.replication.fresh.is_within(bound, clock::monotonic_ms())
+        let (fresh, owns) = (&self.replication.fresh, || self.cluster.owns(slot));
+        bound == 0 || fresh.is_within_for(bound, clock::monotonic_ms(), owns)
     }
 
     /// The error for a client whose read of this replica cannot be sent on: outside of a cluster, and where there is no key.
@@ -171,7 +233,7 @@ mod tests {
     use super::*;
 
     fn note(clock_ms: u64, end: u64, age_ms: u64) -> Note {
-        Note { clock_ms, end, age_ms }
+        Note { clock_ms, end, age_ms, slots: 0 }
     }
 
     #[test]
@@ -211,6 +273,31 @@ mod tests {
         assert_eq!(fresh.staleness_ms(1_040), Some(341));
     }
 
+    /// A slot comes to the shard with a copy on its way: as of the last note, the replica has nothing of it. One goes, and the
+    /// replica does not know yet: its primary is current, but not for that slot.
+    #[test]
+    fn a_note_counts_for_the_slots_that_both_know_and_for_no_others() {
+        let fresh = Fresh::default();
+        let (few, more) = ([SlotRange { first: 0, last: 9 }], [SlotRange { first: 0, last: 10 }]);
+        let of =
+            |slots: &[SlotRange], clock_ms| Note { slots: hash_of(slots), ..note(clock_ms, 70, 0) };
+        fresh.own(hash_of(&few), || {});
+        fresh.take(of(&few, 1_000), 70, 1_040);
+        fresh.own(hash_of(&few), || {});
+        assert_eq!(fresh.staleness_ms(1_040), Some(41));
+        let is_within = |owns: bool| fresh.is_within_for(41, 1_040, || owns);
+        assert!(is_within(true) && !is_within(false));
+        // While it changes, neither the former slots nor the next ones are answered for.
+        fresh.own(hash_of(&more), || assert!(!is_within(true)));
+        assert_eq!(fresh.staleness_ms(1_040), None);
+        fresh.take(of(&few, 1_030), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), None);
+        fresh.take(of(&more, 1_035), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), Some(6));
+        fresh.take(of(&few, 1_039), 70, 1_040);
+        assert_eq!(fresh.staleness_ms(1_040), Some(6));
+    }
+
     #[test]
     fn a_short_bound_is_asked_for_more_often() {
         let fresh = Fresh::default();
@@ -226,8 +313,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_noted_on_an_earlier_link_counts_no_more() {
+        let fresh = Fresh::default();
+        fresh.take(note(1_000, 70, 0), 70, 1_040);
+        fresh.begin();
+        assert_eq!(fresh.staleness_ms(1_040), None);
+    }
+
+    #[test]
     fn a_note_is_read_as_it_was_written() {
-        let written = note(12, 34, 56);
+        let written = Note { slots: u64::MAX, ..note(12, 34, 56) };
         let request = written.request();
         let mut decoder = crate::resp::Decoder::default();
         let limits = crate::resp::Limits { authenticated: true, bulk_bytes_max: 1024 };

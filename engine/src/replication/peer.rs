@@ -15,6 +15,7 @@ use crate::session::{ClientInfo, Session};
 use crate::snapshot::{self, Form, Turn};
 use crate::stream::Stream;
 use crate::tls::secure::Connection;
+use crate::topology::Epoch;
 
 const STREAM_BYTES: usize = 256 * 1024;
 /// What a replica may send in one request, bytes.
@@ -44,6 +45,10 @@ pub struct Peer {
     heard_ms: AtomicU64,
     sent: AtomicU64,
     closed: AtomicBool,
+    /// Epoch of the topology that it knows, as it told when it asked how current it is.
+    topology: AtomicU64,
+    /// It was vouched for.
+    is_vouched: AtomicBool,
     /// What is to be told next about how current the stream is, if the replica has asked.
     note: Mutex<Option<Note>>,
     is_noted: AtomicBool,
@@ -100,7 +105,16 @@ impl Peer {
         &self.client
     }
 
-    pub(super) fn cut(&self) {
+    fn knows(&self, topology: Epoch) -> bool {
+        self.topology.load(Ordering::Acquire) >= topology
+    }
+
+    /// It was vouched for on this link, and may not know that topology.
+    pub(super) fn is_unaware(&self, topology: Epoch) -> bool {
+        self.is_vouched.load(Ordering::Acquire) && !self.knows(topology)
+    }
+
+    pub(crate) fn cut(&self) {
         self.closed.store(true, Ordering::Release);
         // It may be gone already.
         let _ = self.stream.shutdown();
@@ -132,7 +146,7 @@ impl Peer {
         due
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.client.kill.load(Ordering::Acquire)
     }
 }
@@ -185,6 +199,8 @@ fn run(
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
         sent: AtomicU64::new(0),
         closed: AtomicBool::new(false),
+        topology: AtomicU64::new(Epoch::MAX),
+        is_vouched: AtomicBool::new(false),
         note: Mutex::default(),
         is_noted: AtomicBool::new(false),
     });
@@ -246,10 +262,19 @@ fn read_acks(shared: &Shared, peer: &Peer, mut stream: Stream) -> io::Result<()>
             if arg(0).eq_ignore_ascii_case(b"replconf")
                 && arg(1).eq_ignore_ascii_case(b"larder-clock")
                 && let Some(clock) = crate::number::parse_i64(arg(2))
-                && let Some(note) = vouch(shared, clock.max(0) as u64)
             {
-                peer.set_note(note);
-                shared.journal.wake();
+                if let Some(known) = crate::number::parse_i64(arg(3)) {
+                    peer.topology.store(known.max(0) as u64, Ordering::Release);
+                }
+                // Who takes slots for ours that have gone is vouched for no more. Said before the slots are looked at: who
+                // deletes keys looks at it after they have changed.
+                if peer.knows(shared.cluster.owns_less_since()) {
+                    peer.is_vouched.store(true, Ordering::Release);
+                    if let Some(note) = vouch(shared, clock.max(0) as u64) {
+                        peer.set_note(note);
+                        shared.journal.wake();
+                    }
+                }
             }
             at = end;
         }

@@ -7,6 +7,17 @@ use engine::topology::{Change, Epoch, Lineage, MemberId, Report, Role, Shard, Sh
 /// One write: the shard epoch it was made under, and its number (0: a primary's first mark).
 pub(crate) type Write = (Epoch, u64);
 
+/// What a push came to at the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// It was late, or of a lower lineage.
+    Nothing,
+    /// It has all of it.
+    More,
+    /// It has all of it, and nothing else any more.
+    Anew,
+}
+
 /// A replica that has not pulled for so long has no link any more.
 const LINK_MS: u64 = 500;
 
@@ -114,6 +125,11 @@ impl Data {
         }
     }
 
+    /// It follows that one as primary of that epoch.
+    pub(crate) fn follows(&self, epoch: Epoch, primary: &MemberId) -> bool {
+        self.following.as_ref().is_some_and(|(e, p)| (*e, p) == (epoch, primary))
+    }
+
     pub(crate) fn pull(&self, boot: &str) -> Option<(MemberId, Sync)> {
         let (epoch, primary) = self.following.clone()?;
         let (boot, have, last) = (boot.to_owned(), self.journal.len(), self.last_epoch());
@@ -188,21 +204,21 @@ impl Data {
         from: &MemberId,
         now_ms: u64,
         sync: (Epoch, usize, Vec<Write>, usize),
-    ) -> Result<(), String> {
+    ) -> Result<Took, String> {
         let (epoch, base, writes, end) = sync;
-        if self.following.as_ref() != Some(&(epoch, from.clone())) {
-            return Ok(());
+        if !self.follows(epoch, from) {
+            return Ok(Took::Nothing);
         }
         if base > self.journal.len() {
-            return Ok(());
+            return Ok(Took::Nothing);
         }
         let theirs = writes.last().map(|w| (w.0, base + writes.len()));
         if base == 0 && theirs < Some((self.last_epoch(), self.journal.len())) {
             // A full sync from a lower lineage is refused (or this is a late message).
-            return Ok(());
+            return Ok(Took::Nothing);
         }
         if base + writes.len() < self.journal.len() && base > 0 {
-            return Ok(());
+            return Ok(Took::Nothing);
         }
         if base > 0
             && base < self.journal.len()
@@ -222,7 +238,7 @@ impl Data {
         if self.journal.len() >= end {
             self.in_sync_until_ms = now_ms + 300;
         }
-        Ok(())
+        Ok(if base == 0 { Took::Anew } else { Took::More })
     }
 
     pub(crate) fn report(

@@ -1,6 +1,7 @@
 //! The world: what there is, its clock, and the loop that runs it.
 
 mod clients;
+mod current;
 mod faults;
 mod member;
 mod moves;
@@ -25,7 +26,7 @@ use super::history::Operation;
 use super::outcome::Outcome;
 use super::tally::{Tally, What};
 use super::wire::Wires;
-use clients::Client;
+use clients::{Client, StaleRead};
 use member::Process;
 use network::Letter;
 use pods::Place;
@@ -38,7 +39,9 @@ const SETTLE_MS: u64 = 240_000;
 const TICK_MS: u64 = 25;
 /// Keys of clients, each in another of as many stretches of slots.
 const KEYS: usize = 32;
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 6;
+/// The last of them only read, of replicas if they may.
+const READERS: usize = 2;
 /// Keys that half of all requests are about.
 const HOT: u64 = 3;
 
@@ -120,6 +123,8 @@ struct Node {
     disk_error_until: u64,
     /// Replication is cut, the council is not.
     data_cut_until: u64,
+    /// It hears nothing of the council, and replicates.
+    deaf_until: u64,
     known_epoch: u64,
     config_hash: String,
 }
@@ -181,6 +186,10 @@ pub(crate) struct World {
     keys: Vec<String>,
     slots: Vec<u16>,
     history: Vec<Operation>,
+    /// Whom readers ask above all, and for which keys: a replica that may know too little.
+    watched: Option<(usize, Vec<Key>)>,
+    /// What replicas answered.
+    stale_reads: Vec<StaleRead>,
     /// The shard epoch under which each write was acknowledged.
     acked_under: BTreeMap<u64, Epoch>,
     /// What became of wishes, by who passed them on.
@@ -261,6 +270,8 @@ impl World {
             slots: keys.iter().map(|key| slot_of(key.as_bytes())).collect(),
             keys,
             history: vec![],
+            watched: None,
+            stale_reads: vec![],
             acked_under: BTreeMap::new(),
             answers: BTreeMap::new(),
             desired: Desired {

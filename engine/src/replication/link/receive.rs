@@ -130,7 +130,9 @@ impl Attempt<'_> {
             if now >= next_clock_ms {
                 let period = fresh.period_ms(shared.config.max_staleness_ms());
                 next_clock_ms = now + period;
-                wire.request(&["REPLCONF", "larder-clock", &now.to_string()])?;
+                let known = shared.cluster.view().topology.epoch;
+                let (now, known) = (now.to_string(), known.to_string());
+                wire.request(&["REPLCONF", "larder-clock", &now, &known])?;
                 // Looked at again by then, whatever comes.
                 wire.stream.set_read_timeout(Some(Duration::from_millis(period)))?;
             }

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use super::network::{CLIENT, Packet};
 use super::serve::Request;
-use super::{Action, HOT, KEYS, Key, Op, Phase, Value, What, World};
+use super::{Action, CLIENTS, HOT, KEYS, Key, Op, Phase, READERS, Value, What, World};
 use crate::history::{self, Operation};
+
+/// Bounds that clients ask for, milliseconds: shorter and longer than anything here takes.
+const BOUNDS_MS: [u64; 4] = [60, 300, 2_000, 10_000];
+/// What clocks that run fast or slow make of a bound, parts of it.
+const DRIFT: u64 = 100;
 
 /// Attempts that were refused, one after the other, until a client gives up.
 const ATTEMPTS: u32 = 60;
@@ -15,6 +20,8 @@ const ATTEMPTS: u32 = 60;
 pub(super) enum Answer {
     /// It was done; the key's value then.
     Done(Option<Value>),
+    /// A replica has this, which may be as old as was allowed.
+    OfReplica(Option<Value>),
     Moved(usize),
     /// It was not done.
     Refused,
@@ -33,9 +40,19 @@ pub(super) struct Client {
 struct Call {
     key: Key,
     write: Option<Value>,
+    /// A replica may answer that is no further behind, milliseconds.
+    bound_ms: Option<u64>,
     begin: u64,
     attempt: u64,
     tries: u32,
+}
+
+/// What a replica answered.
+pub(super) struct StaleRead {
+    key: Key,
+    value: Option<Value>,
+    bound_ms: u64,
+    begin: u64,
 }
 
 impl World {
@@ -51,13 +68,29 @@ impl World {
             Phase::Reading { next } if client == 0 => next,
             Phase::Reading { .. } | Phase::Done => return,
         };
-        let writes = !matches!(self.phase, Phase::Reading { .. }) && self.rng.chance(1, 2);
+        let is_reader = client >= CLIENTS - READERS;
+        let watched = self.watched.as_ref().filter(|_| is_reader);
+        let key = match watched.filter(|(_, keys)| !keys.is_empty()) {
+            Some((_, keys)) if self.phase == Phase::Trouble && self.rng.chance(1, 2) => {
+                let at = self.rng.below(keys.len() as u64) as usize;
+                keys[at]
+            }
+            _ => key,
+        };
+        let writes =
+            !is_reader && !matches!(self.phase, Phase::Reading { .. }) && self.rng.chance(1, 2);
         let write = writes.then(|| {
             let number = self.ops.len() as u64;
             self.note_op(Op::Set { key, value: number })
         });
         let begin = self.now_us;
-        self.clients[client].call = Some(Call { key, write, begin, attempt: 0, tries: 0 });
+        let asks = write.is_none() && !matches!(self.phase, Phase::Reading { .. });
+        let bound_ms = (asks && (is_reader || self.rng.chance(1, 4))).then(|| {
+            let at = self.rng.below(BOUNDS_MS.len() as u64) as usize;
+            BOUNDS_MS[at]
+        });
+        let call = Call { key, write, bound_ms, begin, attempt: 0, tries: 0 };
+        self.clients[client].call = Some(call);
         self.try_once(client);
     }
 
@@ -69,11 +102,14 @@ impl World {
         of.attempts += 1;
         (call.attempt, call.tries) = (of.attempts, call.tries + 1);
         let attempt = call.attempt;
-        let known = of.owners.get(&call.key).copied();
-        let Some(to) = known.or(places.get(any).copied()) else {
+        let known = of.owners.get(&call.key).copied().filter(|_| call.bound_ms.is_none());
+        let watched = self.watched.as_ref().filter(|(_, keys)| keys.contains(&call.key));
+        let watched = watched.filter(|_| call.bound_ms.is_some()).map(|(node, _)| *node);
+        let Some(to) = known.or(watched).or(places.get(any).copied()) else {
             return self.after(200_000, Action::Again { client, attempt });
         };
-        let request = Request { client, attempt, key: call.key, write: call.write };
+        let (key, write, bound_ms) = (call.key, call.write, call.bound_ms);
+        let request = Request { client, attempt, key, write, bound_ms };
         if self.nodes[to].process.is_none() {
             of.owners.remove(&call.key);
             let pause = 10_000 + self.rng.below(50_000);
@@ -109,9 +145,14 @@ impl World {
         let (key, tries) = (call.key, call.tries);
         match answer {
             Answer::Done(value) => self.client_ends(client, Some(value)),
+            Answer::OfReplica(value) => self.replica_answered(client, value),
             Answer::Closed => self.client_ends(client, None),
             Answer::Moved(to) if tries < ATTEMPTS => {
                 of.owners.insert(key, to);
+                // The primary is asked as by anybody.
+                if let Some(call) = &mut of.call {
+                    call.bound_ms = None;
+                }
                 self.tally.count(What::Redirected, 1);
                 // To and fro while two members know different topologies: no faster than that.
                 let pause = if tries > 5 { 20_000 } else { 0 };
@@ -126,6 +167,16 @@ impl World {
                 self.after(pause, Action::Again { client, attempt });
             }
         }
+    }
+
+    fn replica_answered(&mut self, client: usize, value: Option<Value>) {
+        let Some(call) = self.clients[client].call.take() else { return };
+        let Call { key, begin, bound_ms, .. } = call;
+        self.tally.count(What::ReadOfReplica, 1);
+        let bound_ms = bound_ms.unwrap_or_default();
+        self.stale_reads.push(StaleRead { key, value, bound_ms, begin });
+        let think = 5_000 + self.rng.below(50_000);
+        self.after(think, Action::Client(client));
     }
 
     /// The call is over. `outcome`: what it was told, or nothing.
@@ -169,20 +220,66 @@ impl World {
         } else {
             self.check_what_is_missing().and_then(|()| self.check_what_is_told())
         };
+        let outcome = outcome.and_then(|()| self.check_stale_reads());
         if let Err(why) = outcome {
             self.violation(format!("what clients saw cannot be: {why}"));
         }
     }
 
+    /// A replica's answer is no older than was allowed: no write that was acknowledged before that is newer than it, but those
+    /// that failovers lost.
+    fn check_stale_reads(&self) -> Result<(), String> {
+        let lost = self.lost_values();
+        let mut writes: BTreeMap<&str, Vec<(u64, &Operation)>> = BTreeMap::new();
+        for operation in &self.history {
+            if let history::Action::Write(value) = &operation.action {
+                let number = value.parse().unwrap_or_default();
+                writes.entry(&operation.key).or_default().push((number, operation));
+            }
+        }
+        for read in &self.stale_reads {
+            let key = self.keys[read.key].as_str();
+            let of_key = writes.get(key).map_or(&[][..], Vec::as_slice);
+            let bound_us = read.bound_ms * 1_000;
+            let limit = read.begin.saturating_sub(bound_us + bound_us / DRIFT + 2_000);
+            let since = match read.value {
+                None => 0,
+                Some(value) => match of_key.iter().find(|(number, _)| *number == value) {
+                    None => return Err(format!("{key}: {value} of a replica was never written")),
+                    Some((_, write)) => write.end.unwrap_or(u64::MAX),
+                },
+            };
+            for (number, write) in of_key {
+                let acknowledged = write.end.filter(|end| *end < limit);
+                let Some(end) = acknowledged.filter(|_| write.begin >= since) else { continue };
+                // What was overwritten does not come back when that is lost.
+                let is_lost = |(n, later): &&(u64, &Operation)| {
+                    lost.contains(n) && (n == number || later.begin > end)
+                };
+                if !of_key.iter().any(|w| is_lost(&w)) {
+                    return Err(format!(
+                        "{key}: at {} us a replica had {:?}, no older than {} ms, and {number} was acknowledged at {end} us",
+                        read.begin, read.value, read.bound_ms
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Values whose writes, by a client or by a move, failovers have lost.
+    fn lost_values(&self) -> Vec<Value> {
+        let value_of = |number: &u64| match self.ops[*number as usize] {
+            Op::Set { value, .. } => Some(value),
+            Op::Mark | Op::Clear { .. } => None,
+        };
+        self.checker.lost.iter().filter_map(|(_, _, number)| value_of(number)).collect()
+    }
+
     /// With asynchronous replication: the last read of a key gives a write that no acknowledged one followed, but those
     /// that failovers lost.
     fn check_what_is_missing(&self) -> Result<(), String> {
-        let value_of = |number: &u64| match self.ops[*number as usize] {
-            Op::Set { value, .. } => Some(value.to_string()),
-            Op::Mark | Op::Clear { .. } => None,
-        };
-        let lost: Vec<String> =
-            self.checker.lost.iter().filter_map(|(_, _, number)| value_of(number)).collect();
+        let lost: Vec<String> = self.lost_values().iter().map(Value::to_string).collect();
         for key in &self.keys {
             let of_key = || self.history.iter().filter(|o| o.key == *key);
             // The one that began last: the answer to an earlier one may come later.

@@ -2,10 +2,10 @@
 
 use engine::council::Council;
 use engine::council::record::Saved;
-use engine::topology::ShardId;
+use engine::topology::{ShardId, Topology};
 
 use super::network::{CLIENT, OPERATOR};
-use super::{Action, CLIENTS, Phase, What, World};
+use super::{Action, CLIENTS, KEYS, Key, Phase, What, World};
 use crate::wire::Wires;
 
 impl World {
@@ -69,6 +69,7 @@ impl World {
                     self.crash(n, down);
                 }
             }
+            11 if self.rng.chance(1, 2) => self.deafen(n),
             11 => {
                 self.nodes[n].data_cut_until = now + 500_000 + self.rng.below(5_000_000);
                 self.tally.count(What::ReplicationCut, 1);
@@ -88,6 +89,15 @@ impl World {
             alive.iter().copied().filter(|n| self.holds_lease(*n)).collect();
         let at = self.rng.draw().checked_rem(primaries.len() as u64)?;
         Some(primaries[at as usize])
+    }
+
+    /// It replicates, and hears nothing of the council.
+    fn deafen(&mut self, n: usize) {
+        let until = self.now_us + 200_000 + self.rng.below(5_000_000);
+        self.nodes[n].deaf_until = until;
+        self.cut_until = self.cut_until.max(until);
+        self.tally.count(What::Deaf, 1);
+        self.note(|w| format!("{} hears nothing of the council for a while", w.name(n)));
     }
 
     fn cut_between(&mut self, a: usize, b: usize, until: u64) {
@@ -116,10 +126,23 @@ impl World {
     fn dethrone(&mut self, alive: &[usize]) {
         let Some(former) = self.any_primary(alive) else { return };
         let Some(shard) = self.shard_of(former) else { return };
-        let cut_us = 1000 * (self.settings.failure_timeout_ms + self.rng.below(1_000));
+        // A replica of its stays with it at times, and is vouched for as long as the lease lasts.
+        let is_mate = |n: &usize| *n != former && self.shard_of(*n) == Some(shard);
+        let mate = alive.iter().copied().find(is_mate);
+        let mate = mate.filter(|_| self.rng.chance(1, 2));
+        let timeouts = if mate.is_some() { 3 } else { 1 };
+        let cut_us = 1000 * (timeouts * self.settings.failure_timeout_ms + self.rng.below(1_000));
         let until = self.now_us + cut_us;
-        for other in alive.iter().copied().filter(|n| *n != former) {
+        for other in alive.iter().copied().filter(|n| *n != former && Some(*n) != mate) {
             self.cut_between(former, other, until);
+            if let Some(mate) = mate {
+                self.cut_between(mate, other, until);
+            }
+        }
+        if let Some(mate) = mate {
+            let owned = |t: &Topology, key: &Key| t.shard_of_slot(self.slots[*key]) == Some(shard);
+            let keys = self.newest().map(|t| (0..KEYS).filter(|key| owned(t, key)).collect());
+            self.watched = Some((mate, keys.unwrap_or_default()));
         }
         self.tally.count(What::Dethroned, 1);
         self.note(|w| format!("{} is cut off from all members", w.name(former)));
@@ -147,12 +170,32 @@ impl World {
         self.tally.count(at, 1);
         let now = self.now_us;
         let n = if self.rng.chance(1, 2) { source } else { target };
-        match self.rng.below(4) {
+        match self.rng.below(6) {
             0 | 1 => {
                 let down = 50_000 + self.rng.below(3_000_000);
                 self.crash(n, down);
             }
             2 => self.nodes[n].paused_until = now + 100_000 + self.rng.below(2_000_000),
+            // A replica of an end, or both: they learn late whose the slots are.
+            3 | 4 => {
+                let is_mate = |m: &usize| *m != n && self.shard_of(*m) == self.shard_of(n);
+                let running = (0..self.nodes.len()).filter(|m| self.nodes[*m].process.is_some());
+                let mates: Vec<usize> = running.filter(is_mate).collect();
+                let moving = self.newest().map(|t| t.moves.clone()).unwrap_or_default();
+                let slots = || moving.iter().flat_map(|m| &m.slots);
+                let moves = |key: &Key| slots().any(|r| r.contains(self.slots[*key]));
+                let keys: Vec<Key> = (0..KEYS).filter(moves).collect();
+                if let Some(mate) = self.rng.draw().checked_rem(mates.len() as u64)
+                    && !keys.is_empty()
+                {
+                    let mate = mates[mate as usize];
+                    self.watched = Some((mate, keys));
+                    self.deafen(mate);
+                    if self.rng.chance(1, 2) {
+                        self.deafen(n);
+                    }
+                }
+            }
             _ => {
                 let until = now + 100_000 + self.rng.below(2_000_000);
                 self.cut_between(source, target, until);
@@ -272,6 +315,7 @@ impl World {
             node.slow_disk_until = 0;
             node.disk_error_until = 0;
             node.data_cut_until = 0;
+            node.deaf_until = 0;
             self.start(n);
         }
         self.note(|_| "the faults stop".to_owned());

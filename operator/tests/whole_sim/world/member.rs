@@ -7,6 +7,7 @@ use engine::council::{Council, Event};
 use engine::moves::giving::Giving;
 use engine::topology::{Change, Epoch, MemberId, Report, Role};
 
+use super::current::Links;
 use super::moves::{Giver, Held, Taker};
 use super::network::Packet;
 use super::serve::{Owed, Request};
@@ -42,6 +43,7 @@ pub(super) struct Process {
     pub(super) held: Vec<Held>,
     /// The topology for which nothing is left to sweep.
     pub(super) swept: Epoch,
+    pub(super) links: Links,
     leaving: Option<Leaving>,
 }
 
@@ -92,6 +94,7 @@ impl World {
             takers: vec![],
             held: vec![],
             swept: 0,
+            links: Links::default(),
             leaving: None,
         });
         self.body_has_started(n);
@@ -161,7 +164,8 @@ impl World {
             && let Some((primary, pull)) = self.nodes[n].data.pull(&self.boot(n))
             && let Some(to) = self.ids.get(&primary).copied()
         {
-            self.transmit(n, to, Packet::Data(pull));
+            let (clock_ms, known) = (self.clock(n), self.topology_of(n).map_or(0, |t| t.epoch));
+            self.transmit(n, to, Packet::Pull { pull, clock_ms, known });
         }
     }
 
@@ -244,6 +248,7 @@ impl World {
                 let council = self.nodes[n].process.as_ref().map(|p| &p.council);
                 let lasts = council.is_some_and(|c| c.lasting_topology().is_some());
                 let is_new = lasts && self.checker.topology(now, &name, &topology);
+                self.learn_slots(n, &topology);
                 if let Some(shard) = self.shard_of(n).and_then(|s| topology.shards.get(&s)) {
                     let (boot, id) = (self.boot(n), self.nodes[n].id.clone());
                     let before = self.nodes[n].data.acting;

@@ -152,7 +152,8 @@ impl World {
                 !comes(slot) && topology.shard_of_slot(slot).is_some_and(|owner| owner != shard)
             };
             let keys: Vec<Key> = process.registers.1.keys().copied().filter(is_left_over).collect();
-            if self.clear(n, epoch, &keys).is_ok()
+            if (keys.is_empty() || self.is_nobody_unaware(n))
+                && self.clear(n, epoch, &keys).is_ok()
                 && let Some(process) = &mut self.nodes[n].process
             {
                 process.swept = topology.epoch;

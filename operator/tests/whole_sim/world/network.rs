@@ -1,7 +1,8 @@
 //! What goes over the wires, and what becomes of it on the way.
 
 use engine::council::message::Message;
-use engine::topology::MemberId;
+use engine::replication::fresh::Note;
+use engine::topology::{Epoch, MemberId};
 
 use super::clients::Answer;
 use super::moves::MoveWord;
@@ -15,7 +16,18 @@ pub(super) const CLIENT: usize = 2_000_000;
 
 pub(super) enum Packet {
     Council(Box<Message>),
-    Data(Sync),
+    /// With the replica's clock, and the epoch of the topology that it knows.
+    Pull {
+        pull: Sync,
+        clock_ms: u64,
+        known: Epoch,
+    },
+    /// On which link, and what the primary vouches for.
+    Push {
+        push: Sync,
+        link: u64,
+        note: Option<Note>,
+    },
     Request(Request),
     Answer {
         attempt: u64,
@@ -106,26 +118,33 @@ impl World {
         }
         let now = self.clock(to);
         match packet {
+            Packet::Council(_) if self.nodes[to].deaf_until > self.now_us => {}
             Packet::Council(message) => {
                 if let Some(process) = &mut self.nodes[to].process {
                     process.council.receive(now, &sender, *message);
                 }
                 self.drive(to);
             }
-            Packet::Data(Sync::Pull { epoch, boot, have, last }) => {
-                let reply = self.nodes[to].data.push((&sender, now), epoch, boot, have, last);
+            Packet::Pull { pull: Sync::Pull { epoch, boot, have, last }, clock_ms, known } => {
+                let data = &mut self.nodes[to].data;
+                let push = data.push((&sender, now), epoch, boot.clone(), have, last);
                 self.acknowledge(to);
-                if let Some(reply) = reply {
-                    self.transmit(to, from, Packet::Data(reply));
+                if let Some(push) = push {
+                    let (link, note) = self.vouch(to, &sender, boot, (clock_ms, known));
+                    self.transmit(to, from, Packet::Push { push, link, note });
                 }
             }
-            Packet::Data(Sync::Push { boot, .. }) if boot != self.boot(to) => {}
-            Packet::Data(Sync::Push { epoch, base, writes, end, .. }) => {
-                let outcome = self.nodes[to].data.apply(&sender, now, (epoch, base, writes, end));
-                if let Err(broken) = outcome {
-                    self.violation(format!("{}: {broken}", self.name(to)));
+            Packet::Push { push: Sync::Push { boot, .. }, .. } if boot != self.boot(to) => {}
+            Packet::Push { push: Sync::Push { epoch, base, writes, end, .. }, link, note } => {
+                if !self.nodes[to].data.follows(epoch, &sender) || !self.is_link(to, link) {
+                    return;
+                }
+                match self.nodes[to].data.apply(&sender, now, (epoch, base, writes, end)) {
+                    Ok(took) => self.note_current(to, took, note),
+                    Err(broken) => self.violation(format!("{}: {broken}", self.name(to))),
                 }
             }
+            Packet::Pull { .. } | Packet::Push { .. } => {}
             Packet::Request(request) => self.take_request(to, request),
             Packet::Answer { .. } => {}
             Packet::Move { connection, number, word } => {

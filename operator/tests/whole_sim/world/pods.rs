@@ -76,6 +76,7 @@ impl World {
             slow_disk_until: 0,
             disk_error_until: 0,
             data_cut_until: 0,
+            deaf_until: 0,
             known_epoch: 0,
             config_hash: String::new(),
         });

@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) attempt: u64,
     pub(super) key: Key,
     pub(super) write: Option<Value>,
+    /// A replica may answer that is known to be no further behind, milliseconds.
+    pub(super) bound_ms: Option<u64>,
 }
 
 /// An answer that waits until those who are needed have the journal up to there.
@@ -34,6 +36,7 @@ pub(super) struct Owed {
 
 enum Route {
     Execute,
+    ExecuteAsReplica,
     Wait,
     Refuse,
     Moved(usize),
@@ -48,6 +51,7 @@ impl World {
     fn dispatch(&mut self, n: usize, since_ms: u64, request: Request) {
         match self.route(n, since_ms, &request) {
             Route::Execute => self.execute(n, request),
+            Route::ExecuteAsReplica => self.execute_as_replica(n, &request),
             Route::Wait => {
                 if let Some(process) = &mut self.nodes[n].process {
                     process.waiting.push_back((since_ms, request));
@@ -66,6 +70,9 @@ impl World {
         let Some(owner) = topology.shard_of_slot(slot) else { return Route::Refuse };
         let shard = &topology.shards[&owner];
         if shard.primary.as_ref() != Some(&node.id) {
+            if self.may_answer_as_replica(n, owner, request) {
+                return Route::ExecuteAsReplica;
+            }
             let primary = shard.primary.as_ref().and_then(|p| topology.members.get(p));
             return match primary.and_then(|p| self.member_at(&p.name)) {
                 Some(to) => Route::Moved(to),
@@ -143,6 +150,7 @@ impl World {
         let node = &mut self.nodes[n];
         let Some(process) = &mut node.process else { return };
         process.acked = 0;
+        process.links.begin_anew();
         process.registers = (node.data.acting.unwrap_or(0), std::collections::BTreeMap::new());
         process.gates.1.clear();
         if node.data.acting.is_some() {
@@ -215,7 +223,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, n: usize, request: &Request, answer: Answer) {
+    pub(super) fn answer(&mut self, n: usize, request: &Request, answer: Answer) {
         let packet = Packet::Answer { attempt: request.attempt, answer };
         self.send(n, CLIENT + request.client, packet);
     }

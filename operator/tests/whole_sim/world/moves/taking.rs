@@ -28,6 +28,8 @@ pub(in crate::world) struct Taker {
 enum Stage {
     Idle,
     Asking,
+    /// Some still take the slots for the shard's, from before they had gone.
+    AwaitingReplicas,
     Filling,
 }
 
@@ -106,6 +108,10 @@ impl World {
             (_, Some(MoveWord::HangUp)) => return Err("the source hung up"),
             (Stage::Asking, Some(MoveWord::No)) => return Err("the source may not give it"),
             (Stage::Asking, Some(MoveWord::Begin)) => {
+                taker.stage = Stage::AwaitingReplicas;
+                taker.due_ms = now + PATIENCE_MS;
+            }
+            (Stage::AwaitingReplicas, None) if self.is_nobody_unaware(n) => {
                 // What an earlier attempt left is no part of the copy.
                 let keys: Vec<Key> =
                     self.keys_in(n, &taker.under_way).into_iter().map(|(key, _)| key).collect();
