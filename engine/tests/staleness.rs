@@ -7,7 +7,10 @@ mod cluster;
 mod managed;
 mod processes;
 
-use cluster::Cluster;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster::{Cluster, Follower};
+use engine::topology::{Change, SlotRange};
 use processes::{Client, Server};
 
 /// Longer than anything in a test takes.
@@ -170,4 +173,64 @@ fn a_primary_whose_lease_has_ended_vouches_for_nothing() {
     let after: i64 = client.info("larder_staleness_ms").parse().unwrap();
     assert!(after >= before + 300, "{before} {after}");
     assert_eq!(client.info("master_link_status"), "up");
+}
+
+/// Reads all keys at one member, again and again: what it said of those that it answered for.
+fn read_on(port: u16, keys: &[String], stop: &AtomicBool) -> (u64, Vec<String>) {
+    let mut client = Client::try_connect(port).unwrap();
+    client.ok(&["READONLY", "MAXSTALE", LONG]);
+    let (mut found, mut wrong) = (0, Vec::new());
+    for key in keys.iter().cycle() {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let reply = client.call(&["GET", key]);
+        match reply.as_str() {
+            "v" => found += 1,
+            reply if reply.starts_with('-') => {}
+            _ => wrong.push(format!("{key} on {port}: {reply}")),
+        }
+    }
+    (found, wrong)
+}
+
+/// A replica learns later or sooner than its primary that a slot has come or gone. What it has not got yet, or has deleted with
+/// its primary, is no answer to a client that allows it to be an hour behind.
+#[test]
+fn a_replica_says_of_no_key_that_it_is_not_there_while_its_slot_moves_to_and_fro() {
+    let cluster = Cluster::form(&[0, 0, 1, 1], 2, &[]);
+    let moving = SlotRange { first: 0, last: 4095 };
+    let in_moving = |key: &String| moving.contains(engine::topology::slot_of(key.as_bytes()));
+    let keys: Vec<String> = (0..2_000).map(|i| format!("k:{i}")).filter(in_moving).collect();
+    let mut writer = Follower::new(cluster.ports());
+    for key in &keys {
+        assert_eq!(writer.call(key, &["SET", key, "v"]).unwrap(), "OK");
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = cluster
+            .ports()
+            .into_iter()
+            .map(|port| {
+                scope.spawn({
+                    let (keys, stop) = (&keys, &stop);
+                    move || read_on(port, keys, stop)
+                })
+            })
+            .collect();
+        for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0), (0, 1), (1, 0)] {
+            cluster.wish(Change::Move { slots: vec![moving], from, to });
+            cluster.until("the slots have moved", |c| {
+                (0..c.nodes.len()).all(|n| {
+                    c.topology(n)
+                        .is_some_and(|t| t.owner_of(&moving) == Some(to) && t.moves.is_empty())
+                })
+            });
+        }
+        stop.store(true, Ordering::Release);
+        for reader in readers {
+            let (found, wrong) = reader.join().unwrap();
+            assert!(wrong.is_empty(), "{} of {found}: {:?}", wrong.len(), wrong.first());
+        }
+    });
 }
