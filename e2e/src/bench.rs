@@ -5,7 +5,7 @@
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
 //! Reading order: `options`, `speed`, `latency`, `tls`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single
-//! servers, `cores` of what more of them would do, `failover`, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
+//! servers, `cores` of what more of them would do, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
 //! described by `peers`; `floor` is the bare epoll loop; `table` prints, `plot` draws.
 
 mod clock;
@@ -14,7 +14,6 @@ mod cores;
 mod curve;
 mod durability;
 mod eviction;
-mod failover;
 mod fill;
 mod floor;
 mod latency;
@@ -34,24 +33,9 @@ mod table;
 mod tls;
 mod wire;
 
+pub use operator::bench::Error;
 pub use options::Options;
 use options::What;
-
-/// What kept a bench from running.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{action}: {source}")]
-    Io { action: String, source: std::io::Error },
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl Error {
-    fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let action = action.into();
-        move |source| Self::Io { action, source }
-    }
-}
 
 /// Runs what the command line asks for and prints its table.
 pub fn run(options: &Options) -> Result<(), Error> {
@@ -61,7 +45,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
         What::Tls => tls::run(options),
         What::Memory => memory::run(options),
         What::Eviction => eviction::run(options),
-        What::Failover => failover::run(options),
         What::Durability => durability::run(options),
         What::Scale => scale::run(options),
         What::Curve => curve::run(options),

@@ -1,6 +1,8 @@
 //! The command line: what to run, and in which world.
 
+mod bench;
 mod manifest;
+mod parent;
 mod plan;
 mod recover;
 mod reference;
@@ -31,6 +33,8 @@ enum Command {
     Run(RunArgs),
     /// Print what would be done for a local cluster, and why, and do nothing.
     Plan(PlanArgs),
+    /// Measure what faults cost the clients of a cluster, as local processes.
+    Bench(bench::BenchArgs),
     /// Say what it costs to go on without a council that lost its majority for good; with --yes, do so.
     Recover(RecoverArgs),
     /// Run the operator for Kubernetes.
@@ -59,6 +63,9 @@ struct RunArgs {
     /// The members' program, instead of this one.
     #[arg(long, value_name = "PROGRAM")]
     server: Option<PathBuf>,
+    /// Stop in good order when the process with this ID, the parent, ends.
+    #[arg(long, hide = true, value_name = "PID")]
+    with_parent: Option<i32>,
 }
 
 /// Arguments of `larder plan`.
@@ -124,6 +131,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         // The engine has threads, a log and an exit code of its own.
         Command::Server(args) => return server::server(&args),
+        // It has messages and threads of its own, too.
+        Command::Bench(args) => return bench::bench(&args),
         // One thread: members die with the thread that started them.
         Command::Run(args) => log_to_stderr("warn").and_then(|()| on_one_thread(run::run(args))),
         Command::Plan(args) => log_to_stderr("warn").and_then(|()| on_one_thread(plan::plan(args))),

@@ -18,6 +18,7 @@ pub mod status;
 pub mod when;
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod health;
 pub mod metrics;

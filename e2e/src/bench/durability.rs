@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use operator::bench::seeker::Seeker;
 use serde_json::json;
 
-use super::cluster::{self, Cluster, Seeker, programs};
+use super::cluster::{self, Cluster, programs};
 use super::load::{self, Load};
 use super::table::{self, Spread};
 use super::wire::{Dialect, Encoder, Workload};
@@ -25,7 +26,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
     }
     let mut primaries: Vec<SocketAddr> = Vec::new();
     for cluster in &clusters {
-        let shards = Seeker::new(cluster).await_whole()?;
+        let shards = Seeker::new(&cluster.running).await_whole()?;
         let primary = shards.first().map(|shard| shard.primary.parse());
         primaries.push(primary.and_then(Result::ok).ok_or_else(|| cluster::refused("no primary"))?);
     }

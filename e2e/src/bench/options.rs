@@ -71,18 +71,6 @@ pub struct Options {
     /// Percent of the popular names that fit into a cache of `eviction`, about.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub fits: u64,
-    /// How often `failover` makes its fault.
-    #[arg(long, default_value_t = 10)]
-    pub kills: usize,
-    /// Other clients that write all the time while `failover` makes its faults.
-    #[arg(long, default_value_t = 0)]
-    pub load: usize,
-    /// What `failover` does to a primary: `kill` (SIGKILL), `term` (SIGTERM), `handover` (CLUSTER FAILOVER).
-    #[arg(long, value_enum, default_value = "kill")]
-    pub fault: Fault,
-    /// The manifest that `failover` runs.
-    #[arg(long, default_value = "examples/minimal.yaml")]
-    pub manifest: PathBuf,
     /// Shards that `scale` begins with, goes to, and goes back to.
     #[arg(long, value_delimiter = ',', default_value = "3,6,3")]
     pub shards: Vec<usize>,
@@ -122,8 +110,6 @@ pub enum What {
     Memory,
     /// Misses of a cache at equal memory.
     Eviction,
-    /// Time from the kill of a primary to the first accepted write.
-    Failover,
     /// What `durability: Quorum` costs: a shard with two replicas each way.
     Durability,
     /// Shards added and taken away under load: how long, and how long clients wait.
@@ -170,12 +156,4 @@ fn parse_ratio(text: &str) -> Result<(u32, u32), String> {
         Some((reads, writes)) if reads + writes > 0 => Ok((reads, writes)),
         _ => Err(format!("expected reads:writes, as in 9:1, not {text:?}")),
     }
-}
-
-/// What `failover` does to a primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
-    Kill,
-    Term,
-    Handover,
 }

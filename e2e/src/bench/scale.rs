@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use operator::bench::PATIENCE;
 use serde_json::json;
 
-use super::cluster::{Cluster, PATIENCE, programs, refused};
+use super::cluster::{Cluster, programs, refused};
 use super::table::{self, Spread};
 use super::{Error, Options, clock};
 use crate::client::{AddressBook, Client};
@@ -36,11 +37,11 @@ async fn measure(options: &Options) -> failure::Result {
     let cluster = Cluster::of_spec(&programs(options)?, &spec(first))?;
     let book = AddressBook::default();
     let mut addresses = BTreeMap::new();
-    for endpoint in &cluster.endpoints {
+    for endpoint in &cluster.running.endpoints {
         addresses.insert(endpoint.clone(), endpoint.parse()?);
     }
     book.set(addresses);
-    let password = Some(cluster.password.as_str());
+    let password = cluster.running.password.as_deref();
     fill(&book, password, options).await?;
     println!(
         "{} keys of 16 bytes with values of {} bytes, shards of two members as local processes, {first} writers with {} ms \

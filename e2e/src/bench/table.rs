@@ -1,4 +1,4 @@
-//! Medians, spreads and Markdown tables.
+//! Medians, spreads, and tables of them.
 
 /// A median with the smallest and the largest of the rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,38 +36,7 @@ pub(super) fn show(spread: Option<Spread>, digits: usize) -> String {
 
 /// Prints a Markdown table whose columns line up.
 pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
-    let widths: Vec<usize> = head
-        .iter()
-        .enumerate()
-        .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);
-            cells.max().unwrap_or(0).max(title.len())
-        })
-        .collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            })
-            .collect();
-        println!("| {} |", padded.join(" | "));
-    };
-    line(&mut head.iter().copied());
-    let rules: Vec<String> = widths
-        .iter()
-        .enumerate()
-        .map(|(column, &width)| match column {
-            0 => "-".repeat(width),
-            _ => format!("{}:", "-".repeat(width - 1)),
-        })
-        .collect();
-    line(&mut rules.iter().map(String::as_str));
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
-    }
+    print!("{}", operator::bench::table::text(head, rows));
 }
 
 #[cfg(test)]

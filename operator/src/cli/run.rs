@@ -23,6 +23,11 @@ const SETTLED: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: RunArgs) -> Result<(), Error> {
+    if let Some(parent) = args.with_parent
+        && !super::parent::end_with(parent)
+    {
+        return Err(Error::world("run", format!("the process {parent} is not there any more")));
+    }
     let Manifest { mut desired, cluster } = manifest::read(&args.manifest.file)?;
     let dir = args.manifest.dir(&desired.name);
     let disabled = cluster.spec.auth.as_ref().is_some_and(|a| a.disabled);

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-
 /// Arguments of `larder server`: those of larder-server.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgs {
@@ -16,13 +14,11 @@ pub(super) struct ServerArgs {
 }
 
 pub(super) fn server(args: &ServerArgs) -> ExitCode {
-    if let Some(parent) = args.with_parent {
-        let told = set_parent_process_death_signal(Some(Signal::TERM));
-        // It may have ended before the wish to be told was made.
-        if told.is_err() || getppid().map(Pid::as_raw_pid) != Some(parent) {
-            eprintln!("larder server: the process {parent} is not there any more");
-            return ExitCode::FAILURE;
-        }
+    if let Some(parent) = args.with_parent
+        && !super::parent::end_with(parent)
+    {
+        eprintln!("larder server: the process {parent} is not there any more");
+        return ExitCode::FAILURE;
     }
     let code = engine::main_with_args(&args.args);
     u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
