@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod bench;
+mod bench_failover;
 pub mod client;
 pub mod clients;
 pub mod clock;

@@ -1,5 +1,6 @@
 //! The same scenarios on local processes: `larder run -f FILE`, no Kubernetes anywhere.
 
+use crate::bench_failover::local_bench_failover_tells_gaps_and_losses;
 use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually, seconds};
 use crate::clock_steps::local_clock_steps_are_not_felt;
@@ -53,6 +54,7 @@ pub const TESTS: &[Test] = &[
     test!(local_shards_that_go_on_alone_are_linearizable),
     test!(local_storm_is_linearizable),
     test!(local_clock_steps_are_not_felt),
+    test!(local_bench_failover_tells_gaps_and_losses),
 ];
 
 pub async fn run(tests: &[&Test]) -> Tally {

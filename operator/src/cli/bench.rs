@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use crate::Error;
 use crate::bench::cluster::Cluster;
-use crate::bench::failover::{self, Fault, Trial};
+use crate::bench::failover::{self, Fault, Outcome, Trial};
 use crate::bench::{self, Interrupt};
 use crate::desired::Desired;
 
@@ -66,15 +66,13 @@ fn failover(args: &FailoverArgs) -> Result<(), Box<dyn std::error::Error>> {
     let cluster = Cluster::start(own_run()?, &args.file, interrupt)?;
     let outcome = failover::run(&cluster, &trial, |line| eprintln!("{line}"))?;
     print!("{}", outcome.table(&trial));
-    match outcome.lost.as_slice() {
-        [] => Ok(()),
-        lost @ [first, ..] => Err(format!(
-            "{} of {} accepted writes are lost, the first one {first}",
-            lost.len(),
-            outcome.writes
-        )
-        .into()),
-    }
+    Ok(nothing_lost(&outcome)?)
+}
+
+fn nothing_lost(outcome: &Outcome) -> Result<(), String> {
+    let Some(first) = outcome.lost.first() else { return Ok(()) };
+    let (lost, writes) = (outcome.lost.len(), outcome.writes);
+    Err(format!("{lost} of {writes} accepted writes lost, the key of the first one is {first}"))
 }
 
 /// What the bench cannot do is refused before anything is started.
@@ -162,6 +160,15 @@ mod tests {
             let said = refusal(spec).unwrap();
             assert!(said.contains(field) && said.contains(why), "{said}");
         }
+    }
+
+    #[test]
+    fn a_lost_write_is_a_failure() {
+        let mut outcome = Outcome { writes: 4, ..Outcome::default() };
+        assert_eq!(nothing_lost(&outcome), Ok(()));
+        outcome.lost = vec!["{gap7}:2".into()];
+        let said = "1 of 4 accepted writes lost, the key of the first one is {gap7}:2";
+        assert_eq!(nothing_lost(&outcome), Err(said.into()));
     }
 
     #[test]
