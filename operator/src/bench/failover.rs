@@ -157,29 +157,29 @@ enum Made<'c> {
 }
 
 fn make<'c>(fault: Fault, seeker: &mut Seeker<'c>, shard: &Shard) -> Result<Made<'c>, Error> {
-    let cluster = seeker.cluster();
-    if fault == Fault::Handover {
-        let none = || Error::Refused(format!("{} has no replica", shard.primary));
-        let replica = shard.replicas.first().ok_or_else(none)?;
-        let refused = |e| Error::Refused(format!("{replica}: CLUSTER FAILOVER: {e}"));
-        seeker.ask(replica, &["CLUSTER", "FAILOVER"]).map_err(refused)?;
-        return Ok(Made::Replaced);
-    }
-    let pid = seeker.process_id(&shard.primary)?;
+    let (cluster, primary) = (seeker.cluster(), &shard.primary);
     match fault {
         Fault::Kill => {
-            cluster.signal(pid, Signal::KILL)?;
-            seeker.forget(&shard.primary);
+            cluster.signal(seeker.process_id(primary)?, Signal::KILL)?;
+            seeker.forget(primary);
             Ok(Made::Killed)
         }
         Fault::Term => {
+            let pid = seeker.process_id(primary)?;
             cluster.signal(pid, Signal::TERM)?;
             Ok(Made::Asked(pid))
         }
-        Fault::Stop | Fault::Handover => {
-            let pause = cluster.pause(pid)?;
-            seeker.avoid(Some(&shard.primary));
+        Fault::Stop => {
+            let pause = cluster.pause(seeker.process_id(primary)?)?;
+            seeker.avoid(Some(primary));
             Ok(Made::Stopped(pause))
+        }
+        Fault::Handover => {
+            let none = || Error::Refused(format!("{primary} has no replica"));
+            let replica = shard.replicas.first().ok_or_else(none)?;
+            let refused = |e| Error::Refused(format!("{replica}: CLUSTER FAILOVER: {e}"));
+            seeker.ask(replica, &["CLUSTER", "FAILOVER"]).map_err(refused)?;
+            Ok(Made::Replaced)
         }
     }
 }
