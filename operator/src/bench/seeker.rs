@@ -152,7 +152,7 @@ impl<'a> Seeker<'a> {
         self.info(endpoint, "replication").is_some_and(|text| text.contains("role:slave"))
     }
 
-    /// Waits until all members agree on who serves what, and every shard has as many replicas as follow.
+    /// Waits until all members agree on who serves what, and every replica can take over.
     ///
     /// # Errors
     /// When that takes too long.
@@ -165,7 +165,7 @@ impl<'a> Seeker<'a> {
             }
             thread::sleep(LOOK);
         }
-        Err(Error::Refused(format!("not all replicas follow after {PATIENCE:?}")))
+        Err(Error::Refused(format!("not every replica can take over after {PATIENCE:?}")))
     }
 
     /// Everybody is asked: who was away may still believe that it is primary.
@@ -183,14 +183,15 @@ impl<'a> Seeker<'a> {
         }
         for shard in &shards {
             let info = self.info(&shard.primary, "replication")?;
-            if !info.contains("role:master")
-                || info.matches("state=online").count() != shard.replicas.len()
-            {
+            let followers = info.matches("state=online").count();
+            if !info.contains("role:master") || followers != shard.replicas.len() {
                 return None;
             }
             for replica in &shard.replicas {
                 let info = self.info(replica, "replication")?;
-                if !info.contains("role:slave") || !info.contains("master_link_status:up") {
+                // Who follows may not be known to the council yet as one that can take over.
+                let can_take_over = ["role:slave", "master_link_status:up", "larder_in_sync:1"];
+                if !can_take_over.iter().all(|said| info.contains(said)) {
                     return None;
                 }
             }

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crds::Durability;
+
+use super::manifest::Manifest;
 use crate::Error;
 use crate::bench::cluster::Cluster;
 use crate::bench::failover::{self, Fault, Outcome, Trial};
@@ -21,7 +24,7 @@ enum What {
     /// Make a fault of primaries again and again: how long no write is accepted, and whether one is lost.
     ///
     /// Runs the manifest's cluster as local processes in a temporary folder. One primary after the other gets the fault
-    /// when all replicas follow, while a client that follows redirections writes one key after the other to a slot of that
+    /// when all replicas can take over, while a client that follows redirections writes one key after the other to a slot of that
     /// shard; a write that fails is tried again after a millisecond. The gap of a fault is the longest time without an
     /// accepted write. In the end every accepted write of that client is looked for: fails if one is lost.
     ///
@@ -57,7 +60,7 @@ pub(super) fn bench(args: &BenchArgs) -> ExitCode {
 }
 
 fn failover(args: &FailoverArgs) -> Result<(), Box<dyn std::error::Error>> {
-    let desired = super::manifest::read(&args.file)?.desired;
+    let Manifest { cluster: wished, desired } = super::manifest::read(&args.file)?;
     check(&args.file, &desired)?;
     let (times, load) = (usize::try_from(args.times)?, usize::from(args.load));
     let trial = Trial { fault: args.fault, times, load };
@@ -66,13 +69,21 @@ fn failover(args: &FailoverArgs) -> Result<(), Box<dyn std::error::Error>> {
     let cluster = Cluster::start(own_run()?, &args.file, interrupt)?;
     let outcome = failover::run(&cluster, &trial, |line| eprintln!("{line}"))?;
     print!("{}", outcome.table(&trial));
-    Ok(nothing_lost(&outcome)?)
+    Ok(nothing_lost(&outcome, wished.spec.durability)?)
 }
 
-fn nothing_lost(outcome: &Outcome) -> Result<(), String> {
+fn nothing_lost(outcome: &Outcome, durability: Durability) -> Result<(), String> {
     let Some(first) = outcome.lost.first() else { return Ok(()) };
     let (lost, writes) = (outcome.lost.len(), outcome.writes);
-    Err(format!("{lost} of {writes} accepted writes lost, the key of the first one is {first}"))
+    let promise = match durability {
+        Durability::Async => {
+            "a primary takes with it what no replica has yet; with spec.durability: Quorum it would be kept"
+        }
+        Durability::Quorum => "spec.durability: Quorum promises that none is",
+    };
+    Err(format!(
+        "{lost} of {writes} accepted writes lost, the key of the first one is {first}: {promise}"
+    ))
 }
 
 /// What the bench cannot do is refused before anything is started.
@@ -165,10 +176,19 @@ mod tests {
     #[test]
     fn a_lost_write_is_a_failure() {
         let mut outcome = Outcome { writes: 4, ..Outcome::default() };
-        assert_eq!(nothing_lost(&outcome), Ok(()));
+        assert_eq!(nothing_lost(&outcome, Durability::Async), Ok(()));
         outcome.lost = vec!["{gap7}:2".into()];
-        let said = "1 of 4 accepted writes lost, the key of the first one is {gap7}:2";
-        assert_eq!(nothing_lost(&outcome), Err(said.into()));
+        for (durability, promise) in
+            [(Durability::Async, "would be kept"), (Durability::Quorum, "promises that none is")]
+        {
+            let said = nothing_lost(&outcome, durability).unwrap_err();
+            assert!(
+                said.starts_with(
+                    "1 of 4 accepted writes lost, the key of the first one is {gap7}:2"
+                )
+            );
+            assert!(said.ends_with(promise), "{said}");
+        }
     }
 
     #[test]
