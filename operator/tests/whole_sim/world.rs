@@ -8,6 +8,7 @@ mod moves;
 mod network;
 mod operator;
 mod pods;
+mod recovery;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use clients::{Client, StaleRead};
 use member::Process;
 use network::Letter;
 use pods::Place;
+use recovery::Recovery;
 
 /// Simulated time of trouble, milliseconds.
 const TROUBLE_MS: u64 = 20_000;
@@ -218,6 +220,8 @@ pub(crate) struct World {
     serial: u64,
     connections: u64,
     phase: Phase,
+    /// The council was lost, and what came of it.
+    recovery: Option<Recovery>,
     /// A disk was lost, and not everybody is in sync since.
     is_mending: bool,
     tracing: bool,
@@ -304,6 +308,7 @@ impl World {
             serial: 0,
             connections: 0,
             phase: Phase::Trouble,
+            recovery: None,
             is_mending: false,
             tracing,
             trace: vec![],
@@ -479,7 +484,7 @@ impl World {
     fn newest(&self) -> Option<&Topology> {
         let known =
             self.nodes.iter().filter_map(|n| n.process.as_ref()?.council.lasting_topology());
-        known.max_by_key(|t| t.epoch).map(|t| &**t)
+        known.max_by_key(|t| (t.incarnation, t.epoch)).map(|t| &**t)
     }
 
     fn quorum(&self) -> bool {

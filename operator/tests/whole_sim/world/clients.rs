@@ -215,7 +215,9 @@ impl World {
     pub(super) fn check_histories(&mut self) {
         // Who still waits does not know.
         (0..self.clients.len()).for_each(|client| self.client_ends(client, None));
-        let outcome = if self.quorum() {
+        let outcome = if let Some(recovery) = &self.recovery {
+            self.check_recovered(recovery)
+        } else if self.quorum() {
             history::check(&self.history)
         } else {
             self.check_what_is_missing().and_then(|()| self.check_what_is_told())
@@ -237,7 +239,7 @@ impl World {
                 writes.entry(&operation.key).or_default().push((number, operation));
             }
         }
-        for read in &self.stale_reads {
+        for read in self.stale_reads.iter().filter(|r| self.is_checked(r.begin)) {
             let key = self.keys[read.key].as_str();
             let of_key = writes.get(key).map_or(&[][..], Vec::as_slice);
             let bound_us = read.bound_ms * 1_000;
@@ -249,7 +251,7 @@ impl World {
                     Some((_, write)) => write.end.unwrap_or(u64::MAX),
                 },
             };
-            for (number, write) in of_key {
+            for (number, write) in of_key.iter().filter(|(_, w)| self.is_promised(w, read.begin)) {
                 let acknowledged = write.end.filter(|end| *end < limit);
                 let Some(end) = acknowledged.filter(|_| write.begin >= since) else { continue };
                 // What was overwritten does not come back when that is lost.

@@ -24,7 +24,8 @@ impl World {
         }
         let n = alive[self.rng.below(alive.len() as u64) as usize];
         let now = self.now_us;
-        match self.rng.below(24) {
+        match self.rng.below(25) {
+            24 => self.lose_council(),
             0..=2 => {
                 let down = 50_000 + self.rng.below(4_000_000);
                 self.crash(n, down);
@@ -286,7 +287,7 @@ impl World {
     }
 
     /// Every seat has a body that runs, whose member is one, and in sync; and nobody else is a member.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let Some(topology) = self.newest() else { return false };
         let is_well = |n: usize| {
             let node = &self.nodes[n];

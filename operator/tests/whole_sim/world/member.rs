@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use engine::council::record::Saved;
+use engine::council::record::{Batch, Saved};
 use engine::council::{Council, Event};
 use engine::moves::giving::Giving;
 use engine::topology::{Change, Epoch, MemberId, Report, Role};
@@ -10,6 +10,7 @@ use engine::topology::{Change, Epoch, MemberId, Report, Role};
 use super::current::Links;
 use super::moves::{Giver, Held, Taker};
 use super::network::Packet;
+use super::recovery::Switch;
 use super::serve::{Owed, Request};
 use super::{Action, Key, TICK_MS, Value, What, World, show};
 use crate::data::Data;
@@ -44,6 +45,10 @@ pub(super) struct Process {
     /// The topology for which nothing is left to sweep.
     pub(super) swept: Epoch,
     pub(super) links: Links,
+    /// The batch of its council's disk that was written last.
+    pub(super) last_batch: u64,
+    /// Another council is about to take this one's place.
+    pub(super) switch: Option<Switch>,
     leaving: Option<Leaving>,
 }
 
@@ -95,6 +100,8 @@ impl World {
             held: vec![],
             swept: 0,
             links: Links::default(),
+            last_batch: 0,
+            switch: None,
             leaving: None,
         });
         self.body_has_started(n);
@@ -145,7 +152,7 @@ impl World {
         self.work(n);
         self.tell(n);
         let now = self.clock(n);
-        if let Some(process) = &mut self.nodes[n].process {
+        if let Some(process) = self.nodes[n].process.as_mut().filter(|p| p.switch.is_none()) {
             process.council.tick(now);
         }
         self.drive(n);
@@ -174,7 +181,7 @@ impl World {
         let shard = self.shard_of(n);
         let lease_is_over = !self.holds_lease(n);
         let node = &mut self.nodes[n];
-        let Some(process) = &mut node.process else { return };
+        let Some(process) = node.process.as_mut().filter(|p| p.switch.is_none()) else { return };
         let topology = process.council.topology().cloned();
         let report = node.data.report(topology.as_deref(), shard, now);
         let disk_error = (node.disk_error_until > self.now_us).then(|| "cannot write".to_owned());
@@ -192,7 +199,8 @@ impl World {
     /// Does what the council wants until it wants nothing more.
     pub(super) fn drive(&mut self, n: usize) {
         for _ in 0..100 {
-            let Some(process) = &mut self.nodes[n].process else { return };
+            let process = self.nodes[n].process.as_mut().filter(|p| p.switch.is_none());
+            let Some(process) = process else { return };
             let output = process.council.drain();
             if output.batches.is_empty() && output.messages.is_empty() && output.events.is_empty() {
                 break;
@@ -201,15 +209,8 @@ impl World {
                 let slow = self.nodes[n].slow_disk_until > self.now_us;
                 let latency =
                     if slow { self.rng.below(1_500_000) } else { 500 + self.rng.below(4_000) };
-                let (number, sync) = (batch.number, batch.sync);
-                let latency = if sync { latency } else { 0 };
-                let node = &mut self.nodes[n];
-                node.disk.write(batch);
-                if sync {
-                    let at = node.disk.sync_ends(self.now_us, latency);
-                    let done = Action::DiskDone { node: n, boot: node.boot, batch: number };
-                    self.at(at, done);
-                }
+                let latency = if batch.sync { latency } else { 0 };
+                self.write(n, batch, latency);
             }
             for (to, message) in output.messages {
                 if let Some(to) = self.ids.get(&to).copied() {
@@ -223,14 +224,30 @@ impl World {
         self.check_leases(n);
     }
 
+    pub(super) fn write(&mut self, n: usize, batch: Batch, latency_us: u64) {
+        let node = &mut self.nodes[n];
+        let (number, sync) = (batch.number, batch.sync);
+        if let Some(process) = &mut node.process {
+            process.last_batch = number;
+        }
+        node.disk.write(batch);
+        if sync {
+            let at = node.disk.sync_ends(self.now_us, latency_us);
+            let done = Action::DiskDone { node: n, boot: node.boot, batch: number };
+            self.at(at, done);
+        }
+    }
+
     pub(super) fn disk_done(&mut self, n: usize, boot: u64, batch: u64) {
         if self.nodes[n].boot != boot {
             return;
         }
         self.nodes[n].disk.synced(batch);
         let now = self.clock(n);
-        if let Some(process) = &mut self.nodes[n].process {
-            process.council.persisted(now, batch);
+        match &mut self.nodes[n].process {
+            Some(process) if process.switch.is_some() => self.switched(n, batch),
+            Some(process) => process.council.persisted(now, batch),
+            None => {}
         }
         self.drive(n);
     }
@@ -290,7 +307,8 @@ impl World {
 
     pub(super) fn holds_lease(&self, n: usize) -> bool {
         let node = &self.nodes[n];
-        let lease = node.process.as_ref().and_then(|p| p.council.lease());
+        let process = node.process.as_ref().filter(|p| p.switch.is_none());
+        let lease = process.and_then(|p| p.council.lease());
         lease.is_some_and(|(_, epoch, until)| {
             node.data.acting == Some(epoch) && self.clock(n) < until
         })

@@ -120,7 +120,8 @@ impl World {
         match packet {
             Packet::Council(_) if self.nodes[to].deaf_until > self.now_us => {}
             Packet::Council(message) => {
-                if let Some(process) = &mut self.nodes[to].process {
+                let process = self.nodes[to].process.as_mut();
+                if let Some(process) = process.filter(|p| p.switch.is_none()) {
                     process.council.receive(now, &sender, *message);
                 }
                 self.drive(to);

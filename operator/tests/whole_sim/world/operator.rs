@@ -52,6 +52,7 @@ impl World {
             let steps = || done.plan.steps.iter().map(|p| p.step.to_string()).collect::<Vec<_>>();
             let blocked =
                 || done.plan.blocked.iter().map(|b| b.message.clone()).collect::<Vec<_>>();
+            self.hear_what_is_lost(&done.plan.blocked);
             if !self.operator_is_down && (self.tracing || self.phase != Phase::Trouble) {
                 self.said = format!("{:?} {:?}", steps(), blocked());
                 let said = self.said.clone();
@@ -219,9 +220,21 @@ impl World {
         let id = self.nodes[n].id.clone();
         let cluster = self.rng.hex40();
         let Some(process) = &mut self.nodes[n].process else { return Err("gone".into()) };
+        if process.switch.is_some() {
+            return Err("this member is about to change its council".into());
+        }
         let done = match ask {
             Ask::Form { incarnation, me, shards } => {
                 process.council.form(now, cluster, incarnation, &me, &shards)
+            }
+            Ask::Adopt { topology, me } if process.council.is_succeeded_by(&topology) => {
+                if me.id != id {
+                    return Err(format!("this is member {id}"));
+                }
+                return self.succeed(n, topology, until);
+            }
+            Ask::Recover { topology } if process.council.is_succeeded_by(&topology) => {
+                return self.recover(n, topology, until);
             }
             Ask::Adopt { me, .. } if me.id != id => Err(format!("this is member {id}")),
             Ask::Adopt { topology, .. } => process.council.adopt(now, topology),
