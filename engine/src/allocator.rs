@@ -5,6 +5,9 @@
 //! then 8, 16, 24, ... 64, and above that four per doubling. The Rust binding takes it for granted that
 //! every class is aligned to sixteen bytes, so requests with a larger alignment than eight are rounded up
 //! to a multiple of it here: those classes are aligned to sixteen whatever the step.
+//!
+//! Its slabs hold up to 512 objects of one class, and cost 128 bytes of its own each. Of 48 bytes, what the same entry takes
+//! with a TTL, it would put 256 into one; `JEMALLOC_SYS_WITH_MALLOC_CONF` makes that 512.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait; it only passes on")]
 
@@ -80,6 +83,20 @@ mod tests {
                 real
             };
             assert_eq!(size_class(size), real, "for a request of {size}");
+        }
+    }
+
+    #[test]
+    fn a_slab_of_entries_with_a_ttl_holds_as_many_as_one_of_entries_without() {
+        use tikv_jemalloc_ctl::raw::read;
+        for size in [40, 48] {
+            // SAFETY: both names are known, and of these types.
+            let regions = (0..8).find_map(|bin| unsafe {
+                let found: usize = read(format!("arenas.bin.{bin}.size\0").as_bytes()).unwrap();
+                let regions = || read::<u32>(format!("arenas.bin.{bin}.nregs\0").as_bytes());
+                (found == size).then(|| regions().unwrap())
+            });
+            assert_eq!(regions, Some(512), "of {size} bytes");
         }
     }
 

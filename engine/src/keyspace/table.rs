@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bucket, 64 bytes:  7 tags (u8) | used bits, bit 7 = has a child | 7 words (entries; word 6 = child when bit 7)
-//! child:             the same; a small one, of 32 bytes, has the first half of it: 3 entries
+//! child:             the same, or a smaller one, of 32 or 48 bytes: 3 or 5 entries
 //! level L, split s:  2^L + s buckets; bucket of h = h mod 2^(L+1), less 2^L when that bucket is not there yet
 //! ```
 //!
@@ -31,8 +31,8 @@ use bucket::{BUCKET_BYTES, Node, close_gap, drain_chain, matches, place, tag};
 const SEGMENT: usize = 64;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// Entries per bucket at which the array doubles. A sixth of the entries, on the mean over a doubling, are in children then.
-const FILL_MAX: usize = 9;
+/// Entries per bucket at which the array doubles. Nearly a quarter of the entries, on the mean over a doubling, are in children then.
+const FILL_MAX: usize = 10;
 /// The same for one more segment of a large table, half of whose buckets may have twice the entries of the others.
 const FILL_MAX_SEGMENTS: usize = 7;
 /// Entries per bucket at which buckets are split as long as there is room for more: just doubled, a table has more.

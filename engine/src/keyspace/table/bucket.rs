@@ -1,7 +1,7 @@
 //! One bucket, and the chain of children that hangs from it.
 //!
 //! Invariants: only the last child of a chain has free places, and it holds two entries or more (one alone lies where the
-//! pointer to its child would); only the last child may be a small one.
+//! pointer to its child would); only the last child may be smaller than a bucket.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -11,24 +11,25 @@ use smallvec::SmallVec;
 use super::Entry;
 
 pub(super) const ENTRIES: usize = 7;
-pub(super) const SMALL_ENTRIES: usize = 3;
 pub(super) const BUCKET_BYTES: usize = 64;
-pub(super) const SMALL_BYTES: usize = 32;
+/// Places of the smallest child. The next one has `STEP` more, and the largest as many as a bucket.
+const SMALLEST: usize = 3;
+const STEP: usize = 2;
 
 /// Used bits of all places, and of those that are left beside a pointer to a child.
 const ALL: u64 = 0x7f;
 const BESIDE_CHILD: u64 = 0x3f;
 /// In the tags and used bits: the last word points to a child.
 const CHILD_BIT: u64 = 1 << 63;
-/// In that word, whose child is aligned to eight: the child is a small one.
-const SMALL_BIT: usize = 1;
+/// In that word, whose child is aligned to eight: half of the child's places, which are an odd number.
+const SIZE_BITS: usize = 0b111;
 const LAST: usize = ENTRIES - 1;
 
 /// Entries of one chain with their tags.
 pub(super) type Drained = SmallVec<[(u8, usize); 2 * ENTRIES]>;
 
 /// A bucket or a child: a word of seven tags (bits 8i..8i+8) and the used bits (56..63), and the words of the entries.
-/// A small child has the first half of it.
+/// A smaller child has fewer words.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Node(NonNull<u64>);
 
@@ -36,12 +37,14 @@ pub(super) struct Node(NonNull<u64>);
 #[derive(Clone, Copy)]
 pub(super) struct Child {
     pub(super) node: Node,
-    pub(super) is_small: bool,
+    pub(super) places: usize,
 }
 
 impl Child {
-    fn places(self) -> u64 {
-        if self.is_small { (1 << SMALL_ENTRIES) - 1 } else { ALL }
+    /// The places that hold no entry; it has no child itself.
+    #[inline]
+    fn free(self) -> u64 {
+        !entry_bits(self.node.head()) & ((1 << self.places) - 1)
     }
 }
 
@@ -175,28 +178,36 @@ impl Node {
             return None;
         }
         let word = self.word(LAST);
-        let node = Node::at((word & !SMALL_BIT) as *mut u64);
-        Some(Child { node, is_small: word & SMALL_BIT != 0 })
+        let node = Node::at((word & !SIZE_BITS) as *mut u64);
+        Some(Child { node, places: 2 * (word & SIZE_BITS) + 1 })
     }
 
     /// Lets the last word, which is free or points to another child, point to this one.
     fn set_child(self, child: Child) {
-        let mark = if child.is_small { SMALL_BIT } else { 0 };
-        let word = child.node.0.as_ptr() as usize | mark;
+        let word = child.node.0.as_ptr() as usize | child.places / 2;
         // SAFETY: only buckets and full children get children, and those have the place; nobody else has the table.
         unsafe { self.place(LAST).write(word) }
         self.set_head(self.head() | CHILD_BIT);
     }
 }
 
-fn child_layout(is_small: bool) -> Layout {
-    let bytes = if is_small { SMALL_BYTES } else { BUCKET_BYTES };
-    Layout::from_size_align(bytes, 8).unwrap_or_else(|_| unreachable!("two sizes, both fit"))
+pub(super) fn child_bytes(places: usize) -> usize {
+    (1 + places) * size_of::<u64>()
+}
+
+fn child_layout(places: usize) -> Layout {
+    Layout::from_size_align(child_bytes(places), 8)
+        .unwrap_or_else(|_| unreachable!("no more than a bucket's bytes"))
+}
+
+/// Places of the smallest child that so many entries fit into, or of the largest one.
+pub(super) fn child_places(entries: usize) -> usize {
+    (entries | 1).clamp(SMALLEST, ENTRIES)
 }
 
 /// A child without entries.
-fn make_child(is_small: bool) -> Child {
-    let layout = child_layout(is_small);
+fn make_child(places: usize) -> Child {
+    let layout = child_layout(places);
     // SAFETY: the layout is not empty.
     let made = unsafe { alloc(layout) }.cast::<u64>();
     if made.is_null() {
@@ -205,28 +216,38 @@ fn make_child(is_small: bool) -> Child {
     let node = Node::at(made);
     // Its words are read only where a used bit says that they were written.
     node.set_head(0);
-    Child { node, is_small }
+    Child { node, places }
 }
 
 fn free_child(child: Child) {
     // SAFETY: made in `make_child` with this layout, and nothing points to it any more.
-    unsafe { dealloc(child.node.0.as_ptr().cast(), child_layout(child.is_small)) }
+    unsafe { dealloc(child.node.0.as_ptr().cast(), child_layout(child.places)) }
 }
 
-/// Exchanges the last child of a chain for one of the other size, in which there is room for what it holds.
-fn exchange_child(above: Node, old: Child) -> Child {
-    let new = make_child(!old.is_small);
+/// Exchanges the last child of a chain, which is full, for one with more places.
+fn grow_child(above: Node, old: Child) -> Child {
+    let new = make_child(old.places + STEP);
+    // SAFETY: two allocations, both with that many places.
+    unsafe { new.node.place(0).copy_from_nonoverlapping(old.node.place(0), old.places) };
+    new.node.set_head(old.node.head());
+    above.set_child(new);
+    free_child(old);
+    new
+}
+
+/// Exchanges the last child of a chain for one with less places, in which there is room for what it holds.
+fn shrink_child(above: Node, old: Child) {
+    let new = make_child(old.places - STEP);
     for (to, from) in old.node.entries().enumerate() {
         let (tag, word) = old.node.take(from);
         new.node.put(to, tag, word);
     }
     above.set_child(new);
     free_child(old);
-    new
 }
 
 /// Puts a word into the first free place of a bucket's chain. Where there is none a small child is added at its end, or the
-/// small one there becomes a full one.
+/// child there becomes a larger one.
 #[inline]
 pub(super) fn place(bucket: Node, tag: u8, word: usize) {
     let free = !entry_bits(bucket.head()) & ALL;
@@ -239,16 +260,15 @@ pub(super) fn place(bucket: Node, tag: u8, word: usize) {
 #[inline(never)]
 fn place_below(bucket: Node, mut child: Option<Child>, tag: u8, word: usize) {
     let mut above = bucket;
-    while let Some(mut at) = child {
+    while let Some(at) = child {
         let below = at.node.child();
         if below.is_none() {
-            let mut free = !entry_bits(at.node.head()) & at.places();
-            if free == 0 && at.is_small {
-                at = exchange_child(above, at);
-                free = !entry_bits(at.node.head()) & ALL;
-            }
+            let free = at.free();
             if free != 0 {
                 return at.node.put(free.trailing_zeros() as usize, tag, word);
+            }
+            if at.places < ENTRIES {
+                return grow_child(above, at).node.put(at.places, tag, word);
             }
         }
         above = at.node;
@@ -256,7 +276,7 @@ fn place_below(bucket: Node, mut child: Option<Child>, tag: u8, word: usize) {
     }
     // The last word makes room for the pointer.
     let (moved_tag, moved) = above.take(LAST);
-    let child = make_child(true);
+    let child = make_child(SMALLEST);
     child.node.put(0, moved_tag, moved);
     child.node.put(1, tag, word);
     above.set_child(child);
@@ -282,8 +302,8 @@ pub(super) fn close_gap(bucket: Node, gap: Node, i: usize) {
             above.set_head(above.head() & !CHILD_BIT);
             only.into_iter().for_each(|(tag, word)| above.put(LAST, tag, word));
         }
-        // Three would fit, but a chain about that long would be made anew at every turn.
-        2 if !last.is_small => drop(exchange_child(above, last)),
+        // One more would fit, but a chain about that long would be made anew at every turn.
+        len if last.places > SMALLEST && len < last.places - STEP => shrink_child(above, last),
         _ => {}
     }
 }
@@ -320,7 +340,7 @@ pub(super) fn fill_chain(bucket: Node, mut entries: &[(u8, usize)]) {
     while entries.len() > ENTRIES {
         let (here, below) = entries.split_at(ENTRIES - 1);
         fill(node, here);
-        let child = make_child(below.len() <= SMALL_ENTRIES);
+        let child = make_child(child_places(below.len()));
         node.set_child(child);
         (node, entries) = (child.node, below);
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bucket::{
-    ENTRIES, SMALL_BYTES, SMALL_ENTRIES, allocate_buckets, buckets_layout, fill_chain, spread,
+    ENTRIES, allocate_buckets, buckets_layout, child_bytes, child_places, fill_chain, spread,
 };
 use super::*;
 use crate::keyspace::hash_key;
@@ -38,19 +38,20 @@ impl Dice {
 
 /// Entries and bytes of a bucket's chain beside the bucket, having looked that it is as short as it can be.
 fn measure(bucket: Node) -> (usize, usize) {
-    let (mut node, mut is_small, mut len, mut bytes) = (bucket, false, 0, 0);
+    let (mut node, mut places, mut len, mut bytes) = (bucket, ENTRIES, 0, 0);
     loop {
         len += node.len();
         let Some(child) = node.child() else { break };
-        assert!(!is_small, "a small child has no child");
+        assert_eq!(places, ENTRIES, "a smaller child has no child");
         assert_eq!(node.len(), ENTRIES - 1, "only the last of a chain has free places");
         node = child.node;
-        is_small = child.is_small;
-        bytes += if is_small { SMALL_BYTES } else { BUCKET_BYTES };
+        places = child.places;
+        bytes += child_bytes(places);
     }
     if node != bucket {
         assert!(node.len() >= 2, "one entry alone needs no child");
-        assert!(!is_small || node.len() <= SMALL_ENTRIES);
+        assert!(node.len() <= places);
+        assert!(node.len() + 1 >= child_places(places - 2), "a smaller one would do");
     }
     (len, bytes)
 }
@@ -112,15 +113,18 @@ impl Drop for Chain {
 #[test]
 fn children_are_as_large_as_what_they_hold() {
     let chain = Chain::new();
-    // A child of three and one of seven; from the fourteenth on the full child has one of its own.
+    // A child of three, of five or of seven; from the fourteenth on the full child has one of its own.
     let expected = |len| match len {
         0..=7 => 0,
-        8..=9 => SMALL_BYTES,
-        10..=13 => BUCKET_BYTES,
-        14..=15 => BUCKET_BYTES + SMALL_BYTES,
-        16..=19 => 2 * BUCKET_BYTES,
-        20..=21 => 2 * BUCKET_BYTES + SMALL_BYTES,
-        _ => 3 * BUCKET_BYTES,
+        8..=9 => 32,
+        10..=11 => 48,
+        12..=13 => 64,
+        14..=15 => 64 + 32,
+        16..=17 => 64 + 48,
+        18..=19 => 64 + 64,
+        20..=21 => 128 + 32,
+        22..=23 => 128 + 48,
+        _ => 128 + 64,
     };
     for len in 1..=25 {
         chain.put(len);
@@ -137,8 +141,8 @@ fn children_are_as_large_as_what_they_hold() {
     for len in (0..25).rev() {
         // The oldest goes first: what lies in children moves up.
         chain.remove(25 - len);
-        // A full child stays full-sized until it has two entries: one turn later than it came.
-        let late = usize::from(matches!(len, 9 | 15 | 21)) * SMALL_BYTES;
+        // A child becomes smaller one turn later than it had become larger.
+        let late = if matches!(len, 9 | 11 | 15 | 17 | 21 | 23) { 16 } else { 0 };
         assert_eq!(measure(chain.0), (len, expected(len) + late));
         assert_eq!(chain.words(), (26 - len..=25).collect());
     }
