@@ -184,7 +184,7 @@ impl Node {
 
     /// Lets the last word, which is free or points to another child, point to this one.
     fn set_child(self, child: Child) {
-        let word = child.node.0.as_ptr() as usize | child.places / 2;
+        let word = child.node.0.as_ptr() as usize | (child.places / 2);
         // SAFETY: only buckets and full children get children, and those have the place; nobody else has the table.
         unsafe { self.place(LAST).write(word) }
         self.set_head(self.head() | CHILD_BIT);
@@ -235,7 +235,7 @@ fn grow_child(above: Node, old: Child) -> Child {
     new
 }
 
-/// Exchanges the last child of a chain for one with less places, in which there is room for what it holds.
+/// Exchanges the last child of a chain for one with fewer places, in which there is room for what it holds.
 fn shrink_child(above: Node, old: Child) {
     let new = make_child(old.places - STEP);
     for (to, from) in old.node.entries().enumerate() {
