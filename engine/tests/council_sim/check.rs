@@ -16,7 +16,6 @@ const TAIL_TIMEOUTS: u64 = 5;
 #[derive(Default)]
 pub(crate) struct Checker {
     tail_ms: u64,
-    incarnation: u64,
     /// Each epoch has one topology, whoever tells it.
     pub(crate) epochs: BTreeMap<Epoch, Arc<Topology>>,
     /// Promotions that have been looked at.
@@ -44,21 +43,8 @@ impl Checker {
         self.acked.entry(shard).or_default().insert(id, now_ms);
     }
 
-    /// A later incarnation has begun by somebody's word: what was promised before is promised no more.
-    pub(crate) fn begin_anew(&mut self, incarnation: u64) {
-        if incarnation > self.incarnation {
-            self.incarnation = incarnation;
-            self.epochs.clear();
-            self.promotions.clear();
-            self.acked.clear();
-        }
-    }
-
     /// Somebody knows a topology. `true`: nobody has known it before.
     pub(crate) fn topology(&mut self, now_ms: u64, who: &str, topology: &Arc<Topology>) -> bool {
-        if topology.incarnation < self.incarnation {
-            return false;
-        }
         if let Some(known) = self.epochs.get(&topology.epoch) {
             if known != topology {
                 let epoch = topology.epoch;

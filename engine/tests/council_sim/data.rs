@@ -97,13 +97,6 @@ impl Data {
         *self = Self { durable: journal.len(), journal, set, quorum, ..Self::default() };
     }
 
-    /// It follows nobody, and nobody follows it.
-    pub(crate) fn become_idle(&mut self) {
-        (self.acting, self.held, self.following) = (None, None, None);
-        self.in_sync_until_ms = 0;
-        self.replicas.clear();
-    }
-
     fn last_epoch(&self) -> Epoch {
         self.journal.last().map_or(0, |w| w.0)
     }

@@ -222,6 +222,8 @@ pub(crate) struct World {
     phase: Phase,
     /// The council was lost, and what came of it.
     recovery: Option<Recovery>,
+    /// The latest that a member is of, as far as it is not the first one.
+    incarnation: u64,
     /// A disk was lost, and not everybody is in sync since.
     is_mending: bool,
     tracing: bool,
@@ -309,6 +311,7 @@ impl World {
             connections: 0,
             phase: Phase::Trouble,
             recovery: None,
+            incarnation: 0,
             is_mending: false,
             tracing,
             trace: vec![],

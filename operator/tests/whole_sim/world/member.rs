@@ -264,7 +264,8 @@ impl World {
                 // What it may forget again nobody is told.
                 let council = self.nodes[n].process.as_ref().map(|p| &p.council);
                 let lasts = council.is_some_and(|c| c.lasting_topology().is_some());
-                let is_new = lasts && self.checker.topology(now, &name, &topology);
+                let is_former = topology.incarnation < self.incarnation;
+                let is_new = lasts && !is_former && self.checker.topology(now, &name, &topology);
                 self.learn_slots(n, &topology);
                 if let Some(shard) = self.shard_of(n).and_then(|s| topology.shards.get(&s)) {
                     let (boot, id) = (self.boot(n), self.nodes[n].id.clone());

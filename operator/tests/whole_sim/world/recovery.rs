@@ -12,6 +12,7 @@ use engine::council::record::{Batch, Record, Saved};
 use engine::topology::Topology;
 
 use super::{Phase, What, World};
+use crate::check::Checker;
 use crate::history::{self, Action, Operation};
 
 /// Later than this, the next incarnation would not have begun before the faults stop, milliseconds.
@@ -102,7 +103,9 @@ impl World {
     fn become_later(&mut self, n: usize, records: Vec<Record>, until: u64) -> Result<(), String> {
         self.drive(n);
         let boot = self.nodes[n].boot;
-        self.nodes[n].data.become_idle();
+        // It follows nobody, and nobody follows it; what it has, it keeps.
+        let all = self.nodes[n].data.journal.len();
+        self.nodes[n].data.restart(all);
         self.role_has_changed(n);
         let Some(process) = &mut self.nodes[n].process else { return Err("gone".into()) };
         let number = process.last_batch + 1;
@@ -131,15 +134,28 @@ impl World {
             (Ok(council), Some(process)) => {
                 (process.council, process.last_batch) = (council, 0);
                 self.nodes[n].known_epoch = 0;
-                self.checker.begin_anew(incarnation);
-                let now_us = self.now_us;
-                if let Some(recovery) = &mut self.recovery {
-                    recovery.begun_us.get_or_insert(now_us);
-                }
+                self.begin_incarnation(incarnation);
                 self.note(|w| format!("{} is of incarnation {incarnation}", w.name(n)));
             }
             (Err(error), _) => self.violation(format!("{} cannot go on: {error}", self.name(n))),
             (_, None) => {}
+        }
+    }
+
+    /// Somebody is of a later incarnation: what was promised before is promised no more.
+    fn begin_incarnation(&mut self, incarnation: u64) {
+        if incarnation <= self.incarnation {
+            return;
+        }
+        self.incarnation = incarnation;
+        let former =
+            std::mem::replace(&mut self.checker, Checker::new(self.settings.failure_timeout_ms));
+        let Checker { violations, tally, lost, .. } = former;
+        (self.checker.violations, self.checker.tally, self.checker.lost) =
+            (violations, tally, lost);
+        let now_us = self.now_us;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.begun_us.get_or_insert(now_us);
         }
     }
 
