@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::clock;
 use crate::command::{Command, flag};
 use crate::keyspace::Db;
 use crate::replication::fresh;
@@ -258,7 +259,10 @@ impl Shared {
         let mine = my_shard.and_then(|s| topology.shards.get(&s));
         let primary = mine.and_then(|s| s.primary.as_deref());
         let slots = mine.map_or(0, |shard| fresh::hash_of(&shard.slots));
-        self.replication.fresh.own(slots, || cluster.set(topology, my_id, my_shard, primary));
+        let now_ms = clock::monotonic_ms();
+        self.replication
+            .fresh
+            .own(slots, now_ms, || cluster.set(topology, my_id, my_shard, primary));
         self.leave_foreign_shards();
         self.invalidate_foreign();
         self.note_acks();
@@ -369,6 +373,16 @@ impl Shared {
         keys.try_for_each(|at| self.route_slot(session, reads, slot_of(args[at]), asks))
     }
 
+    /// What `route` has allowed is to be looked at again under the locks: slots that are moved key by key, and the data set of a
+    /// replica, may be others since.
+    #[inline]
+    pub fn routes_again(&self, session: &Session) -> bool {
+        let cluster = &self.cluster;
+        !session.from_primary
+            && !session.importing
+            && (cluster.unmanaged || session.readonly && cluster.enabled)
+    }
+
     /// What `route` has allowed, looked at again under the locks of the keys: slots may have been handed on since,
     /// and of one that is on its way only those keys are answered for that are here.
     pub fn route_locked(
@@ -379,6 +393,9 @@ impl Shared {
         db: &mut Db<'_>,
     ) -> Result<(), String> {
         let cluster = &self.cluster;
+        if session.readonly && self.state.loading.load(Ordering::Acquire) {
+            return Err("LOADING Larder is loading the dataset in memory".into());
+        }
         let keys = command.key_positions(args);
         let Some(first) = keys.first() else { return Ok(()) };
         let slot = slot_of(args[*first]);

@@ -188,7 +188,7 @@ impl Replication {
 
     /// Replicas that may answer for slots of before that topology: they are vouched for, and do not know it.
     pub fn unaware(&self, topology: Epoch) -> Vec<Arc<Peer>> {
-        let is_so = |peer: &&Arc<Peer>| !peer.is_closed() && peer.is_unaware(topology);
+        let is_so = |peer: &&Arc<Peer>| peer.is_unaware(topology);
         lock(&self.peers).iter().filter(is_so).cloned().collect()
     }
 

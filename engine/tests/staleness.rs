@@ -51,7 +51,19 @@ fn a_replica_whose_primary_hangs_refuses_reads_once_it_is_older_than_the_client_
         until_begins(r, &["GET", "k"], "v");
         assert!(r.info("larder_staleness_ms").parse::<i64>().unwrap() > 0);
     }
+    // What was queued in time is not executed too late, and that nothing has come is no answer when it may have.
+    let (mut queued, mut waiting) = (replica.client(), replica.client());
+    for r in [&mut queued, &mut waiting] {
+        r.ok(&["READONLY", "MAXSTALE", "200"]);
+        until_begins(r, &["GET", "k"], "v");
+    }
+    queued.ok(&["MULTI"]);
+    assert_eq!(queued.call(&["GET", "k"]), "QUEUED");
+    waiting.send(&["XREAD", "BLOCK", "2000", "STREAMS", "s", "0"]).unwrap();
     signal(&primary, "-STOP");
+    assert!(waiting.reply().unwrap().starts_with("-STALE The replica may be "));
+    let late = queued.call(&["EXEC"]);
+    assert!(late.contains("STALE The replica may be "), "{late}");
     for r in &mut clients {
         until_begins(r, &["GET", "k"], "-STALE The replica may be ");
         assert_eq!(r.info("master_link_status"), "up");

@@ -351,9 +351,7 @@ impl<'s> Executor<'s> {
         if let (Some((hash, slot)), Some(key)) = (hint, args.get(1)) {
             db.hint(key, hash, slot);
         }
-        if shared.cluster.is_unmanaged()
-            && !session.from_primary
-            && !session.importing
+        if shared.routes_again(session)
             && let Err(error) = shared.route_locked(session, command, args, &mut db)
         {
             if db.has_expired() {

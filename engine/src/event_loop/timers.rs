@@ -132,9 +132,11 @@ impl EventLoop {
         }
         self.shared.waiters.unblock(&waiter);
         let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
-        match waiter.on_timeout {
-            OnTimeout::NullArray => reply.null_array(),
-            OnTimeout::Null => reply.null(),
+        match (self.shared.too_stale(&conn.session), waiter.on_timeout) {
+            // That nothing has come is an answer, too.
+            (Some(error), _) => reply.error(&error),
+            (None, OnTimeout::NullArray) => reply.null_array(),
+            (None, OnTimeout::Null) => reply.null(),
         }
         conn.out = reply.out;
         self.mark_dirty(token);

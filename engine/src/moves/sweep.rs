@@ -3,9 +3,10 @@
 //! A replica that does not know yet that a slot has gone answers for it, to clients that asked for a bound: it would find
 //! nothing where its primary had deleted the keys. So they are deleted only once it knows (see `replication::fresh`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
-use super::{SlotSet, acting};
+use super::{SlotSet, acting, lock};
 use crate::clock;
 use crate::keyspace::Db;
 use crate::lazy;
@@ -24,23 +25,27 @@ const AWARE_MS: u64 = 2_000;
 /// Since when some replica answers for slots that have gone.
 #[derive(Default)]
 pub(super) struct Unaware {
-    /// Milliseconds of the monotonic clock; 0: none does.
-    since_ms: AtomicU64,
+    /// The topology that it does not know, and when that was seen first, milliseconds of the monotonic clock.
+    since: Mutex<Option<(Epoch, u64)>>,
 }
 
 impl Unaware {
     /// No replica answers for slots of others: their keys may be deleted.
     pub(super) fn is_nobody(&self, shared: &Shared) -> bool {
-        let unaware = shared.replication.unaware(shared.cluster.owns_less_since());
+        let epoch = shared.cluster.owns_less_since();
+        let unaware = shared.replication.unaware(epoch);
         let now = clock::monotonic_ms();
+        let mut since = lock(&self.since);
         if unaware.is_empty() {
-            self.since_ms.store(0, Ordering::Relaxed);
+            *since = None;
             return true;
         }
-        // Whoever is first says since when.
-        let set = |since: u64| (since == 0).then_some(now);
-        let since = self.since_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
-        if since.is_err_and(|since| now >= since + AWARE_MS) {
+        let since_ms = match *since {
+            Some((of, since_ms)) if of == epoch => since_ms,
+            _ => now,
+        };
+        *since = Some((epoch, since_ms));
+        if now >= since_ms + AWARE_MS {
             for peer in unaware {
                 tracing::info!(
                     member = peer.member(),

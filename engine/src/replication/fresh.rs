@@ -40,12 +40,21 @@ const PERIOD_MS_MIN: u64 = 5;
 pub struct Fresh {
     /// Milliseconds of our monotonic clock at which we had everything; 0: not known.
     as_of_ms: AtomicU64,
-    /// The slots that this is about, see `hash_of`; locked while either changes.
-    slots: Mutex<u64>,
+    /// The slots that this is about; locked while either changes.
+    slots: Mutex<Owned>,
     /// Counts the beginnings and the ends of changes of the slots.
     changes: AtomicU64,
     /// The shortest bound that a client of this link has asked for; 0: none.
     wanted_ms: AtomicU64,
+}
+
+/// The slots of the shard, as far as this member knows.
+#[derive(Default)]
+struct Owned {
+    /// See `hash_of`.
+    hash: u64,
+    /// When they were others, milliseconds of our clock: a slot may have gone and come back since.
+    since_ms: u64,
 }
 
 /// What a primary vouches for.
@@ -91,8 +100,9 @@ impl Fresh {
     /// Takes in what the primary vouches for; `have`: up to where everything is applied here.
     pub fn take(&self, note: Note, have: u64, now_ms: u64) {
         let slots = self.lock_slots();
+        let is_of_these = note.slots == slots.hash && note.clock_ms > slots.since_ms;
         // A time that has not come was not told by us.
-        if note.slots == *slots && note.end <= have && note.clock_ms <= now_ms {
+        if is_of_these && note.end <= have && note.clock_ms <= now_ms {
             let as_of = note.clock_ms.saturating_sub(note.age_ms);
             self.as_of_ms.fetch_max(as_of, Ordering::AcqRel);
         }
@@ -104,19 +114,19 @@ impl Fresh {
     }
 
     /// The shard owns these slots from now on, as far as we know; `tell`: what lets those know who answer for them.
-    pub fn own(&self, slots: u64, tell: impl FnOnce()) {
+    pub fn own(&self, slots: u64, now_ms: u64, tell: impl FnOnce()) {
         let mut owned = self.lock_slots();
-        if *owned == slots {
+        if owned.hash == slots {
             return tell();
         }
         self.changes.fetch_add(1, Ordering::AcqRel);
-        *owned = slots;
+        *owned = Owned { hash: slots, since_ms: now_ms };
         self.forget();
         tell();
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn lock_slots(&self) -> std::sync::MutexGuard<'_, u64> {
+    fn lock_slots(&self) -> std::sync::MutexGuard<'_, Owned> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,13 +176,18 @@ impl Fresh {
 /// far it is behind.
 pub(super) fn vouch(shared: &Shared, clock_ms: u64) -> Option<Note> {
     let state = &shared.state;
-    // Before the slots: who holds no more of them knows their new owner by then.
-    if shared.moves.held.any() || shared.cluster.any_open() {
+    // Before the slots: who holds no more of them knows their new owner by then. Who is held for a handover may have a
+    // successor that acknowledges already.
+    if shared.moves.held.any() || shared.cluster.any_open() || shared.hold.is_on() {
         return None;
     }
-    let slots = *shared.replication.fresh.lock_slots();
+    let slots = shared.replication.fresh.lock_slots();
     let now_ms = clock::monotonic_ms();
     let age_ms = if state.is_replica.load(Ordering::Acquire) {
+        // Who follows a replica is not asked which slots it knows before keys are deleted.
+        if shared.cluster.is_enabled() {
+            return None;
+        }
         shared.replication.fresh.staleness_ms(now_ms)?
     } else if now_ms < state.lease_until_ms.load(Ordering::Acquire) {
         0
@@ -180,7 +195,7 @@ pub(super) fn vouch(shared: &Shared, clock_ms: u64) -> Option<Note> {
         return None;
     };
     // The end comes last: a replica's is no less than what it had as of then.
-    Some(Note { clock_ms, end: shared.journal.end(), age_ms, slots })
+    Some(Note { clock_ms, end: shared.journal.end(), age_ms, slots: slots.hash })
 }
 
 /// The bound of a client's reads on a replica, milliseconds; 0: none.
@@ -281,14 +296,14 @@ mod tests {
         let (few, more) = ([SlotRange { first: 0, last: 9 }], [SlotRange { first: 0, last: 10 }]);
         let of =
             |slots: &[SlotRange], clock_ms| Note { slots: hash_of(slots), ..note(clock_ms, 70, 0) };
-        fresh.own(hash_of(&few), || {});
+        fresh.own(hash_of(&few), 900, || {});
         fresh.take(of(&few, 1_000), 70, 1_040);
-        fresh.own(hash_of(&few), || {});
+        fresh.own(hash_of(&few), 1_040, || {});
         assert_eq!(fresh.staleness_ms(1_040), Some(41));
         let is_within = |owns: bool| fresh.is_within_for(41, 1_040, || owns);
         assert!(is_within(true) && !is_within(false));
         // While it changes, neither the former slots nor the next ones are answered for.
-        fresh.own(hash_of(&more), || assert!(!is_within(true)));
+        fresh.own(hash_of(&more), 1_020, || assert!(!is_within(true)));
         assert_eq!(fresh.staleness_ms(1_040), None);
         fresh.take(of(&few, 1_030), 70, 1_040);
         assert_eq!(fresh.staleness_ms(1_040), None);
@@ -296,6 +311,13 @@ mod tests {
         assert_eq!(fresh.staleness_ms(1_040), Some(6));
         fresh.take(of(&few, 1_039), 70, 1_040);
         assert_eq!(fresh.staleness_ms(1_040), Some(6));
+        // It has gone and come back: what was noted before that, and is heard only now, is about a copy that was deleted since.
+        fresh.own(hash_of(&few), 1_050, || {});
+        fresh.own(hash_of(&more), 1_060, || {});
+        fresh.take(of(&more, 1_045), 70, 1_070);
+        assert_eq!(fresh.staleness_ms(1_070), None);
+        fresh.take(of(&more, 1_065), 70, 1_070);
+        assert_eq!(fresh.staleness_ms(1_070), Some(6));
     }
 
     #[test]

@@ -111,13 +111,14 @@ impl Peer {
 
     /// It was vouched for on this link, and may not know that topology.
     pub(super) fn is_unaware(&self, topology: Epoch) -> bool {
-        self.is_vouched.load(Ordering::Acquire) && !self.knows(topology)
+        let is_closed = self.closed.load(Ordering::Acquire);
+        !is_closed && self.is_vouched.load(Ordering::Acquire) && !self.knows(topology)
     }
 
     pub(crate) fn cut(&self) {
-        self.closed.store(true, Ordering::Release);
-        // It may be gone already.
+        // It may be gone already. First this: who sees that it is closed has nothing sent to it any more.
         let _ = self.stream.shutdown();
+        self.closed.store(true, Ordering::Release);
     }
 
     pub fn info(&self, now_ms: u64) -> PeerInfo {
@@ -146,7 +147,7 @@ impl Peer {
         due
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.client.kill.load(Ordering::Acquire)
     }
 }
@@ -199,7 +200,7 @@ fn run(
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
         sent: AtomicU64::new(0),
         closed: AtomicBool::new(false),
-        topology: AtomicU64::new(Epoch::MAX),
+        topology: AtomicU64::new(0),
         is_vouched: AtomicBool::new(false),
         note: Mutex::default(),
         is_noted: AtomicBool::new(false),

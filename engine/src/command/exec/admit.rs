@@ -80,7 +80,7 @@ impl Executor<'_> {
         {
             return Err(elsewhere);
         }
-        let has_keys = !matches!(command.keys, Keys::None) && !command.is(flag::PUBSUB);
+        let has_keys = has_keys(command);
         if has_keys || command.writes(args) {
             self.check_lease(session)?;
         }
@@ -227,6 +227,14 @@ impl Executor<'_> {
                 self.make_room();
             }
         }
-        Ok(())
+        let reads = |(c, _): &(&Command, _)| has_keys(c) || c.is(flag::READONLY);
+        match self.shared.too_stale(session) {
+            Some(error) if queue.commands.iter().any(reads) => Err(error),
+            _ => Ok(()),
+        }
     }
+}
+
+fn has_keys(command: &Command) -> bool {
+    !matches!(command.keys, Keys::None) && !command.is(flag::PUBSUB)
 }

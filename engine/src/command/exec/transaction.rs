@@ -66,7 +66,7 @@ impl Executor<'_> {
         shared.heed(&mut self.env);
         let preimages = shared.preimages();
         let mut db = Db::new(locked, session.db, &self.env, preimages.as_deref());
-        if shared.cluster.is_unmanaged() && !session.from_primary {
+        if shared.routes_again(session) {
             for (command, args) in &queue.commands {
                 let args: SmallVec<[&[u8]; 8]> = args.iter().map(Vec::as_slice).collect();
                 if let Err(error) = shared.route_locked(session, command, &args, &mut db) {

@@ -113,9 +113,10 @@ impl Attempt<'_> {
                     decoder.shift_to_request(whole);
                 }
                 held = at - whole;
-            }
-            if let Some(note) = note {
-                fresh.take(note, shared.journal.end(), clock::monotonic_ms());
+                // While it is this link that is applied, and no other.
+                if let Some(note) = note {
+                    fresh.take(note, shared.journal.end(), clock::monotonic_ms());
+                }
             }
             // Clients of the primary wait for us: told at once, and once it is on disk where that counts.
             if shared.quorum.is_configured() && shared.journal.end() > end_before {

@@ -45,6 +45,7 @@ impl World {
     pub(super) fn learn_slots(&mut self, n: usize, topology: &Topology) {
         let shard = self.shard_of(n).and_then(|shard| topology.shards.get(&shard));
         let slots = shard.map(|s| s.slots.clone()).unwrap_or_default();
+        let now = self.clock(n);
         let Some(process) = &mut self.nodes[n].process else { return };
         let links = &mut process.links;
         let is_kept = |slot: u16| slots.iter().any(|r| r.contains(slot));
@@ -52,7 +53,7 @@ impl World {
         if links.owned.is_none() || !before.into_iter().all(is_kept) {
             links.owns_less_since = topology.epoch;
         }
-        links.fresh.own(hash_of(&slots), || {});
+        links.fresh.own(hash_of(&slots), now, || {});
         links.owned = Some(slots);
     }
 
@@ -64,7 +65,7 @@ impl World {
         boot: String,
         (clock_ms, known): (u64, Epoch),
     ) -> (u64, Option<Note>) {
-        let holds_lease = self.holds_lease(n);
+        let may_execute = self.may_execute(n);
         let end = self.nodes[n].data.journal.len() as u64;
         let Some(process) = &mut self.nodes[n].process else { return (0, None) };
         let links = &mut process.links;
@@ -76,7 +77,7 @@ impl World {
         let slots = hash_of(links.owned.as_deref().unwrap_or_default());
         let Some(link) = links.replicas.get_mut(replica) else { return (0, None) };
         link.known = known;
-        let vouches = known >= links.owns_less_since && process.held.is_empty() && holds_lease;
+        let vouches = known >= links.owns_less_since && process.held.is_empty() && may_execute;
         link.is_vouched |= known >= links.owns_less_since;
         (link.number, vouches.then_some(Note { clock_ms, end, age_ms: 0, slots }))
     }
