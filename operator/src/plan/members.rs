@@ -1,6 +1,7 @@
 //! Who is in the cluster: members that are replaced, added, let go, and the witness.
 
 use crds::reasons::reason;
+use engine::topology;
 
 use super::view::View;
 use super::{Draft, Scope, Step};
@@ -231,13 +232,22 @@ fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) {
     }
 }
 
+/// The council is to have fewer voters once these have left.
+fn leaves_fewer_seats(view: &View<'_>, leaving: &[&topology::Member]) -> bool {
+    let (Some(topology), false) = (view.topology(), leaving.is_empty()) else { return false };
+    let left = topology.members.len().saturating_sub(leaving.len());
+    engine::council::seats(left) < topology.voters.len()
+}
+
 /// Lets a member go: first out of the council, then the body with its disk.
 ///
 /// The council lets nobody go without a majority of its votes: a vote that lies on a disk without a body is
 /// brought back first when they are not enough without it (seed 7923 of the simulation; see `recall`). And a body stays
 /// until its vote is another's: members that leave at the same time could else be the majority. Who was not seen, and is in
 /// no topology that was, may be in a later one: its disk stays until the leader of the council says that it is not (seed
-/// 5562: after power failures the only topology that was told was an old one).
+/// 5562: after power failures the only topology that was told was an old one). Where the council becomes smaller by it, a voter
+/// that lost its disk is replaced first (seed 8106: of three voters one had lost its disk, and on the way to one there
+/// are two, who both have to vote).
 ///
 /// Another operator may let the member in again between the look and the deletion. Who lets a member in looks, lays claim to its
 /// body and disk, which changes them, and lets it in by that look's epoch; who deletes looks, bars, and deletes only what has
@@ -245,6 +255,15 @@ fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) {
 /// and what was seen has changed (seeds 2411 and 1658).
 pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
+    let name = view.name(seat);
+    if let Some(gone) = view.voter_to_be_replaced(seat).filter(|_| leaves_fewer_seats(view, known))
+    {
+        let gone = view.name(gone);
+        let message = format!(
+            "{name} stays until {gone} votes again: the council needs who is left of it to become smaller"
+        );
+        return draft.blocked(reason::CHANGING, message);
+    }
     let stays = |id: &str| view.leads(id) && seat.shard().is_some_and(|s| view.owns_slots(s));
     for old in known.iter().filter(|m| !stays(&m.id)) {
         draft.step(why, Step::Leave { id: old.id.clone(), name: old.name.clone() });
@@ -252,7 +271,6 @@ pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft)
     if !known.is_empty() {
         return;
     }
-    let name = view.name(seat);
     if view.has_votes_to_give_up() {
         draft.blocked(reason::CHANGING, format!("{name} stays until its vote is another's"));
     } else if view.report(seat).is_none() && !view.is_told_by_leader() {

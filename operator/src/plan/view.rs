@@ -172,6 +172,16 @@ impl<'a> View<'a> {
             .is_none_or(|m| m.report.is_some() || m.cannot_belong() || m.has_lost_its_disk())
     }
 
+    /// Where somebody who votes lost what it had, in another seat than this one, and a body is there that takes its place.
+    pub(crate) fn voter_to_be_replaced(&self, but: Seat) -> Option<Seat> {
+        let topology = self.topology()?;
+        let gone = topology.voters.iter().filter(|id| self.is_gone(id));
+        let name = |id| topology.members.get(id).map(|m: &topology::Member| m.name.as_str());
+        let seats = gone.filter_map(name).filter_map(|n| Seat::parse(&self.desired.name, n));
+        let has_body = |seat: &Seat| self.body(*seat).is_some_and(|b| b.stuck.is_none());
+        seats.filter(|seat| *seat != but).find(has_body)
+    }
+
     /// So many voters lost what they had that those who are left are no majority, and nobody hears a leader: the
     /// processes of pods that were deleted by force live on for a while, on a node that is cut off for long, and as
     /// long as they do, the council decides and its primaries acknowledge.
