@@ -210,24 +210,31 @@ pub(super) fn seat_voters(view: &View<'_>, scope: Scope, draft: &mut Draft) {
     }
 }
 
-/// Gives a disk its body back that the cluster cannot do without, though its member is not wanted any more: nobody leaves or
+/// Gives a seat its body back that the cluster cannot do without, though its member is not wanted any more: nobody leaves or
 /// joins without a majority of the votes (seeds 30 and 124 of the simulation of the whole: the pod of a witness was lost
 /// while the replica was to be made that takes its place; the only voter was one too many), and nobody leaves a shard that
 /// no primary serves, which may wait for this one (seed 676: a shard had just become smaller, and who was left over had all
-/// that was acknowledged; seed 1449: so it was with a new shard that had no slots yet, and got none without a primary).
+/// that was acknowledged; seed 8565: it had lost that for good, with its pod, which only another in its place can tell; seed
+/// 1449: so it was with a new shard that had no slots yet, and got none without a primary).
 fn recall(view: &View<'_>, seat: Seat, draft: &mut Draft) {
     let has_disk = view.member(seat).is_some_and(|m| m.disk.is_some());
-    if view.body(seat).is_some() || !has_disk || view.known(seat).is_empty() {
+    if view.body(seat).is_some() || view.known(seat).is_empty() {
         return;
     }
     let name = view.name(seat);
     let is_needed = |shard| view.owns_slots(shard) || !view.wanted(Scope::Shard(shard)).is_empty();
     let is_down = |shard| is_needed(shard) && view.acting_primary(shard).is_none();
-    if view.votes(seat) && !view.council_can_decide() {
+    if has_disk && view.votes(seat) && !view.council_can_decide() {
         let why = format!("the council needs the vote of {name} to let it go");
         draft.step(why, Step::CreateMember { seat });
     } else if let Some(shard) = seat.shard().filter(|shard| is_down(*shard)) {
-        let why = format!("no primary serves shard {shard}, and {name} may have what is missing");
+        let why = if has_disk {
+            format!("no primary serves shard {shard}, and {name} may have what is missing")
+        } else {
+            format!(
+                "no primary serves shard {shard}, which waits for {name}: who takes its place tells that it is gone"
+            )
+        };
         draft.step(why, Step::CreateMember { seat });
     }
 }
