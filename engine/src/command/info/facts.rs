@@ -52,13 +52,30 @@ pub(super) fn persistence(shared: &Shared) -> Vec<Field> {
         ]);
     }
     if info.loading {
+        let (done, total) = (info.loading_loaded_bytes, info.loading_total_bytes);
+        let (percent, left_s) =
+            progress(done, total, crate::clock::unix_ms() / 1000 - info.loading_start_time);
         fields.extend([
             ("loading_start_time", info.loading_start_time.to_string()),
-            ("loading_total_bytes", info.loading_total_bytes.to_string()),
-            ("loading_loaded_bytes", info.loading_loaded_bytes.to_string()),
+            ("loading_total_bytes", total.to_string()),
+            ("loading_rdb_used_mem", "0".into()),
+            ("loading_loaded_bytes", done.to_string()),
+            ("loading_loaded_perc", format!("{percent:.2}")),
+            ("loading_eta_seconds", left_s.to_string()),
         ]);
     }
     fields
+}
+
+/// How far a load is, of a hundred, and the seconds that are left at the pace until now; 1 where that is not known yet, as in Redis.
+fn progress(done: u64, total: u64, elapsed_s: i64) -> (f64, u64) {
+    let percent = if total == 0 { 0.0 } else { done as f64 / total as f64 * 100.0 };
+    let left = u128::from(total.saturating_sub(done));
+    let left_s = match u128::try_from(elapsed_s) {
+        Ok(elapsed) if elapsed > 0 && done > 0 => elapsed * left / u128::from(done),
+        _ => 1,
+    };
+    (percent, u64::try_from(left_s).unwrap_or(u64::MAX))
 }
 
 pub(super) fn replication(shared: &Shared) -> String {
@@ -136,5 +153,21 @@ pub(super) fn tls(out: &mut String, shared: &Shared, now_ms: i64) {
         ("larder_tls_reloads_failed", &stats.failed_reloads),
     ] {
         line(name, &count.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::progress;
+
+    #[test]
+    fn a_load_tells_how_far_it_is_and_what_is_left() {
+        assert_eq!(progress(0, 1_000, 0), (0.0, 1));
+        assert_eq!(progress(0, 1_000, 9), (0.0, 1));
+        assert_eq!(progress(250, 1_000, 2), (25.0, 6));
+        assert_eq!(progress(1_000, 1_000, 8), (100.0, 0));
+        // A log whose size is not known; a clock that was set back.
+        assert_eq!(progress(7, 0, 3), (0.0, 0));
+        assert_eq!(progress(7, 70, -3), (10.0, 1));
     }
 }
