@@ -205,8 +205,8 @@ fn a_shard_that_takes_slots_in_has_the_functions_of_the_shard_that_gave_them() {
     check(&mut target);
 }
 
-/// Two scripts that have both written reach for what the other one holds: nothing hangs, and no more than one of them
-/// is told that it came too late.
+/// Two scripts that have both written reach for what the other one holds: nothing hangs, and no more than one of the
+/// two is told that it came too late.
 #[test]
 fn of_two_scripts_that_reach_for_each_others_keys_one_goes_on_at_least() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,6 +230,8 @@ fn of_two_scripts_that_reach_for_each_others_keys_one_goes_on_at_least() {
     let late = "-ERR Script attempted to access a key that it had not declared, while another script held it";
     let replies: Vec<String> = clients.iter_mut().map(|c| c.reply().unwrap()).collect();
     assert!(replies.iter().all(|r| r == "OK" || r.starts_with(late)), "{replies:?}");
-    assert!(replies.iter().filter(|r| *r == "OK").count() >= replies.len() - 1, "{replies:?}");
+    // Of six there are three such pairs, one after the other or at once.
+    let reached = replies.iter().filter(|r| *r == "OK").count();
+    assert!(reached >= replies.len() / 2, "{replies:?}");
     assert!(["reached", "written"].contains(&server.client().call(&["GET", "a"]).as_str()));
 }
