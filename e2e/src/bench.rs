@@ -8,7 +8,6 @@
 //! servers, `cores` of what more of them would do, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
 //! described by `peers`; `floor` is the bare epoll loop; `table` prints, `plot` draws.
 
-mod clock;
 mod cluster;
 mod cores;
 mod curve;
@@ -33,6 +32,7 @@ mod table;
 mod tls;
 mod wire;
 
+use crate::clock;
 pub use operator::bench::Error;
 pub use options::Options;
 use options::What;

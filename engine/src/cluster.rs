@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::clock;
+use crate::command::exec::LOADING;
 use crate::command::{Command, flag};
 use crate::keyspace::Db;
 use crate::replication::fresh;
@@ -394,7 +395,7 @@ impl Shared {
     ) -> Result<(), String> {
         let cluster = &self.cluster;
         if session.readonly && self.state.loading.load(Ordering::Acquire) {
-            return Err("LOADING Larder is loading the dataset in memory".into());
+            return Err(LOADING.into());
         }
         let keys = command.key_positions(args);
         let Some(first) = keys.first() else { return Ok(()) };

@@ -24,6 +24,7 @@ use std::sync::{Arc, mpsc};
 
 use smallvec::SmallVec;
 
+use crate::command::exec::LOADING;
 use crate::command::{Command, Keys, flag};
 use crate::resp::{Reply, encode_request};
 use crate::server::Shared;
@@ -262,7 +263,7 @@ impl Drop for Place {
 
 /// A thread for one client; it ends when the client has gone.
 fn start(shared: &Shared) -> Result<mpsc::Sender<Job>, String> {
-    let shared = shared.strong().ok_or("LOADING Larder is loading the dataset in memory")?;
+    let shared = shared.strong().ok_or(LOADING)?;
     let place = Place::take(shared).ok_or_else(|| {
         format!(
             "ERR {CLIENTS_MAX} clients here have keys of other members already: use a client that follows, or another \

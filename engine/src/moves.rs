@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::replication::fresh::Unaware;
 use crate::server::Shared;
 use crate::topology::{Epoch, Move, SLOTS, ShardId, SlotRange};
 
@@ -89,7 +90,7 @@ pub struct Moves {
     /// Moves that this member takes in at the moment.
     targets: Mutex<Vec<Epoch>>,
     /// Replicas for which keys that are left over still have to stay.
-    unaware: sweep::Unaware,
+    unaware: Mutex<Unaware>,
     /// Epoch of the topology as of which nothing was left to sweep.
     swept: AtomicU64,
     wake: (Mutex<bool>, Condvar),

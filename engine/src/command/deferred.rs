@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Ctx;
+use super::exec::LOADING;
 use crate::resp::Reply;
 use crate::server::Shared;
 use crate::waiters::{OnTimeout, Waiter};
@@ -48,7 +49,7 @@ impl Ctx<'_, '_> {
         work: impl FnOnce(&Arc<Shared>, Option<Deferred>) + Send + 'static,
     ) {
         let Some(shared) = self.shared.strong() else {
-            return self.reply.error("LOADING Larder is loading the dataset in memory");
+            return self.reply.error(LOADING);
         };
         let deferred = if self.in_exec || self.retry || self.session.from_primary {
             self.reply.ok();

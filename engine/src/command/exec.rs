@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-pub(crate) use self::admit::STALE;
+pub(crate) use self::admit::{LOADING, STALE};
 use self::effects::Changed;
 pub(crate) use self::effects::{Journaled, collect, remember};
 use self::transaction::{abort_queue, not_executed};

@@ -3,7 +3,6 @@
 //! A replica that does not know yet that a slot has gone answers for it, to clients that asked for a bound: it would find
 //! nothing where its primary had deleted the keys. So they are deleted only once it knows (see `replication::fresh`).
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use super::{SlotSet, acting, lock};
@@ -12,50 +11,27 @@ use crate::keyspace::Db;
 use crate::lazy;
 use crate::notify::class;
 use crate::persist::load;
+use crate::replication::fresh::Awareness;
 use crate::server::Shared;
 use crate::tally::Tally;
 use crate::topology::{Epoch, SLOTS, ShardId};
 
 /// Keys deleted under one lock.
 const KEYS_PER_LOCK: usize = 64;
-/// How long a replica may take to learn whose the slots are, milliseconds, before its link is cut: on its next one it has to
-/// be told anew how current it is.
-const AWARE_MS: u64 = 2_000;
-
-/// Since when some replica answers for slots that have gone.
-#[derive(Default)]
-pub(super) struct Unaware {
-    /// The topology that it does not know, and when that was seen first, milliseconds of the monotonic clock.
-    since: Mutex<Option<(Epoch, u64)>>,
-}
-
-impl Unaware {
-    /// No replica answers for slots of others: their keys may be deleted.
-    pub(super) fn is_nobody(&self, shared: &Shared) -> bool {
-        let epoch = shared.cluster.owns_less_since();
-        let unaware = shared.replication.unaware(epoch);
-        let now = clock::monotonic_ms();
-        let mut since = lock(&self.since);
-        if unaware.is_empty() {
-            *since = None;
-            return true;
+/// No replica answers for slots that have gone: their keys may be deleted. Whoever takes too long to learn of it loses its link.
+pub(super) fn is_nobody_unaware(shared: &Shared) -> bool {
+    let epoch = shared.cluster.owns_less_since();
+    let unaware = shared.replication.unaware(epoch);
+    let now_ms = clock::monotonic_ms();
+    let awareness = lock(&shared.moves.unaware).look(epoch, !unaware.is_empty(), now_ms);
+    if awareness == Awareness::Overdue {
+        for peer in unaware {
+            let member = peer.member();
+            tracing::info!(member, "cut off: it does not know which slots its shard has");
+            peer.cut();
         }
-        let since_ms = match *since {
-            Some((of, since_ms)) if of == epoch => since_ms,
-            _ => now,
-        };
-        *since = Some((epoch, since_ms));
-        if now >= since_ms + AWARE_MS {
-            for peer in unaware {
-                tracing::info!(
-                    member = peer.member(),
-                    "cut off: it does not know which slots its shard has"
-                );
-                peer.cut();
-            }
-        }
-        false
     }
+    awareness == Awareness::Complete
 }
 
 /// Deletes what is left in slots of other shards, except what is coming in; `false` when it had to stop.
@@ -71,9 +47,7 @@ pub(super) fn sweep(shared: &Shared, shard: ShardId, epoch: Epoch) -> bool {
         let comes = coming.contains(*slot) || shared.cluster.imports(*slot);
         !comes && owner.is_some_and(|owner| owner != shard)
     });
-    foreign
-        .filter(is_left)
-        .all(|slot| shared.moves.unaware.is_nobody(shared) && clear_slot(shared, slot, epoch))
+    foreign.filter(is_left).all(|slot| is_nobody_unaware(shared) && clear_slot(shared, slot, epoch))
 }
 
 /// Deletes the keys of a slot, as the primary of that epoch, and writes so to the journal. `false`: this member

@@ -86,7 +86,7 @@ impl Target<'_> {
 
     /// Until no replica of ours still takes the slots for ours, from before they had gone.
     fn await_replicas(&self) -> io::Result<()> {
-        while !self.shared.moves.unaware.is_nobody(self.shared) {
+        while !sweep::is_nobody_unaware(self.shared) {
             if !goes_on(self.shared, self.under_way, self.epoch) {
                 return Err(gone());
             }

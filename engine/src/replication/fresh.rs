@@ -27,7 +27,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::server::Shared;
 use crate::session::Session;
-use crate::topology::SlotRange;
+use crate::topology::{Epoch, SlotRange};
 
 /// Nobody wants a bound: the replica asks so often, milliseconds.
 const PERIOD_MS: u64 = 100;
@@ -55,6 +55,41 @@ struct Owned {
     hash: u64,
     /// When they were others, milliseconds of our clock: a slot may have gone and come back since.
     since_ms: u64,
+}
+
+/// How long a replica may take to learn which slots have gone, milliseconds, before its link is cut: on its next one it has to
+/// be told anew how current it is.
+const AWARE_MS: u64 = 2_000;
+
+/// Since when some replica of a primary answers for slots that have gone.
+#[derive(Default)]
+pub struct Unaware {
+    /// The topology that it does not know, and when that was seen first, milliseconds of the monotonic clock.
+    since: Option<(Epoch, u64)>,
+}
+
+/// What a primary does about keys that its replicas may still be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awareness {
+    /// Nobody answers for them: they may be deleted.
+    Complete,
+    /// They stay.
+    Awaited,
+    /// They stay, and who does not know by now loses its link.
+    Overdue,
+}
+
+impl Unaware {
+    /// `is_somebody`: some replica was vouched for, and does not know that topology.
+    pub fn look(&mut self, topology: Epoch, is_somebody: bool, now_ms: u64) -> Awareness {
+        let since = self.since.filter(|(of, _)| *of == topology).map_or(now_ms, |(_, since)| since);
+        self.since = is_somebody.then_some((topology, since));
+        match is_somebody {
+            false => Awareness::Complete,
+            true if now_ms < since + AWARE_MS => Awareness::Awaited,
+            true => Awareness::Overdue,
+        }
+    }
 }
 
 /// What a primary vouches for.
@@ -332,6 +367,18 @@ mod tests {
         assert_eq!(fresh.period_ms(0), 5);
         fresh.begin();
         assert_eq!(fresh.period_ms(60_000), 100);
+    }
+
+    #[test]
+    fn who_does_not_know_in_time_which_slots_have_gone_is_cut_and_no_sooner() {
+        let mut unaware = Unaware::default();
+        assert_eq!(unaware.look(7, true, 1_000), Awareness::Awaited);
+        assert_eq!(unaware.look(7, true, 2_999), Awareness::Awaited);
+        assert_eq!(unaware.look(7, true, 3_000), Awareness::Overdue);
+        // Others have gone since: that is told anew.
+        assert_eq!(unaware.look(8, true, 3_001), Awareness::Awaited);
+        assert_eq!(unaware.look(8, false, 9_000), Awareness::Complete);
+        assert_eq!(unaware.look(8, true, 9_001), Awareness::Awaited);
     }
 
     #[test]

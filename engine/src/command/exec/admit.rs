@@ -11,6 +11,8 @@ use crate::eviction::OOM;
 use crate::session::Session;
 use crate::topology::slot_of;
 
+/// What is answered while the data set is not there.
+pub(crate) const LOADING: &str = "LOADING Larder is loading the dataset in memory";
 /// What a replica answers that has lost its primary, where it shall not serve what may be out of date.
 pub(crate) const STALE: &str =
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
@@ -68,7 +70,7 @@ impl Executor<'_> {
             return Err("ERR Command not allowed inside a transaction".into());
         }
         if self.shared.state.loading.load(Ordering::Acquire) && !command.is(flag::LOADING) {
-            return Err("LOADING Larder is loading the dataset in memory".into());
+            return Err(LOADING.into());
         }
         let slot = match command.keys {
             Keys::Range { first: 1, last: 1, .. } => hint.map(|(_, slot)| slot),

@@ -3,16 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use engine::replication::fresh::{Fresh, Note, hash_of};
+use engine::replication::fresh::{Awareness, Fresh, Note, Unaware, hash_of};
 use engine::topology::{Epoch, MemberId, ShardId, SlotRange, Topology};
 
 use super::clients::Answer;
 use super::serve::Request;
 use super::{Op, What, World};
 use crate::data::Took;
-
-/// As the engine has it: for so long, keys wait for a replica to learn that they have moved; then its link is cut.
-const AWARE_MS: u64 = 2_000;
 
 /// A replica's link, as its primary has it.
 struct Link {
@@ -31,7 +28,7 @@ pub(super) struct Links {
     replicas: BTreeMap<MemberId, Link>,
     owned: Option<Vec<SlotRange>>,
     owns_less_since: Epoch,
-    unaware_since_ms: Option<u64>,
+    unaware: Unaware,
 }
 
 impl Links {
@@ -111,16 +108,14 @@ impl World {
         let links = &mut process.links;
         let since = links.owns_less_since;
         let is_unaware = |link: &Link| link.is_vouched && link.known < since;
-        if !links.replicas.values().any(is_unaware) {
-            links.unaware_since_ms = None;
-            return true;
-        }
-        self.tally.count(What::SweepWaited, 1);
-        if now >= *links.unaware_since_ms.get_or_insert(now) + AWARE_MS {
+        let is_somebody = links.replicas.values().any(is_unaware);
+        let awareness = links.unaware.look(since, is_somebody, now);
+        self.tally.count(What::SweepWaited, u64::from(is_somebody));
+        if awareness == Awareness::Overdue {
             self.tally.count(What::LinkCut, 1);
             links.replicas.retain(|_, link| !is_unaware(link));
         }
-        false
+        awareness == Awareness::Complete
     }
 
     pub(super) fn may_answer_as_replica(
