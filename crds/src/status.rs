@@ -1,4 +1,5 @@
-//! The status of a CacheCluster: an account of what the last round saw, never the record a decision rests on.
+//! The status of a CacheCluster: an account of what the last round saw. What members are and have is never read from it; only what
+//! a round has begun with them (a restart, a change member by member) stands nowhere else.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ pub struct CacheClusterStatus {
     /// Slots on their way from one shard to another, the oldest first; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveStatus>,
+    /// Members that are being restarted, or about to be: put down here before their bodies are ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["member".into()]))]
+    pub restarting: Vec<RestartStatus>,
     /// How far a change is that takes restarts; absent: no member has to be restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
@@ -58,6 +63,16 @@ pub struct CacheClusterStatus {
     /// The last failovers and what each cost, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<FailoverStatus>,
+}
+
+/// One member that is restarted, by whoever looks next.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartStatus {
+    /// Name of the member and of its pod.
+    pub member: String,
+    /// Uid of the pod that is ended: with another one it has been.
+    pub uid: String,
 }
 
 /// How far a change is that takes restarts.

@@ -15,6 +15,14 @@ use crate::observed::Observed;
 use crate::plan::Step;
 use crate::status::Status;
 
+/// What became of an account that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    Written,
+    /// Somebody else gave one, or changed the manifest, since this driver looked: it stands as they wrote it.
+    Outdated,
+}
+
 /// A world in which one cluster lives.
 pub trait Driver: Send {
     /// Makes what has no order (Services, ConfigMap, certificates; a directory; nothing), every round.
@@ -35,10 +43,11 @@ pub trait Driver: Send {
         step: &Step,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Writes the account down; the caller has made sure that it changed.
+    /// Writes the account down, unless it is another one by now than the look began with; the caller has made sure that
+    /// it changed. A world that only one operator can be in has no need to compare.
     fn record(
         &mut self,
         desired: &Desired,
         status: &Status,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    ) -> impl Future<Output = Result<Recorded, Error>> + Send;
 }

@@ -5,7 +5,8 @@
 
 use crds::reasons::{condition, reason};
 use crds::{
-    BalanceStatus, Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, ShardStatus,
+    BalanceStatus, Blocked, Condition, FailoverStatus, MemberStatus, PlanStatus, RestartStatus,
+    ShardStatus,
 };
 use engine::topology::{Role, Topology, slots_text};
 
@@ -13,7 +14,7 @@ pub use crds::CacheClusterStatus as Status;
 
 use crate::desired::{Desired, Seat};
 use crate::observed::Observed;
-use crate::plan::{Plan, RULE_OF_SHARDS, Scope, View, request_done};
+use crate::plan::{Plan, RULE_OF_SHARDS, Scope, Step, View, request_done};
 use crate::when;
 
 mod moves;
@@ -54,6 +55,7 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         auth_secret: observed.access.auth_secret.clone(),
         plan: Some(account_of(plan, observed)),
         moves: moves::moves(&view),
+        restarting: restarting(&view, plan),
         rollout: view.rollout().cloned(),
         balance: balance(&view, plan),
         failovers: topology
@@ -61,6 +63,21 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
             .or_else(|| past.map(|p| p.failovers.clone()))
             .unwrap_or_default(),
     }
+}
+
+/// Whom this round restarts, and whom an earlier one was to: it may have been another operator's, which has not come to it yet.
+fn restarting(view: &View<'_>, plan: &Plan) -> Vec<RestartStatus> {
+    let is_planned = |seat: Seat| {
+        let of_seat = |s: &Step| matches!(s, Step::RestartMember { seat: s, .. } if *s == seat);
+        plan.steps.iter().any(|p| of_seat(&p.step))
+    };
+    let restart = |(seat, uid): (Seat, &str)| {
+        let goes = is_planned(seat) || view.is_restarting(seat);
+        goes.then(|| RestartStatus { member: view.name(seat), uid: uid.into() })
+    };
+    let bodies = view.observed.members.iter();
+    let bodies = bodies.filter_map(|(seat, m)| Some((*seat, m.body.as_ref()?.uid.as_str())));
+    bodies.filter_map(restart).collect()
 }
 
 /// A request is met once primaries are where they are to be.

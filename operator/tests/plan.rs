@@ -9,6 +9,7 @@
 //!                                      pause=SECONDS within=SECONDS: what who is made anew is given;
 //!                                      max-error-rate=1% max-lag=1Mi: what stops it in the pause
 //! rollout canary=demo-0-1 since=.. ..  what the account remembers of a change that takes restarts
+//! restarting member=demo-0-1           the account has put down that it is restarted; uid=OTHER: so it was before
 //! now 2026-01-01T00:00:00Z             unless it is that
 //! whole since=2025-12-31T00:00:00Z     the account remembers that nothing was missing since; met=WORD: that request
 //! topology epoch=7                     formed; members by their lines, two=demo-0-9 adds a gone one
@@ -74,6 +75,10 @@ fn run(path: &str) {
             format!("\nrollout{}{since}{passed}{waiting}", text("canary", &r.canary))
         });
         let account = account + &rollout.unwrap_or_default();
+        let restarting = status.restarting.iter().map(|r| format!(" {}={}", r.member, r.uid));
+        let restarting = restarting.collect::<String>();
+        let account = account
+            + &if restarting.is_empty() { restarting } else { format!("\nrestarting{restarting}") };
         let balanced = status.condition("Balanced");
         let balanced =
             balanced.map(|c| format!(" balanced={}({})\n{}", c.status, c.reason, c.message));

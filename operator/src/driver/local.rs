@@ -32,7 +32,7 @@ use engine::bus::tls::Tls;
 use crate::Error;
 use crate::admin::{self, Said};
 use crate::desired::{Desired, Seat};
-use crate::driver::Driver;
+use crate::driver::{Driver, Recorded};
 use crate::observed::{Access, Address, Body, Disk, Member, Observed, Phase};
 use crate::plan::Step;
 use crate::status::Status;
@@ -310,8 +310,8 @@ impl Driver for Local {
         }
     }
 
-    async fn record(&mut self, _: &Desired, status: &Status) -> Result<(), Error> {
-        self.dir.record(status)
+    async fn record(&mut self, _: &Desired, status: &Status) -> Result<Recorded, Error> {
+        self.dir.record(status).map(|()| Recorded::Written)
     }
 }
 

@@ -14,7 +14,7 @@ mod world;
 
 use crate::Error;
 use crate::desired::Desired;
-use crate::driver::Driver;
+use crate::driver::{Driver, Recorded};
 use crate::observed::Observed;
 use crate::plan::Step;
 use crate::status::Status;
@@ -74,10 +74,10 @@ impl Driver for Sim {
         done.map_err(|reason| Error::world("put a wish", reason))
     }
 
-    async fn record(&mut self, _: &Desired, status: &Status) -> Result<(), Error> {
+    async fn record(&mut self, _: &Desired, status: &Status) -> Result<Recorded, Error> {
         if !self.crashed {
             self.recorded = Some(Box::new(status.clone()));
         }
-        Ok(())
+        Ok(Recorded::Written)
     }
 }

@@ -49,40 +49,43 @@ pub(super) fn reconfigure(view: &View<'_>, scope: Scope, draft: &mut Draft) {
 
 /// Makes members anew that were made from an older template: one of a shard at a time, replicas
 /// first, the primary last. A primary that is asked to end hands over to a replica before it does.
+///
+/// A restart is put down in the account before it is done, by a round that knows the last account: of two operators
+/// neither restarts anybody by a look from before the other did (seeds 7978 and 10462 of the simulation of the whole: each
+/// made a voter anew, without its disk). What is put down counts as done by all, and is done first by whoever looks next,
+/// wanted or not: who put it down may be about to.
 pub(super) fn restart(view: &View<'_>, scope: Scope, draft: &mut Draft) {
-    let outdated: Vec<_> = view
-        .wanted(scope)
-        .into_iter()
-        .filter_map(|seat| Some((seat, view.body(seat).filter(|b| b.outdated)?)))
-        .collect();
-    let first = outdated.iter().min_by_key(|(s, _)| canary::rank(view, *s));
-    let Some((seat, body)) = first else { return };
-    if let Some(state) = view.rollout() {
+    let goes = |seat: &Seat| canary::is_outdated(view, *seat) || view.is_restarting(*seat);
+    let seats = view.wanted(scope).into_iter().filter(goes);
+    let first = seats.min_by_key(|s| (!view.is_restarting(*s), canary::rank(view, *s)));
+    let Some((seat, body)) = first.and_then(|seat| Some((seat, view.body(seat)?))) else { return };
+    let has_begun = view.is_restarting(seat);
+    if let Some(state) = view.rollout().filter(|_| !has_begun) {
         if let Some(why) = &state.stopped {
             draft.blocked(reason::ROLLOUT_STOPPED, format!("nothing more is restarted: {why}"));
             return;
         }
-        if let Err(why) = canary::may_go(view, state, *seat) {
+        if let Err(why) = canary::may_go(view, state, seat) {
             draft.blocked(reason::CANARY_PAUSE, why);
             return;
         }
     }
-    let name = view.name(*seat);
-    let down = view.is_down(*seat);
+    let name = view.name(seat);
+    let down = view.is_down(seat);
     for predicate in PREDICATES.iter().filter(|_| !down) {
-        if let Err(cause) = (predicate.holds)(view, *seat) {
+        if let Err(cause) = (predicate.holds)(view, seat) {
             let message = format!("{name} is not restarted yet ({}): {cause}", predicate.name);
             draft.blocked(reason::CHANGING, message);
             return;
         }
     }
-    let how = if view.is_primary(*seat) {
+    let how = if view.is_primary(seat) {
         "; it is the primary, and hands over to a replica first"
     } else {
         ""
     };
-    let why = format!("{name} was made from an older template{how}");
-    draft.step(why, Step::RestartMember { seat: *seat, uid: body.uid.clone() });
+    let what = if has_begun { "is being restarted" } else { "was made from an older template" };
+    draft.step(format!("{name} {what}{how}"), Step::RestartMember { seat, uid: body.uid.clone() });
 }
 
 /// What must hold before a member that serves is restarted; else a sentence why it does not.
@@ -109,10 +112,16 @@ fn new_ones_work(view: &View<'_>, seat: Seat) -> Result<(), String> {
 fn shard_is_whole(view: &View<'_>, seat: Seat) -> Result<(), String> {
     let Some(shard) = seat.shard() else { return Ok(()) };
     let others = view.wanted(Scope::Shard(shard)).into_iter().filter(|s| *s != seat);
-    match others.into_iter().find(|s| !view.is_in_sync(*s)) {
-        Some(other) => Err(format!("{} is not in sync", view.name(other))),
-        None => Ok(()),
+    for other in others {
+        let name = || view.name(other);
+        if !view.is_in_sync(other) {
+            return Err(format!("{} is not in sync", name()));
+        }
+        if view.is_restarting(other) {
+            return Err(format!("{} is being restarted", name()));
+        }
     }
+    Ok(())
 }
 
 /// Without this member the council can still decide. One that has fewer voters than there are members for it
@@ -135,33 +144,30 @@ pub(super) fn keeps_majority(
     restarting: &[Seat],
 ) -> Result<(), String> {
     let Some(topology) = view.topology() else { return Err("no topology is known".into()) };
-    let votes = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
     let all = topology.voters.len();
     let least = view.all_wanted().count().min(3);
     if all < least {
         return Err(format!("{all} members vote, and {least} are to"));
     }
-    if all < 3 {
+    // Who is made anew without a disk and does not vote may have come to vote by then: the council seats whom it finds.
+    let has_no_disk = |s: &Seat| view.member(*s).is_some_and(|m| m.disk.is_none());
+    let counts = |s: &Seat| view.votes(*s) || has_no_disk(s);
+    if all < 3 || !counts(&seat) {
         return Ok(());
     }
     let goes = |s: &Seat| {
         let is_stopping = view.body(*s).is_some_and(|b| b.phase == Phase::Stopping);
-        restarting.contains(s) || is_stopping
+        is_stopping || restarting.contains(s) || view.is_restarting(*s)
     };
     let others = || view.all_wanted().filter(|s| *s != seat);
-    // Who is made anew without a disk and does not vote may have come to vote by then: the council seats whom it finds.
-    let may_vote = |s: &Seat| view.member(*s).is_some_and(|m| m.disk.is_none()) && !view.votes(*s);
-    if !view.votes(seat) && !may_vote(&seat) {
-        return Ok(());
-    }
-    let left = others().filter(|s| !goes(s)).filter(votes).count();
-    let counts = |s: &Seat| view.votes(*s) || may_vote(s);
+    let is_heard = |s: &Seat| view.current(*s).is_some_and(|m| topology.voters.contains(&m.id));
+    let left = others().filter(|s| !goes(s)).filter(is_heard).count();
     let spare = usize::from(others().any(|s| goes(&s) && counts(&s)));
-    let come = others().filter(goes).chain([seat]).filter(may_vote).count();
+    let come = others().filter(goes).chain([seat]).filter(|s| counts(s) && !view.votes(*s)).count();
     let seats = engine::council::seats(topology.members.len());
     let most = (all + come).min(all.max(seats) + 1);
     if left > most / 2 + spare {
         return Ok(());
     }
-    Err(format!("{left} of {all} voters would be left"))
+    Err(format!("{left} of {most} voters would be left"))
 }

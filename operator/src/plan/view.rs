@@ -112,6 +112,14 @@ impl<'a> View<'a> {
         self.member(seat)?.body.as_ref()
     }
 
+    /// A round before this one has put down that this body is ended, and it still is there: that may happen any time.
+    pub(crate) fn is_restarting(&self, seat: Seat) -> bool {
+        let past = self.observed.past.iter().flat_map(|p| &p.restarting);
+        let Some(body) = self.body(seat) else { return false };
+        let name = self.name(seat);
+        past.into_iter().any(|r| r.member == name && r.uid == body.uid)
+    }
+
     pub(crate) fn report(&self, seat: Seat) -> Option<&'a Report> {
         self.member(seat)?.report.as_ref()
     }
@@ -236,9 +244,9 @@ impl<'a> View<'a> {
     }
 
     /// Somebody who serves stops serving because of this step. The shard of one that is not in sync is among the `disrupted`
-    /// already: what was made anew and does not work can be taken back.
+    /// already: what was made anew and does not work can be taken back; and so is that of one whose restart has begun.
     pub(super) fn is_disrupted_by(&self, step: &Step) -> bool {
-        matches!(step, Step::RestartMember { seat, .. } if self.is_in_sync(*seat))
+        matches!(step, Step::RestartMember { seat, .. } if self.is_in_sync(*seat) && !self.is_restarting(*seat))
     }
 
     /// How far a change is that takes restarts; `None`: there is none.
@@ -280,7 +288,8 @@ impl<'a> View<'a> {
     /// Shards that are not whole, those left out whose missing member is stuck: they may be so for
     /// long, and must not hold up the others. see: `a_stuck_pod_does_not_hold_up_other_shards`
     pub(crate) fn disrupted(&self) -> usize {
-        let whole = |seats: &[Seat]| seats.iter().all(|s| self.is_in_sync(*s) || self.is_down(*s));
+        let is_well = |s: Seat| self.is_in_sync(s) && !self.is_restarting(s) || self.is_down(s);
+        let whole = |seats: &[Seat]| seats.iter().all(|s| is_well(*s));
         self.wanted.values().filter(|seats| !whole(seats)).count()
     }
 

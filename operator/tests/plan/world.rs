@@ -89,6 +89,13 @@ pub(crate) fn parse(text: &str) -> (Desired, Observed) {
                     stopped: text("stopped"),
                 });
             }
+            "restarting" => {
+                let member = words.get("member").unwrap();
+                let uid = member.replacen("demo", "uid", 1);
+                let uid = words.get("uid").map_or(uid, String::from);
+                let past = observed.past.get_or_insert_default();
+                past.restarting.push(crds::RestartStatus { member: member.into(), uid });
+            }
             "topology" => told = Some(read_topology(&words, &desired)),
             "slots" => {
                 let shards = &mut told.as_mut().unwrap().shards;

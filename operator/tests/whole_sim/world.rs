@@ -199,8 +199,10 @@ pub(crate) struct World {
     desired: Desired,
     /// What was wished before the last change.
     former: Option<Desired>,
-    /// The account as the API has it.
-    recorded: Option<Box<Status>>,
+    /// The account as the API has it, and its version.
+    recorded: (Option<Box<Status>>, u64),
+    /// The version that this round's look began with.
+    seen_version: u64,
     /// The operator has crashed in this round: nothing that it does has an effect any more.
     operator_is_down: bool,
     /// It acts on a look that is older than what happens now, and may take a member away by that.
@@ -296,7 +298,8 @@ impl World {
                 directives: BTreeMap::from([("maxmemory".to_owned(), "1".to_owned())]),
             },
             former: None,
-            recorded: None,
+            recorded: (None, 0),
+            seen_version: 0,
             operator_is_down: false,
             operator_is_at_work: false,
             rounds: 0,

@@ -9,25 +9,29 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::MANAGER;
-use super::reconcile::{Context, Memory};
+use super::reconcile::{Account, Context, Memory};
 use crate::Error;
+use crate::driver::Recorded;
 use crate::round::{Fate, Round};
 use crate::status::Status;
 
 impl Context {
-    pub(super) async fn write_status(
+    /// Gives an account in place of the one that `next.version` has, and remembers it. When the object is of another version by
+    /// now, nothing is written, and what is remembered is forgotten: the next round begins with what is stored.
+    pub(super) async fn give_account(
         &self,
         namespace: &str,
         name: &str,
-        status: &Status,
-    ) -> Result<(), Error> {
+        next: Account,
+        memory: &mut Memory,
+    ) -> Result<Recorded, Error> {
         let api: Api<DeserializeGuard<CacheCluster>> =
             Api::namespaced(self.client.clone(), namespace);
         let mut patch = json!({
             "apiVersion": CacheCluster::api_version(&()),
             "kind": CacheCluster::kind(&()),
-            "metadata": {"name": name},
-            "status": status,
+            "metadata": {"name": name, "resourceVersion": next.version},
+            "status": next.status,
         });
         // An apply of `{}` over fields that it owned leaves null, which the API server then refuses: an
         // empty plan is left out, and so removed.
@@ -39,18 +43,38 @@ impl Context {
             .patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(written) => {
+                let version = written.resource_version();
+                memory.account = Some(Account { version, ..next });
+                Ok(Recorded::Written)
+            }
+            Err(kube::Error::Api(s)) if s.is_conflict() => {
+                memory.account = None;
+                Ok(Recorded::Outdated)
+            }
             // Deleted meanwhile: there is nobody left to tell.
-            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(()),
+            Err(kube::Error::Api(s)) if s.is_not_found() => Ok(Recorded::Outdated),
             Err(error) => Err(Error::world("write the status", error)),
         }
     }
 
-    /// The spec as it is written, with what no type has room for.
-    pub(super) async fn raw_spec(&self, namespace: &str, name: &str) -> Option<Value> {
+    /// The object as it is written, with what no type has room for.
+    async fn raw(&self, namespace: &str, name: &str) -> Result<Option<DynamicObject>, Error> {
         let kind = ApiResource::erase::<CacheCluster>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
-        api.get_opt(name).await.ok()??.data.get("spec").cloned()
+        api.get_opt(name).await.map_err(|error| Error::world("read the manifest", error))
+    }
+
+    pub(super) async fn raw_spec(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.raw(namespace, name).await.ok()??.data.get("spec").cloned()
+    }
+
+    /// The account of an object whose spec fits no type.
+    async fn raw_account(&self, namespace: &str, name: &str) -> Result<Account, Error> {
+        let Some(object) = self.raw(namespace, name).await? else { return Ok(Account::default()) };
+        let status = object.data.get("status").cloned();
+        let status = status.and_then(|s| serde_json::from_value(s).ok());
+        Ok(Account { status, version: object.resource_version() })
     }
 
     /// The first field of a spec that does not fit its type: each is tried alone.
@@ -66,15 +90,22 @@ impl Context {
         reason: &'static str,
         message: &str,
     ) -> Result<(), Error> {
-        let stored = object.0.as_ref().ok().and_then(|c| c.status.clone());
-        let past = memory.status.clone().or(stored).unwrap_or_default();
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let stored = match &object.0 {
+            Ok(cluster) => {
+                Account { status: cluster.status.clone(), version: cluster.resource_version() }
+            }
+            Err(_) => self.raw_account(&namespace, &name).await?,
+        };
+        let Account { status, version } = memory.account_beside(stored);
+        let past = status.unwrap_or_default();
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let status = held_up(&past, object.meta().generation, reason, message, &now);
         if status != past {
-            let namespace = object.namespace().unwrap_or_default();
-            self.write_status(&namespace, &object.name_any(), &status).await?;
-            memory.status = Some(status);
-            self.publish(object, EventType::Warning, reason, message).await;
+            let next = Account { status: Some(status), version };
+            if self.give_account(&namespace, &name, next, memory).await? == Recorded::Written {
+                self.publish(object, EventType::Warning, reason, message).await;
+            }
         }
         Ok(())
     }
@@ -95,6 +126,10 @@ impl Context {
                     self.publish(cluster, EventType::Warning, event::STEP_FAILED, &note).await;
                 }
             }
+        }
+        // Who gave the account that is there now tells what is new in it.
+        if done.recorded == Recorded::Outdated {
+            return;
         }
         let past = done.observed.past.as_deref();
         for (kind, reason, note) in news(past, &done.status) {

@@ -122,8 +122,8 @@ impl Kubernetes<'_> {
 
     /// The account as it was written last. What the API server fills in is nobody's account.
     fn past(&self) -> Option<Box<crate::status::Status>> {
-        let stored = self.cluster.status.as_ref().filter(|s| s.observed_generation.is_some());
-        self.memory.status.as_ref().or(stored).cloned().map(Box::new)
+        let past = self.past.status.as_ref().filter(|s| s.observed_generation.is_some());
+        past.cloned().map(Box::new)
     }
 
     fn access(&self, desired: &Desired) -> Access {

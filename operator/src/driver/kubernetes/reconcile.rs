@@ -21,7 +21,7 @@ use super::build::{Build, Kind, Secrets};
 use super::stores::Stores;
 use crate::Error;
 use crate::desired::{Desired, Seat};
-use crate::driver::Driver;
+use crate::driver::{Driver, Recorded};
 use crate::health::Health;
 use crate::metrics::{Cluster, Outcome};
 use crate::observed::Observed;
@@ -58,8 +58,8 @@ pub(super) struct Memory {
     pub(super) applied: BTreeMap<(Kind, String), (String, String)>,
     pub(super) secrets: Option<Secrets>,
     pub(super) tls: Option<Tls>,
-    /// The status as it was written last: the store may still have the one before.
-    pub(super) status: Option<Status>,
+    /// The account as it was given last: the store may still have the one before.
+    pub(super) account: Option<Account>,
     /// What ended the round before it could look, when users can do something about it.
     pub(super) obstacle: Option<(&'static str, String)>,
     /// Generation of the manifest that Kubernetes was found to take.
@@ -70,12 +70,33 @@ pub(super) struct Memory {
     pub(super) secret_seen: Option<Instant>,
 }
 
+/// An account, and the version of the object that has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account {
+    pub(super) status: Option<Status>,
+    pub(super) version: Option<String>,
+}
+
+impl Memory {
+    /// The account that is known, of what is stored and what was written last. A change of the manifest leaves the account
+    /// as it is, and is a new version. When each of the two is another account, nobody here knows which one is older:
+    /// what was written is refused if the other one came after it, and then forgotten.
+    pub(super) fn account_beside(&self, stored: Account) -> Account {
+        match &self.account {
+            Some(written) if written.status != stored.status => written.clone(),
+            _ => stored,
+        }
+    }
+}
+
 /// The driver of one cluster for one round.
 pub(super) struct Kubernetes<'a> {
     pub(super) context: &'a Context,
     pub(super) cluster: &'a CacheCluster,
     pub(super) namespace: String,
     pub(super) memory: &'a mut Memory,
+    /// What this round begins with.
+    pub(super) past: Account,
     /// IPs of the pods, as this round saw them: a dial by IP needs no DNS.
     pub(super) ips: BTreeMap<Seat, String>,
     /// Members that are in the cluster, the council's leader first: whom wishes are put to.
@@ -93,13 +114,16 @@ impl<'a> Kubernetes<'a> {
         namespace: &str,
         memory: &'a mut Memory,
     ) -> Self {
-        let past = memory.status.as_ref().or(cluster.status.as_ref());
-        let formed = past.and_then(formed_shards);
+        let stored =
+            Account { status: cluster.status.clone(), version: cluster.resource_version() };
+        let past = memory.account_beside(stored);
+        let formed = past.status.as_ref().and_then(formed_shards);
         Self {
             context,
             cluster,
             namespace: namespace.to_owned(),
             memory,
+            past,
             ips: BTreeMap::new(),
             council: Vec::new(),
             formed,
@@ -151,10 +175,10 @@ impl Driver for Kubernetes<'_> {
         self.carry_out(desired, step).await
     }
 
-    async fn record(&mut self, _: &Desired, status: &Status) -> Result<(), Error> {
-        self.context.write_status(&self.namespace, &self.cluster.name_any(), status).await?;
-        self.memory.status = Some(status.clone());
-        Ok(())
+    async fn record(&mut self, _: &Desired, status: &Status) -> Result<Recorded, Error> {
+        let next = Account { status: Some(status.clone()), version: self.past.version.clone() };
+        let name = self.cluster.name_any();
+        self.context.give_account(&self.namespace, &name, next, self.memory).await
     }
 }
 

@@ -167,6 +167,7 @@ fn unseen_primary_keeps_its_label_until_another_is_appointed() {
     assert_eq!(role_of(&Observed::default(), zero, Some("primary")), None);
 }
 
+mod account;
 mod claims;
 mod crash;
 mod fake;

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use ::operator::Error;
 use ::operator::admin::{self, Said};
 use ::operator::desired::{Desired, Seat};
-use ::operator::driver::Driver;
+use ::operator::driver::{Driver, Recorded};
 use ::operator::observed::{Address, Body, Disk, Member, Observed, Phase as BodyPhase, Told};
 use ::operator::plan::Step;
 use ::operator::round::{Round, round};
@@ -79,8 +79,9 @@ impl World {
     /// begin within another.
     fn round_now(&mut self, desired: &Desired) -> Result<Round, Error> {
         let was_at_work = std::mem::replace(&mut self.operator_is_at_work, true);
+        let seen_version = self.seen_version;
         let done = round(self, desired).now_or_never().unwrap();
-        self.operator_is_at_work = was_at_work;
+        (self.operator_is_at_work, self.seen_version) = (was_at_work, seen_version);
         done
     }
 
@@ -141,7 +142,8 @@ impl World {
     fn look(&mut self, desired: &Desired) -> Observed {
         let template = desired.at_start_hash();
         let now = when::text(BEGIN + i64::try_from(self.now_us / 1_000_000).unwrap_or_default());
-        let past = self.recorded.clone();
+        let past;
+        (past, self.seen_version) = self.recorded.clone();
         let mut observed =
             Observed { past, now, template: template.clone(), ..Observed::default() };
         let seats: Vec<(Seat, usize)> = self.places.iter().map(|(s, p)| (*s, p.node)).collect();
@@ -315,6 +317,15 @@ impl World {
         done
     }
 
+    /// The operator is about to go on, and sometimes does so much later.
+    fn take_time(&mut self, what: What) {
+        let is_slow = self.phase == Phase::Trouble && self.rng.chance(1, 15);
+        self.tally.count(what, u64::from(is_slow));
+        let most = if is_slow { 4_000_000 } else { 10_000 };
+        let until = self.now_us + self.rng.below(most);
+        self.pass(until, |_| false);
+    }
+
     fn uid_of(&self, seat: Seat) -> Option<String> {
         self.places.get(&seat)?.body.as_ref().map(|b| b.uid.clone())
     }
@@ -338,11 +349,7 @@ impl Driver for World {
 
     async fn observe(&mut self, desired: &Desired) -> Result<Observed, Error> {
         let observed = self.look(desired);
-        let is_slow = self.phase == Phase::Trouble && self.rng.chance(1, 15);
-        self.tally.count(What::OldLook, u64::from(is_slow));
-        let most = if is_slow { 4_000_000 } else { 10_000 };
-        let until = self.now_us + self.rng.below(most);
-        self.pass(until, |_| false);
+        self.take_time(What::OldLook);
         Ok(observed)
     }
 
@@ -377,10 +384,13 @@ impl Driver for World {
         done.map_err(|reason| Error::world("carry out a step", reason))
     }
 
-    async fn record(&mut self, _: &Desired, status: &Status) -> Result<(), Error> {
-        if !self.operator_is_down {
-            self.recorded = Some(Box::new(status.clone()));
+    async fn record(&mut self, _: &Desired, status: &Status) -> Result<Recorded, Error> {
+        if self.recorded.1 != self.seen_version {
+            self.tally.count(What::OldAccount, 1);
+            return Ok(Recorded::Outdated);
         }
-        Ok(())
+        self.recorded = (Some(Box::new(status.clone())), self.recorded.1 + 1);
+        self.take_time(What::SlowSteps);
+        Ok(Recorded::Written)
     }
 }

@@ -309,6 +309,14 @@ impl State {
         } else if method == Method::PATCH || method == Method::PUT {
             let path = path.trim_end_matches("/status").to_owned();
             let mut object = self.objects.get(&path).cloned().unwrap_or(json!({}));
+            let version = &body["metadata"]["resourceVersion"];
+            if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+                return failure(StatusCode::CONFLICT, "Conflict");
+            }
+            if target.subresource == Some("status") {
+                // One manager applies it, and the whole of it: what it leaves out is gone.
+                object["status"] = Value::Null;
+            }
             merge(&mut object, body);
             (StatusCode::OK, self.store(path, object))
         } else {
