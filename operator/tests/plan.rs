@@ -26,8 +26,14 @@
 #[path = "plan/world.rs"]
 mod world;
 
-use operator::plan::{Plan, plan};
-use operator::status::status;
+use futures::FutureExt as _;
+use operator::Error;
+use operator::desired::Desired;
+use operator::driver::{Driver, Recorded};
+use operator::observed::Observed;
+use operator::plan::{Plan, Step, plan};
+use operator::round::round;
+use operator::status::{Status, status};
 
 fn text_of(plan: &Plan) -> String {
     let mut out = String::new();
@@ -128,4 +134,54 @@ fn balancing() {
 #[test]
 fn rolling() {
     run("tests/plan/roll.txt");
+}
+
+/// A world that stands still: what a round does there is written down.
+struct Still {
+    observed: Observed,
+    recorded: Option<Recorded>,
+    done: Vec<String>,
+}
+
+impl Driver for Still {
+    async fn scaffold(&mut self, _: &Desired) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn observe(&mut self, _: &Desired) -> Result<Observed, Error> {
+        Ok(self.observed.clone())
+    }
+
+    async fn apply(&mut self, _: &Desired, step: &Step) -> Result<(), Error> {
+        self.done.push(step.to_string());
+        Ok(())
+    }
+
+    async fn record(&mut self, _: &Desired, status: &Status) -> Result<Recorded, Error> {
+        let restarting = status.restarting.iter().map(|r| r.member.clone());
+        self.done.push(format!("account restarting={}", restarting.collect::<String>()));
+        self.recorded.ok_or_else(|| Error::world("write the status", "no"))
+    }
+}
+
+#[test]
+fn nobody_is_restarted_by_a_round_whose_account_was_not_taken() {
+    let facts = "desired shards=1 replicas=2\ntopology epoch=9\nmember demo-0-0 primary outdated\n\
+                 member demo-0-1 replica outdated\nmember demo-0-2 replica outdated";
+    let lost = "desired shards=1 replicas=2\ntopology epoch=9\nmember demo-0-0 primary\n\
+                member demo-0-1 replica\nmember demo-0-2 lost";
+    for (recorded, facts, wanted) in [
+        (Some(Recorded::Written), facts, "account restarting=demo-0-1; restart member=0-1"),
+        (Some(Recorded::Outdated), facts, "account restarting=demo-0-1"),
+        (None, facts, "account restarting=demo-0-1"),
+        // What is missing is made all the same.
+        (Some(Recorded::Outdated), lost, "account restarting=; create member=0-2"),
+        (None, lost, "account restarting=; create member=0-2"),
+    ] {
+        let (desired, observed) = world::parse(facts);
+        let mut driver = Still { observed, recorded, done: vec![] };
+        let round = round(&mut driver, &desired).now_or_never().unwrap();
+        assert_eq!(driver.done.join("; "), wanted, "{recorded:?}");
+        assert_eq!(round.is_ok(), recorded.is_some());
+    }
 }

@@ -116,6 +116,11 @@ impl World {
             }
             _ => {
                 desired.directives.insert("databases".into(), number);
+                // Everybody is to be restarted: two operators at once have most to spoil then.
+                for _ in 0..self.rng.below(4) {
+                    let at = self.rng.below(4_000_000);
+                    self.after(at, Action::OtherOperates);
+                }
             }
         }
         self.tally.count(What::Edited, 1);
