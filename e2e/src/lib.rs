@@ -9,6 +9,7 @@ pub mod clock;
 mod clock_steps;
 pub mod cluster;
 pub mod deb;
+mod disk_full;
 pub mod failure;
 pub mod fuzz;
 pub mod history;

@@ -7,6 +7,7 @@ use crate::clock_steps::local_clock_steps_are_not_felt;
 use crate::deb::{
     local_package_is_installed_upgraded_and_purged, local_package_starts_as_it_is_unpacked,
 };
+use crate::disk_full::local_full_disks_lose_nothing;
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::{self, Writers};
 use crate::probes::Probes;
@@ -54,6 +55,7 @@ pub const TESTS: &[Test] = &[
     test!(local_shards_that_go_on_alone_are_linearizable),
     test!(local_storm_is_linearizable),
     test!(local_clock_steps_are_not_felt),
+    test!(local_full_disks_lose_nothing),
     test!(local_bench_failover_tells_gaps_and_losses),
 ];
 

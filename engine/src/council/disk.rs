@@ -11,7 +11,8 @@
 //! the file system's journal, which is what whoever waits for the council waits for. When the log has
 //! grown long it is replaced: written aside, synced, renamed, and the directory synced.
 //! A failed sync leaves unknown what is on disk: the file takes nothing more until the process has
-//! started anew and read it.
+//! started anew and read it. A write that failed, as on a full disk, has spoilt nothing that counts: the same batches are
+//! written to the same place again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -84,27 +85,27 @@ struct Room {
 
 impl Room {
     /// Of a file that has `used` bytes.
-    fn of(file: File, used: u64) -> io::Result<Self> {
+    fn of(file: File, used: u64) -> Self {
         let mut room = Self { file, used, whole: used };
-        room.make(0)?;
-        Ok(room)
+        room.make(0);
+        room
     }
 
-    /// Writes zeros when there is no place for so many bytes, or none at all.
-    fn make(&mut self, bytes: usize) -> io::Result<()> {
+    /// Writes zeros when there is no place for so many bytes, or none at all. A disk that is too full for them may have room for
+    /// a batch.
+    fn make(&mut self, bytes: usize) {
         let wanted = self.used + bytes as u64;
         if wanted < self.whole {
-            return Ok(());
+            return;
         }
-        let whole = wanted + AHEAD_BYTES as u64;
-        let zeros = vec![0; usize::try_from(whole - self.whole).map_err(io::Error::other)?];
-        self.file.write_all_at(&zeros, self.whole)?;
-        self.whole = whole;
-        Ok(())
+        let zeros = vec![0; bytes + AHEAD_BYTES];
+        if self.file.write_all_at(&zeros, self.used).is_ok() {
+            self.whole = wanted + AHEAD_BYTES as u64;
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.make(bytes.len())?;
+        self.make(bytes.len());
         self.file.write_all_at(bytes, self.used)?;
         self.used += bytes.len() as u64;
         Ok(())
@@ -131,7 +132,7 @@ impl FileDisk {
         }
         // Nothing of what was torn may come to stand behind a later batch.
         file.set_len(valid as u64)?;
-        let file = Room::of(file, valid as u64)?;
+        let file = Room::of(file, valid as u64);
         file.file.sync_all()?;
         File::open(dir)?.sync_all()?;
         Ok((Self { dir: dir.to_owned(), file, is_poisoned: false }, records))
@@ -140,16 +141,23 @@ impl FileDisk {
     /// Writes batches in their order, with one sync for all; on return they are durable if one asks for that.
     ///
     /// # Errors
-    /// What the file system said; nothing more is taken after that.
+    /// What the file system said. The same batches are to come again, and others behind them, if `may_try_again`.
     pub fn write(&mut self, batches: &[Batch]) -> io::Result<()> {
         if self.is_poisoned {
-            return Err(io::Error::other("an earlier write failed; the file must be read anew"));
+            return Err(io::Error::other("an earlier sync failed; the file must be read anew"));
         }
-        // A rewrite takes the place of what came before it.
-        let from = batches.iter().rposition(|b| b.rewrite).unwrap_or(0);
+        let used = self.file.used;
+        let from = superseded(batches);
         let done = self.write_all(&batches[from..]);
-        self.is_poisoned = done.is_err();
+        if done.is_err() && !batches[from].rewrite {
+            self.file.used = used;
+        }
         done
+    }
+
+    /// What could not be written can be written again: none of it counts, and all that did before does.
+    pub fn may_try_again(&self) -> bool {
+        !self.is_poisoned
     }
 
     fn write_all(&mut self, batches: &[Batch]) -> io::Result<()> {
@@ -162,19 +170,27 @@ impl FileDisk {
                 sync |= batch.sync;
             }
         }
-        if sync { self.file.file.sync_data() } else { Ok(()) }
+        let done = if sync { self.file.file.sync_data() } else { Ok(()) };
+        self.is_poisoned = done.is_err();
+        done
     }
 
     fn replace(&mut self, batch: &Batch) -> io::Result<()> {
         let aside = self.dir.join(ASIDE);
-        let mut file = Room::of(File::create(&aside)?, 0)?;
+        let mut file = Room::of(File::create(&aside)?, 0);
         file.write(&encode(&batch.records)?)?;
         file.file.sync_all()?;
         std::fs::rename(&aside, self.dir.join(NAME))?;
-        File::open(&self.dir)?.sync_all()?;
+        let done = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        self.is_poisoned = done.is_err();
         self.file = file;
-        Ok(())
+        done
     }
+}
+
+/// How many of these batches need not be written: a rewrite takes the place of what came before it.
+pub fn superseded(batches: &[Batch]) -> usize {
+    batches.iter().rposition(|b| b.rewrite).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -272,5 +288,41 @@ mod tests {
         disk.write(&together).unwrap();
         let (_, records) = FileDisk::open(dir.path()).unwrap();
         assert_eq!(records, vec![hard(10), hard(11)], "what came before the rewrite is gone");
+    }
+
+    #[test]
+    fn what_did_not_fit_is_written_again_to_the_same_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = FileDisk::open(dir.path()).unwrap();
+        disk.write(&[batch(1, false, vec![hard(1)])]).unwrap();
+        let batches = [batch(2, false, vec![hard(2)]), batch(3, false, vec![hard(3)])];
+        // Nothing can be written by a descriptor that is only for reading.
+        let path = dir.path().join(NAME);
+        let full = std::mem::replace(&mut disk.file.file, File::open(&path).unwrap());
+        disk.write(&batches).unwrap_err();
+        assert!(disk.may_try_again());
+        disk.file.file = full;
+        let more = [batches.as_slice(), &[batch(4, false, vec![hard(4)])]].concat();
+        disk.write(&more).unwrap();
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, (1..=4).map(hard).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rewrite_that_did_not_fit_leaves_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = FileDisk::open(dir.path()).unwrap();
+        disk.write(&[batch(1, false, vec![hard(1)])]).unwrap();
+        // A folder is in the way of what is written aside.
+        std::fs::create_dir(dir.path().join(ASIDE)).unwrap();
+        let batches = [batch(2, true, vec![hard(2)]), batch(3, false, vec![hard(3)])];
+        disk.write(&batches).unwrap_err();
+        assert!(disk.may_try_again());
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(1)]);
+        std::fs::remove_dir(dir.path().join(ASIDE)).unwrap();
+        disk.write(&batches).unwrap();
+        let (_, records) = FileDisk::open(dir.path()).unwrap();
+        assert_eq!(records, vec![hard(2), hard(3)]);
     }
 }

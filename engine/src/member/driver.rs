@@ -18,7 +18,7 @@ use crate::bus::server::{Inbound, serve};
 use crate::bus::{Answer, Ask};
 use crate::clock;
 use crate::config::directives;
-use crate::council::disk::FileDisk;
+use crate::council::disk::{FileDisk, superseded};
 use crate::council::message::Message;
 use crate::council::record::{Batch, Saved};
 use crate::council::settings::Settings;
@@ -168,7 +168,11 @@ pub(super) fn council_of(
 /// Batches that share one sync at most.
 const BATCHES_PER_SYNC: usize = 256;
 
-/// The disk has a thread of its own: a sync that hangs must not stop the heartbeats.
+/// How long a disk that cannot be written, a full one for instance, is left alone before it is tried again.
+const DISK_RETRY: Duration = Duration::from_millis(500);
+
+/// The disk has a thread of its own: a sync that hangs must not stop the heartbeats. What cannot be written is written again
+/// until it can; the council replaces its log now and then, so that no more is kept for that than is on a disk.
 fn start_disk(
     mut file: FileDisk,
     says: mpsc::UnboundedSender<DiskSaid>,
@@ -179,12 +183,19 @@ fn start_disk(
             // What came while the last sync was under way shares the next one.
             let mut together = vec![first];
             together.extend(batches.try_iter().take(BATCHES_PER_SYNC - 1));
+            while let Err(error) = file.write(&together) {
+                if says.send(DiskSaid::Failed(format!("council.log: {error}"))).is_err() {
+                    return;
+                }
+                if !file.may_try_again() {
+                    return;
+                }
+                std::thread::sleep(DISK_RETRY);
+                together.extend(batches.try_iter());
+                together.drain(..superseded(&together));
+            }
             let last = together.last().map_or(0, |b| b.number);
-            let said = match file.write(&together) {
-                Ok(()) => DiskSaid::Durable(last),
-                Err(error) => DiskSaid::Failed(format!("council.log: {error}")),
-            };
-            if says.send(said).is_err() {
+            if says.send(DiskSaid::Durable(last)).is_err() {
                 return;
             }
         }
@@ -228,6 +239,10 @@ impl Driver {
                 return Err(io::Error::other(error));
             }
             DiskSaid::Durable(batch) => {
+                if self.disk_error.take().is_some() {
+                    tracing::warn!("the council's disk can be written again");
+                    self.tell();
+                }
                 self.council.persisted(clock::monotonic_ms(), batch);
                 while self.until_durable.front().is_some_and(|(number, _)| *number <= batch) {
                     if let Some((_, answer)) = self.until_durable.pop_front() {
@@ -238,7 +253,9 @@ impl Driver {
                 }
             }
             DiskSaid::Failed(error) => {
-                tracing::error!(%error, "the council's disk cannot be written");
+                if self.disk_error.as_ref() != Some(&error) {
+                    tracing::error!(%error, "the council's disk cannot be written");
+                }
                 self.disk_error = Some(error);
                 for (_, answer) in self.until_durable.drain(..) {
                     let reason = "the disk cannot be written".to_owned();
