@@ -6,6 +6,7 @@
 use crate::client::{AddressBook, Client};
 use crate::clock::{self, eventually};
 use crate::failure::{Context, Result};
+use crate::figures;
 use crate::slot::slot_of;
 use crate::wire::Reply;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,9 +209,9 @@ pub async fn nothing_felt(book: &AddressBook, password: Option<&str>, writers: W
     let ledgers = writers.stop().await;
     let loss = check(book, password, &ledgers).await?;
     let failures: usize = ledgers.iter().map(|ledger| ledger.failures).sum();
+    figures::tell("longest write gap", gap);
     println!(
-        "      longest write gap {} ms; {} writes acknowledged, {} lost, {failures} attempts failed",
-        gap.as_millis(),
+        "      {} writes acknowledged, {} lost, {failures} attempts failed",
         loss.acknowledged,
         loss.lost.len()
     );

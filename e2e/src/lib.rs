@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod deb;
 mod disk_full;
 pub mod failure;
+mod figures;
 pub mod fuzz;
 pub mod history;
 pub mod image;

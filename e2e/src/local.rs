@@ -9,6 +9,7 @@ use crate::deb::{
 };
 use crate::disk_full::local_full_disks_lose_nothing;
 use crate::failure::{Context, Failure, Result};
+use crate::figures;
 use crate::ledger::{self, Writers};
 use crate::probes::Probes;
 use crate::storm::local_storm_is_linearizable;
@@ -63,6 +64,7 @@ pub async fn run(tests: &[&Test]) -> Tally {
     let mut tally = Tally::default();
     for test in tests {
         let start = clock::now();
+        figures::begin(test.name);
         let result = in_a_folder(test).await;
         let took = seconds(start.elapsed());
         match result {

@@ -45,6 +45,9 @@ enum Subcommands {
         /// Take Larder as it is installed there
         #[arg(long)]
         installed: bool,
+        /// Run each test so often, and print how its figures are spread
+        #[arg(long, default_value_t = 1)]
+        times: usize,
     },
     /// List parts and tests
     List,
@@ -95,8 +98,8 @@ fn run(command: Subcommands) -> Result<ExitCode> {
             deb::write(&image::programs()?, &output, "xz")?;
             println!("{}", output.display());
         }
-        Subcommands::Test { names, keep, installed } => {
-            return parts::test(&Options { names, keep, installed });
+        Subcommands::Test { names, keep, installed, times } => {
+            return parts::test(&Options { names, keep, installed, times });
         }
         Subcommands::List => list(),
         Subcommands::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds)?,

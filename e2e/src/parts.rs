@@ -3,6 +3,7 @@
 use crate::clients::{self, CLIENTS, Client};
 use crate::clock::{self, seconds};
 use crate::failure::{Context, Result};
+use crate::figures;
 use crate::provider::{self, Provider};
 use crate::tests::{self, Need, TESTS, Tally, Test};
 use crate::world::World;
@@ -46,6 +47,8 @@ pub struct Options {
     pub keep: bool,
     /// Take Larder as it is installed: build no images, install no chart.
     pub installed: bool,
+    /// How often each test is run.
+    pub times: usize,
 }
 
 /// Runs what was asked for and prints `N passed, N failed` last.
@@ -80,6 +83,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
         total.add(tally);
     }
     println!();
+    print!("{}", figures::table());
     for (name, took, tally) in &times {
         let state = if tally.failed == 0 { "passed" } else { "FAILED" };
         println!("{name:10} {:>9}  {state}", seconds(*took));
@@ -106,7 +110,8 @@ impl Options {
         name: fn(&T) -> &'static str,
     ) -> Vec<&'static T> {
         let is_named = |test: &&T| self.names.iter().any(|wanted| wanted == name(test));
-        all.iter().filter(|test| self.whole(part) || is_named(test)).collect()
+        let chosen: Vec<_> = all.iter().filter(|test| self.whole(part) || is_named(test)).collect();
+        chosen.repeat(self.times)
     }
 
     fn chosen_kube(&self) -> Vec<&'static Test> {

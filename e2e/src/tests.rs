@@ -20,6 +20,7 @@ mod volumes;
 
 use crate::clock::{self, seconds};
 use crate::failure::{Failure, Result};
+use crate::figures;
 use crate::provider::{Fault, Provider};
 use crate::world::{Room, World};
 use futures::future::BoxFuture;
@@ -123,6 +124,7 @@ pub async fn run(world: &Arc<World>, tests: &[&Test]) -> Tally {
             continue;
         }
         let start = clock::now();
+        figures::begin(test.name);
         let result = one(world, test).await;
         let took = seconds(start.elapsed());
         match result {

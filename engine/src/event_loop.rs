@@ -351,7 +351,16 @@ impl EventLoop {
             (self.hot.pubsub_output_bytes_max, self.hot.reply_bytes_max);
         let Some(conn) = self.conn_of(token, client) else { return };
         let limit = if conn.session.info.listens_to() > 0 { of_listeners } else { of_others };
-        conn.out.extend_from_slice(bytes);
+        // What a reader waited for may have come to this replica later than its client allows.
+        let stale = unblocks.filter(|_| conn.session.waits_to_read());
+        match stale.and_then(|_| shared.too_stale(&conn.session)) {
+            Some(error) => {
+                let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
+                reply.error(&error);
+                conn.out = reply.out;
+            }
+            None => conn.out.extend_from_slice(bytes),
+        }
         if let Some(Basis { reign, end }) = unblocks {
             if reign != 0 {
                 conn.note_leased(reign);

@@ -269,6 +269,14 @@ impl Session {
         !self.resp3 && (listens || !self.shard_channels.is_empty())
     }
 
+    /// It is blocked in a command that changes nothing.
+    pub fn waits_to_read(&self) -> bool {
+        self.waiter.as_ref().is_some_and(|waiter| {
+            let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
+            !waiter.command.writes(&args)
+        })
+    }
+
     pub fn is_blocked(&self) -> bool {
         self.waiter.is_some() || self.wait.is_some()
     }

@@ -87,6 +87,39 @@ fn a_replica_whose_primary_hangs_refuses_reads_once_it_is_older_than_the_client_
 }
 
 #[test]
+fn a_reader_that_waits_is_not_answered_with_what_came_later_than_its_client_allows() {
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let primary = Server::start(dirs[0].path(), &[]);
+    let port = primary.port.to_string();
+    let replica = Server::start(dirs[1].path(), &["--replicaof", "127.0.0.1", &port]);
+    let (mut p, mut other) = (primary.client(), replica.client());
+    p.ok(&["SET", "k", "v"]);
+    let mut waiting = ["200", LONG].map(|bound| {
+        let mut r = replica.client();
+        r.until_info("master_link_status", "up");
+        r.ok(&["READONLY", "MAXSTALE", bound]);
+        until_begins(&mut r, &["GET", "k"], "v");
+        r.send(&["XREAD", "BLOCK", "0", "STREAMS", "s", "0"]).unwrap();
+        r
+    });
+    other.until_info("blocked_clients", "2");
+    // What comes meanwhile stays with the kernel until the replica goes on.
+    signal(&replica, "-STOP");
+    p.call(&["XADD", "s", "1-1", "f", "v"]);
+    for _ in 0..3000 {
+        if p.info("slave0").contains("lag=1") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    signal(&replica, "-CONT");
+    let [bounded, patient] = &mut waiting;
+    let late = bounded.reply().unwrap();
+    assert!(late.starts_with("-STALE The replica may be "), "{late}");
+    assert!(patient.reply().unwrap().contains("1-1"));
+}
+
+#[test]
 fn what_the_replica_is_told_is_no_part_of_the_stream() {
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
     let primary = Server::start(dirs[0].path(), &[]);

@@ -4,6 +4,7 @@ use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::{Cluster, Member};
 use crate::failure::Result;
+use crate::figures;
 use crate::ledger::{self, Ledger, Writers};
 use crate::world::Room;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ pub(super) async fn all_pods_deleted_at_once(room: Arc<Room>) -> Result {
     println!("      whole again after {}", clock::seconds(start.elapsed()));
     writers.all_resume(Duration::from_secs(30)).await?;
     let gap = writers.gaps().into_iter().max().unwrap_or_default();
-    println!("      every shard took writes again {} after its last one", clock::seconds(gap));
+    figures::tell("longest gap", gap);
     everything_is_there(&cluster, &writers.stop().await).await
 }
 

@@ -5,6 +5,7 @@ use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::{Cluster, Member};
 use crate::failure::{Context, Result};
+use crate::figures;
 use crate::ledger::{self, Writers};
 use crate::slot::slot_of;
 use crate::wire::Connection;
@@ -35,7 +36,7 @@ pub(super) async fn all_members_rolled_under_load(room: Arc<Room>) -> Result {
     none_of(&cluster, &before, ROLL_MAX * 2).await?;
     cluster.whole(ROLL_MAX * 2).await?;
     let took = start.elapsed();
-    println!("      six members made anew in {}", clock::seconds(took));
+    figures::tell("six members made anew", took);
     nothing_felt(&cluster, writers).await?;
     crate::ensure!(took <= ROLL_MAX, "it took {}", clock::seconds(took));
     Ok(())
@@ -76,7 +77,7 @@ pub(super) async fn shards_added_and_taken_away_under_load(room: Arc<Room>) -> R
             cluster.client().ensure_even(shards).await
         })
         .await?;
-        println!("      {shards} shards after {}", clock::seconds(start.elapsed()));
+        figures::tell(&format!("{shards} shards share the slots"), start.elapsed());
         let mut held = cluster.held_ms(start.elapsed().as_secs().cast_signed() + 1).await?;
         held.sort_by(f64::total_cmp);
         if let (Some(median), Some(most)) = (held.get(held.len() / 2), held.last()) {

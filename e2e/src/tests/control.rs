@@ -4,6 +4,7 @@ use super::form::spec;
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::failure::{Context, Result};
+use crate::figures;
 use crate::install;
 use crate::ledger;
 use crate::world::Room;
@@ -57,7 +58,7 @@ async fn without_api(room: &Room, cluster: &Cluster) -> Result {
     })?;
     let resumed = writers.all_resume(Duration::from_secs(30)).await;
     let gap = writers.gaps().into_iter().max().unwrap_or_default();
-    println!("      longest gap without operator and API server: {}", clock::seconds(gap));
+    figures::tell("longest gap without operator and API server", gap);
     room.world.fault(|provider| provider.kubelet_start(&member.node))?;
     writers.stop().await;
     resumed?;
@@ -113,7 +114,7 @@ async fn without_dns(room: &Room, cluster: &Cluster) -> Result {
         .await?;
         writers.all_resume(Duration::from_secs(30)).await?;
         let gap = writers.gaps().into_iter().max().unwrap_or_default();
-        println!("      longest gap without DNS, {time} time: {}", clock::seconds(gap));
+        figures::tell(&format!("longest gap without DNS, {time} time"), gap);
         crate::ensure!(gap <= GAP_MAX, "a shard did not serve for {}", clock::seconds(gap));
         clock::eventually("both replicas follow", Duration::from_secs(30), || async {
             let following = cluster.replicas_of(&cluster.primaries().await?[0]).await?;

@@ -5,6 +5,7 @@ use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::{Cluster, Member, shard_of};
 use crate::failure::{Context, Failure, Result};
+use crate::figures;
 use crate::install;
 use crate::ledger;
 use crate::probes::Probes;
@@ -119,10 +120,7 @@ pub(super) async fn quorum_is_linearizable_across_a_cut(room: Arc<Room>) -> Resu
     cluster.world.fault(|provider| provider.node_cut(&primary.node))?;
     let cut = clock::now();
     let serves = a_thousand_operations(&probes).await;
-    println!(
-        "      a thousand operations on each shard {} after the cut",
-        clock::seconds(cut.elapsed())
-    );
+    figures::tell("a thousand operations on each shard after the cut", cut.elapsed());
     cluster.world.fault(|provider| provider.node_heal(&primary.node))?;
     serves?;
     cluster.whole(Duration::from_secs(120)).await?;
@@ -213,7 +211,7 @@ async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> 
     replaced.and(resumed).and(during).and(thousand)?;
     let healed = clock::now();
 
-    println!("      longest gap {}", clock::seconds(gap));
+    figures::tell("longest gap", gap);
     for (shard, last) in &isolated_acks {
         let first =
             first_acks.get(*shard).copied().flatten().context("first write after the failover")?;
@@ -230,7 +228,7 @@ async fn isolate_and_heal(cluster: &Cluster, node: &str, wire: Option<Wire>) -> 
     }
     cluster.whole(Duration::from_secs(120)).await?;
     followed_again(cluster, &isolated).await?;
-    println!("      all in sync {} after it was healed", clock::seconds(healed.elapsed()));
+    figures::tell("all in sync after it was healed", healed.elapsed());
     let ledgers = writers.stop().await;
     let loss = ledger::check(&cluster.book, cluster.password.as_deref(), &ledgers).await?;
     let after: Vec<_> = loss.lost.iter().filter(|ack| ack.at > cut_at + micros(gap)).collect();

@@ -4,6 +4,7 @@ use super::form::spec;
 use crate::clock::{self, eventually};
 use crate::cluster::Cluster;
 use crate::failure::Result;
+use crate::figures;
 use crate::ledger;
 use crate::world::Room;
 use serde_json::json;
@@ -30,13 +31,13 @@ pub(super) async fn primary_deleted_or_killed_ten_times(room: Arc<Room>) -> Resu
         writers.all_resume(Duration::from_secs(30)).await?;
         cluster.whole(Duration::from_secs(120)).await?;
         let gap = writers.gaps().into_iter().max().unwrap_or_default();
+        let fault = if round % 2 == 0 { "deleted" } else { "killed" };
+        figures::tell(&format!("gap when a primary is {fault}"), gap);
         gaps.push(gap);
     }
     let ledgers = writers.stop().await;
     let loss = ledger::check(&cluster.book, cluster.password.as_deref(), &ledgers).await?;
     let (told, untold) = cluster.dropped().await?;
-    let shown: Vec<_> = gaps.iter().map(|gap| gap.as_millis()).collect();
-    println!("      write gaps in ms: {shown:?}");
     println!(
         "      {} writes acknowledged, {} lost; the status tells of {told}, {untold} failovers could not tell",
         loss.acknowledged,

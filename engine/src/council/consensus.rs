@@ -11,7 +11,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message as RaftMessage, MessageType,
 };
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole, Storage};
+use raft::{Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::apply::raft_id;
@@ -383,6 +383,12 @@ impl Consensus {
         let Ok(conf) = self.node.apply_conf_change(&change) else { return false };
         let Ok(member) = MemberId::from_utf8(change.context.to_vec()) else { return false };
         self.conf = conf;
+        // Who leads may have been voted out by the one who led before (seed 61806 of the simulation of the whole): it can
+        // count no majority any more, and the others elect one of theirs.
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            raft.become_follower(raft.term, INVALID_ID);
+        }
         let mut voters = self.machine.voters.clone();
         match change.get_change_type() {
             ConfChangeType::AddNode => voters.insert(member),

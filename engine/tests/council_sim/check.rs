@@ -173,8 +173,10 @@ impl Checker {
                 ));
             }
         }
-        // Below what the last primary began with, or with nothing: only when nobody has more.
-        if (had == (0, 0) || floor.is_some_and(|floor| had < floor)) && best > Some(had) {
+        // Below what the last primary began with, or with nothing: only when nobody has more. A shard without slots has nothing
+        // to lose: what is left of an earlier one of its number is nobody's (seeds 72579 and 89746 of the whole).
+        let counts = !shard.slots.is_empty();
+        if counts && (had == (0, 0) || floor.is_some_and(|floor| had < floor)) && best > Some(had) {
             found.push(format!(
                 "shard {id} epoch {epoch}: the new primary has {had:?}, below {floor:?}, and \
                  another member {best:?}"

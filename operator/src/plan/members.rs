@@ -254,7 +254,8 @@ fn leaves_fewer_seats(view: &View<'_>, leaving: &[&topology::Member]) -> bool {
 /// no topology that was, may be in a later one: its disk stays until the leader of the council says that it is not (seed
 /// 5562: after power failures the only topology that was told was an old one). Where the council becomes smaller by it, a voter
 /// that lost its disk is replaced first (seed 8106: of three voters one had lost its disk, and on the way to one there
-/// are two, who both have to vote).
+/// are two, who both have to vote), or leaves first, where its seat is not wanted any more either (seeds 52454 and 58793: it was
+/// waited for, and was not let in).
 ///
 /// Another operator may let the member in again between the look and the deletion. Who lets a member in looks, lays claim to its
 /// body and disk, which changes them, and lets it in by that look's epoch; who deletes looks, bars, and deletes only what has
@@ -263,8 +264,9 @@ fn leaves_fewer_seats(view: &View<'_>, leaving: &[&topology::Member]) -> bool {
 pub(super) fn dismiss(view: &View<'_>, seat: Seat, why: &str, draft: &mut Draft) {
     let known = view.known(seat);
     let name = view.name(seat);
-    if let Some(gone) = view.voter_to_be_replaced(seat).filter(|_| leaves_fewer_seats(view, known))
-    {
+    let takes_a_vote = known.iter().any(|m| !view.is_gone(&m.id));
+    let waits = takes_a_vote && leaves_fewer_seats(view, known);
+    if let Some(gone) = view.voter_to_be_replaced(seat).filter(|_| waits) {
         let gone = view.name(gone);
         let message = format!(
             "{name} stays until {gone} votes again: the council needs who is left of it to become smaller"

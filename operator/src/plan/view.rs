@@ -1,6 +1,7 @@
 //! What the rules ask of the world: which seats are wanted, who sits there, who is in sync.
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::RolloutStatus;
@@ -274,13 +275,15 @@ impl<'a> View<'a> {
         self.scopes().flat_map(|scope| self.wanted(scope))
     }
 
-    /// Seats with something in them that are in this scope and not wanted, the highest first.
+    /// Seats with something in them that are in this scope and not wanted, the highest first; but those first whose
+    /// members lost what they had: others may have to wait for them (see `members::dismiss`).
     pub(crate) fn surplus(&self, scope: Scope) -> Vec<Seat> {
         let wanted = self.wanted(scope);
         let taken = self.observed.members.keys().chain(self.known.keys()).copied();
         let mut out: Vec<_> =
             taken.filter(|s| scope_of(*s) == scope && !wanted.contains(s)).collect();
-        out.sort_unstable_by(|a, b| b.cmp(a));
+        let has_lost = |seat: &Seat| self.known(*seat).iter().any(|m| self.is_gone(&m.id));
+        out.sort_unstable_by_key(|seat| Reverse((has_lost(seat), *seat)));
         out.dedup();
         out
     }

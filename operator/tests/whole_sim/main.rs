@@ -59,10 +59,12 @@ const SEEDS: u64 = 500;
 /// not wanted any more. 132, 507, 777, 919: a replica would answer what is older than it was allowed, without one of the rules of
 /// `engine::replication::fresh`. 8106: the council became smaller while a voter that had lost its disk was being replaced. 8565: a
 /// shard waited for a member that was gone with its body. 35461: one of two members that were restarted in one round came to vote
-/// meanwhile. 7978, 10462: two operators each made a voter anew, without its disk, by looks from before the other's. 235: an avalanche of messages while a handover waited for a replica that got nothing.
+/// meanwhile. 7978, 10462: two operators each made a voter anew, without its disk, by looks from before the other's. 52454, 58793: a member that was one too many waited for
+/// one that had lost its disk, and was one too many, too. 61806: the council's leader applied that it is no voter any more, which the one
+/// before it had put, and its process ended. 235: an avalanche of messages while a handover waited for a replica that got nothing.
 const FOUND: &[u64] = &[
     30, 36, 124, 155, 347, 367, 481, 676, 1286, 1449, 3100, 3157, 4090, 4575, 4368, 5562, 5624,
-    8315, 132, 507, 777, 919, 8106, 8565, 35461, 7978, 10462,
+    8315, 132, 507, 777, 919, 8106, 8565, 35461, 7978, 10462, 52454, 58793, 61806,
 ];
 /// With so many seeds everything that can happen has done so.
 const SEEDS_FOR_ALL: u64 = 100;

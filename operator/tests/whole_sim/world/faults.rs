@@ -292,7 +292,7 @@ impl World {
         let Some(topology) = self.newest() else { return false };
         let floor = topology.shards.get(&shard).and_then(|s| s.floor.as_ref());
         let suffices = |m: usize| {
-            let report = self.nodes[m].data.report(Some(topology), Some(shard), self.clock(m));
+            let report = self.report_of(m, Some(topology), Some(shard));
             report.lineage.as_ref().map(Lineage::rank) >= floor.map(Lineage::rank)
         };
         let mates = topology.members_of(shard).into_iter().map(|m| self.ids[&m.id]);

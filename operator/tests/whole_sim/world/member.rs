@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use engine::council::record::{Batch, Saved};
 use engine::council::{Council, Event};
 use engine::moves::giving::Giving;
-use engine::topology::{Change, Epoch, MemberId, Report, Role};
+use engine::topology::{Change, Epoch, MemberId, Report, Role, ShardId, Topology};
 
 use super::current::Links;
 use super::moves::{Giver, Held, Taker};
@@ -180,10 +180,10 @@ impl World {
         let now = self.clock(n);
         let shard = self.shard_of(n);
         let lease_is_over = !self.holds_lease(n);
+        let topology = self.nodes[n].process.as_ref().and_then(|p| p.council.topology().cloned());
+        let report = self.report_of(n, topology.as_deref(), shard);
         let node = &mut self.nodes[n];
         let Some(process) = node.process.as_mut().filter(|p| p.switch.is_none()) else { return };
-        let topology = process.council.topology().cloned();
-        let report = node.data.report(topology.as_deref(), shard, now);
         let disk_error = (node.disk_error_until > self.now_us).then(|| "cannot write".to_owned());
         let report = Report {
             name: node.name.clone(),
@@ -194,6 +194,22 @@ impl World {
             ..report
         };
         process.council.report(now, report);
+    }
+
+    /// What a member tells of its data. Their lineage is of the incarnation in which their last primary was promoted, whatever
+    /// one the member is in now.
+    pub(super) fn report_of(
+        &self,
+        n: usize,
+        topology: Option<&Topology>,
+        shard: Option<ShardId>,
+    ) -> Report {
+        let mut report = self.nodes[n].data.report(topology, shard, self.clock(n));
+        if let Some(lineage) = &mut report.lineage {
+            let mut decided = self.checker.epochs.range(..=lineage.epoch);
+            lineage.incarnation = decided.next_back().map_or(1, |(_, t)| t.incarnation);
+        }
+        report
     }
 
     /// Does what the council wants until it wants nothing more.
