@@ -4,10 +4,11 @@
 //! noise. So every server is started first, each round visits all of them, ratios are taken within
 //! a round, and the figure to trust is the server's CPU time per operation.
 //!
-//! Reading order: `options`, `speed`, `latency`, `tls`, `memory`, `eviction` and `curve` (over `points`, within what the `machine` has) of single
+//! Reading order: `options`, `speed`, `latency`, `tls`, `memory`, `busy`, `eviction` and `curve` (over `points`, within what the `machine` has) of single
 //! servers, `cores` of what more of them would do, `durability` and `scale` of a `cluster`; they use `fill` and `load` over `stream`, `wire` and `replies` against a `server`
 //! described by `peers`; `floor` is the bare epoll loop; `table` prints, `plot` draws.
 
+mod busy;
 mod cluster;
 mod cores;
 mod curve;
@@ -49,6 +50,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         What::Scale => scale::run(options),
         What::Curve => curve::run(options),
         What::Cores => cores::run(options),
+        What::Busy => busy::run(options),
         What::Floor => floor::run(options.floor_port, options.threads),
     }
 }

@@ -194,11 +194,7 @@ impl EventLoop {
             self.refresh(&mut executor);
             let watched = self.watch_turn(&executor);
             self.read_mail(&mut executor);
-            if self.pause == Pause::Nobody && self.held_slots.slots.is_none() {
-                for token in std::mem::take(&mut self.paused) {
-                    self.read(token, &mut executor);
-                }
-            }
+            self.run_paused(&mut executor);
             self.ready.extend(events.iter().map(Ready::from));
             self.run_ready(&mut executor);
             self.run_missed(&mut executor);
@@ -235,7 +231,12 @@ impl EventLoop {
     }
 
     fn timeout(&self, now_ms: i64) -> Duration {
-        if !self.pending.is_empty() || !self.dirty.is_empty() || !self.missed.is_empty() {
+        let may_go_on = self.pause == Pause::Nobody && self.held_slots.slots.is_none();
+        if !self.pending.is_empty()
+            || !self.dirty.is_empty()
+            || !self.missed.is_empty()
+            || (may_go_on && !self.paused.is_empty())
+        {
             return Duration::ZERO;
         }
         let until = self.deadlines.first().map_or(TICK_MS as i64, |(at, _)| at - now_ms);

@@ -4,7 +4,7 @@
 //! the order of their slots, so that two commands never wait for each other in a circle. The lock of a
 //! slot covers that slot in every database, so that MOVE and COPY need no second lock.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +21,7 @@ pub use db::{Db, DbKeys, Env, FETCHED, NotAdded, Noted, Ttl, Typed, WrongType};
 pub use entry::{Entry, HELD_BYTES_MIN, Held, Item, ValueRef};
 pub use table::Table;
 
+use crate::clock;
 use crate::tally::Tally;
 use crate::topology::{SLOTS, slot_of};
 use lock::SlotLock;
@@ -38,8 +39,8 @@ pub fn hash_key(key: &[u8]) -> u64 {
 /// The tables of one database.
 struct Tables([UnsafeCell<Table>; SLOTS as usize]);
 
-/// Turns of waiting (most of them give the core away) after which a report goes without a count.
-const PATIENCE: u32 = 1000;
+/// How long a report that must not wait for a script waits for locks in all, microseconds.
+const PATIENCE_US: u64 = 1_000;
 
 /// A handle to the count of used memory.
 pub struct MemoryCounters(Arc<Tally>);
@@ -64,10 +65,17 @@ pub struct Keyspace {
     urgent: AtomicUsize,
     /// How often a lock of a slot was not free when it was wanted.
     waits: AtomicU64,
-    /// Keys of database 0 as of the last report.
-    counted: AtomicU64,
+    /// For each database, what was counted for the last report.
+    counted: Box<[Counted]>,
     /// For each database, its hashes with fields that expire by themselves.
     timed: Box<[AtomicUsize]>,
+}
+
+/// What a database had when it was last counted.
+#[derive(Default)]
+struct Counted {
+    keys: AtomicU64,
+    expires: AtomicU64,
 }
 
 // SAFETY: the tables behind the pointers are only reached under their slot's lock (see `Locked`).
@@ -87,7 +95,7 @@ impl Keyspace {
             upheavals: AtomicU64::new(0),
             urgent: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
-            counted: AtomicU64::new(0),
+            counted: (0..databases).map(|_| Counted::default()).collect(),
             timed: (0..databases).map(|_| AtomicUsize::default()).collect(),
         }
     }
@@ -280,26 +288,39 @@ impl Keyspace {
         self.sum(db, Table::len)
     }
 
-    /// Number of keys of database 0, for those who report and must not wait for a script: the last count when a lock is
-    /// held for longer than commands do.
-    pub fn recent_len(&self) -> u64 {
-        if self.table_ptr(0, 0).is_none() {
-            return 0;
+    /// Number of keys of a database, and of those with an expiry time; exact only when nothing changes meanwhile.
+    pub fn count(&self, db: u16) -> (u64, u64) {
+        self.count_unless(db, || false)
+    }
+
+    /// The same for those who must not wait for a script: the last count when a lock is held for longer than commands do.
+    pub fn recent_count(&self, db: u16) -> (u64, u64) {
+        let until_us = clock::monotonic_us() + PATIENCE_US;
+        self.count_unless(db, || clock::monotonic_us() > until_us)
+    }
+
+    fn count_unless(&self, db: u16, gives_up: impl Fn() -> bool) -> (u64, u64) {
+        if self.table_ptr(db, 0).is_none() {
+            return (0, 0);
         }
-        let count = |slot: u16| {
-            let tries = Cell::new(0);
-            let gives_up = || tries.replace(tries.get() + 1) > PATIENCE;
+        let of = |slot: u16| {
             let lock = &self.locks[slot as usize];
-            if !lock.try_take() && !lock.wait(gives_up) {
+            if !lock.try_take() && !lock.wait(&gives_up) {
                 return None;
             }
             let mut locked = Locked { keyspace: self, held: Slots::One(slot) };
-            Some(locked.table(0, slot).len() as u64)
+            let table = locked.table(db, slot);
+            Some((table.len() as u64, u64::from(table.expires)))
         };
-        if let Some(keys) = (0..SLOTS).map(count).sum() {
-            self.counted.store(keys, Ordering::Relaxed);
+        let add = |(keys, expires), one: Option<(u64, u64)>| {
+            one.map(|(more_keys, more_expires)| (keys + more_keys, expires + more_expires))
+        };
+        let last = &self.counted[db as usize];
+        if let Some((keys, expires)) = (0..SLOTS).map(of).try_fold((0, 0), add) {
+            last.keys.store(keys, Ordering::Relaxed);
+            last.expires.store(expires, Ordering::Relaxed);
         }
-        self.counted.load(Ordering::Relaxed)
+        (last.keys.load(Ordering::Relaxed), last.expires.load(Ordering::Relaxed))
     }
 
     pub fn is_empty(&self, db: u16) -> bool {

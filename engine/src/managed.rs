@@ -208,7 +208,7 @@ impl Local for Engine {
         let mono = clock::monotonic_ms();
         if mono >= now.counted_ms + COUNT_EVERY_MS {
             now.counted_ms = mono;
-            now.keys = shared.keyspace.recent_len();
+            now.keys = shared.keyspace.recent_count(0).0;
         }
         let link = replication::info(shared).link;
         let in_sync = now.role == Role::Primary || link.is_some_and(|l| l.up);

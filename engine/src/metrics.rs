@@ -21,7 +21,7 @@ pub fn text(shared: &Shared) -> String {
         (("larder_connected_clients", "gauge", "Open connections."), shared.clients.len() as u64),
         (("larder_memory_used_bytes", "gauge", "Data and buffers."), shared.used_memory()),
         (("larder_memory_max_bytes", "gauge", "maxmemory."), shared.config.hot().maxmemory),
-        (("larder_keys", "gauge", "Keys in database 0."), shared.keyspace.recent_len()),
+        (("larder_keys", "gauge", "Keys in database 0."), shared.keyspace.recent_count(0).0),
         (("larder_is_replica", "gauge", "1 on a replica."), u64::from(is_replica)),
         (("larder_journal_offset_bytes", "counter", "Journal offset."), shared.journal.end()),
         (("larder_commands_total", "counter", "Commands."), stats.sum(|l| &l.commands)),

@@ -189,6 +189,12 @@ impl Scripts {
         self.since_ms.store(oldest, Ordering::Release);
     }
 
+    /// A script runs that has run for longer than its first slice.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.since_ms.load(Ordering::Acquire) > 0
+    }
+
     /// Requests are to be answered with BUSY.
     #[inline]
     pub fn is_busy(&self, mono_ms: u64, threshold_ms: u64) -> bool {

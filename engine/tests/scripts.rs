@@ -117,6 +117,72 @@ fn clients_that_wait_for_a_scripts_locks_do_not_keep_it_from_being_killed() {
     }
 }
 
+/// One loop, which stands still while it runs the script: who asks how the server is hears it all the same, and all else waits
+/// in its order until the script is said to be too long.
+#[test]
+fn until_a_script_runs_for_too_long_ping_and_info_are_answered_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--io-threads", "1", "--busy-reply-threshold", "1000"];
+    let server = Server::start(dir.path(), &args);
+    let mut other = server.client();
+    other.ok(&["SET", "k", "v"]);
+    other.ok(&["SET", "t", "v", "EX", "1000"]);
+    assert!(other.call(&["INFO", "keyspace"]).contains("db0:keys=2,expires=1"));
+    let mut waiting = server.client();
+    waiting.ok(&["CLIENT", "SETNAME", "w"]);
+    let mut client = server.client();
+    client.send(&["EVAL", ENDLESS, "1", "k"]).unwrap();
+    // The first may be answered before the script begins.
+    other.until(&["PING"], "PONG");
+    waiting.send(&["GET", "t"]).unwrap();
+    waiting.send(&["PING"]).unwrap();
+    let mut beside = 0;
+    loop {
+        let pong = other.call(&["PING"]);
+        if pong == BUSY {
+            break;
+        }
+        assert_eq!(pong, "PONG");
+        let info = other.call(&["INFO", "keyspace"]);
+        assert!(info == BUSY || info.contains("db0:keys=2,expires=1"), "{info}");
+        let new = server.client().call(&["CLIENT", "GETNAME"]);
+        assert!(new == BUSY || new == "(nil)", "{new}");
+        beside += 1;
+    }
+    assert!(beside > 3, "{beside}");
+    // Whoever waited before is told now, too.
+    let first = waiting.reply().unwrap();
+    assert!(first == BUSY || first == "v", "{first}");
+    assert_eq!(waiting.reply().unwrap(), if first == "v" { "PONG" } else { BUSY });
+    other.ok(&["SCRIPT", "KILL"]);
+    assert!(client.reply().unwrap().contains("Script killed"));
+    assert_eq!(waiting.call(&["GET", "k"]), "v");
+}
+
+/// The same script over and over, each shorter than is too long: who was held back goes on as soon as it has ended.
+#[test]
+fn who_waits_for_a_script_goes_on_once_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--io-threads", "1"]);
+    let mut client = server.client();
+    let mut others: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    let script =
+        "local n = 0 for i = 1, 3e6 do n = n + i % 7 end return redis.call('incr', KEYS[1])";
+    for round in 1..=10 {
+        client.send(&["EVAL", script, "1", "n"]).unwrap();
+        for other in &mut others {
+            other.send(&["INCR", "m"]).unwrap();
+            other.send(&["PING"]).unwrap();
+        }
+        assert_eq!(client.reply().unwrap(), round.to_string());
+        for other in &mut others {
+            other.reply().unwrap().parse::<u64>().unwrap();
+            assert_eq!(other.reply().unwrap(), "PONG");
+        }
+    }
+    assert_eq!(client.call(&["GET", "m"]), "40");
+}
+
 #[test]
 fn what_comes_while_a_script_runs_is_read_when_it_has_ended() {
     let dir = tempfile::tempdir().unwrap();

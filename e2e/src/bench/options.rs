@@ -108,6 +108,8 @@ pub enum What {
     Tls,
     /// Resident bytes per key.
     Memory,
+    /// How long PING and INFO take beside full load and a long script; bytes per idle connection.
+    Busy,
     /// Misses of a cache at equal memory.
     Eviction,
     /// What `durability: Quorum` costs: a shard with two replicas each way.

@@ -8,7 +8,7 @@ use super::{Command, Ctx, Group, Keys, all, flag, walk};
 use crate::acl::Reason;
 use crate::clock;
 use crate::config::units::human;
-use crate::keyspace::Table;
+use crate::keyspace::{Db, Table};
 use crate::server::{CommandStats, Shared};
 
 mod facts;
@@ -407,9 +407,18 @@ fn errorstats(out: &mut String, shared: &Shared) {
 fn keyspace(out: &mut String, ctx: &mut Ctx<'_, '_>) {
     out.push_str("# Keyspace\r\n");
     for db in 0..ctx.shared.keyspace.databases() {
-        let keys = walk::sum(ctx.shared, ctx.db, db, Table::len);
+        let (keys, expires) = if ctx.db.locked().holds_all() {
+            let sum = |in_: &mut Db<'_>, of: fn(&Table) -> usize| {
+                walk::sum(ctx.shared, in_, db, of) as u64
+            };
+            (sum(ctx.db, Table::len), sum(ctx.db, |t| t.expires as usize))
+        } else if ctx.shared.scripts.is_running() {
+            // It may hold locks for long: who asks beside it gets the last count.
+            ctx.shared.keyspace.recent_count(db)
+        } else {
+            ctx.shared.keyspace.count(db)
+        };
         if keys > 0 {
-            let expires = walk::sum(ctx.shared, ctx.db, db, |t| t.expires as usize);
             let _ = write!(out, "db{db}:keys={keys},expires={expires},avg_ttl=0");
             // Only where there are any: exporters take a line for none that has more fields than they know.
             let timed = ctx.shared.keyspace.timed(db);

@@ -1,4 +1,6 @@
-//! What a loop does while a script runs for long: everything is answered with BUSY, except what ends the script.
+//! What a loop does while a script runs for long: once it does so for longer than `busy-reply-threshold`, everything is answered
+//! with BUSY, except what ends the script; until then only who asks how the server is (PING, INFO) is answered, and all else
+//! waits, in its order.
 //!
 //! It runs deep inside a request: the loop's own turn stands still, and one connection (or more, when one served another)
 //! is taken out of the table meanwhile. What comes for such a one is remembered; what comes by mail waits, except new
@@ -9,6 +11,7 @@ use std::time::Duration;
 use mio::Events;
 
 use super::conn::READ_BYTES;
+use super::pause::Pause;
 use super::{EventLoop, Ready};
 use crate::busy::LooksAfter;
 use crate::clock;
@@ -21,12 +24,17 @@ const EVENTS: usize = 256;
 impl LooksAfter for EventLoop {
     fn busy_turn(&mut self) -> bool {
         let mono_ms = clock::monotonic_ms();
-        if !self.shared.scripts.is_busy(mono_ms, self.hot.busy_reply_ms) {
+        if !self.shared.scripts.is_running() {
             return false;
         }
+        let is_busy = self.shared.scripts.is_busy(mono_ms, self.hot.busy_reply_ms);
         let shared = self.shared.clone();
         let mut executor = Executor::new(&shared, self.env(), &shared.stats.loops[self.index]);
-        (executor.mono_ms, executor.is_busy) = (mono_ms, true);
+        (executor.mono_ms, executor.is_busy) = (mono_ms, is_busy);
+        let pause = self.pause;
+        if !is_busy && pause != Pause::Everybody {
+            self.pause = Pause::Script;
+        }
         // The request that stands still may hold the buffer; its turn gives it back in place of this one.
         self.buffer.resize(READ_BYTES, 0);
         self.give_ahead();
@@ -47,7 +55,12 @@ impl LooksAfter for EventLoop {
             }
         }
         self.run_pending(&mut executor);
+        if is_busy {
+            // Who stands still itself goes on by itself.
+            self.run_paused(&mut executor);
+        }
         self.flush_all(&mut executor);
+        self.pause = pause;
         true
     }
 }
@@ -65,6 +78,16 @@ impl EventLoop {
             if let Mail::Accepted(stream, speaks) = letter {
                 self.add(stream, speaks, now_ms);
             }
+        }
+    }
+
+    /// Serves those who were held back, once nobody is.
+    pub(super) fn run_paused(&mut self, executor: &mut Executor<'_>) {
+        if self.pause != Pause::Nobody || self.held_slots.slots.is_some() {
+            return;
+        }
+        for token in std::mem::take(&mut self.paused) {
+            self.read(token, executor);
         }
     }
 

@@ -10,6 +10,20 @@ pub(super) enum Pause {
     Everybody,
     /// The shard's primary changes: see `crate::hold`.
     Keyed,
+    /// A script runs, and this loop stands still: see `busy_turn`.
+    Script,
+}
+
+/// What says how the server is, or makes a connection ready for that, and needs nothing that a script may have.
+fn answers_beside_a_script(command: &Command, args: &[&[u8]]) -> bool {
+    let says = |words: &[&str]| {
+        args.get(1).is_some_and(|a| words.iter().any(|w| a.eq_ignore_ascii_case(w.as_bytes())))
+    };
+    match command.name {
+        "ping" | "echo" | "time" | "info" | "hello" | "auth" | "select" | "quit" => true,
+        "client" => says(&["id", "getname", "setname", "setinfo"]),
+        _ => false,
+    }
 }
 
 impl Pause {
@@ -26,6 +40,7 @@ impl Pause {
             Pause::Nobody => false,
             Pause::Writers => may_write(),
             Pause::Everybody => command.is_none_or(|c| c.name != "client"),
+            Pause::Script => command.is_none_or(|c| !answers_beside_a_script(c, args)),
             // WAIT writes into the journal, to ask the replicas, and PUBLISH, to reach their listeners.
             Pause::Keyed => command.is_some_and(|c| {
                 !matches!(c.keys, Keys::None)
