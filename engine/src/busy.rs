@@ -23,6 +23,21 @@ type Word = (NonNull<()>, fn(NonNull<()>) -> bool);
 
 thread_local! {
     static WORD: Cell<Option<Word>> = const { Cell::new(None) };
+    static IN_TURN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Ends a turn, also behind a fault.
+struct EndTurn;
+
+impl Drop for EndTurn {
+    fn drop(&mut self) {
+        IN_TURN.set(false);
+    }
+}
+
+/// This thread is in such a turn: what it stands still for may hold any lock, and nothing here may wait for one.
+pub fn is_in_turn() -> bool {
+    IN_TURN.get()
 }
 
 /// Puts back what was there before, also behind a fault.
@@ -52,8 +67,13 @@ pub fn with<T: LooksAfter, R>(who: &mut T, f: impl FnOnce() -> R) -> R {
 
 /// Gives this thread's loop a turn; `false` when there is none, or no need for one.
 pub fn take_turn() -> bool {
+    if is_in_turn() {
+        return false;
+    }
     let Some(word) = WORD.take() else { return false };
     let _restore = Restore(Some(word));
+    IN_TURN.set(true);
+    let _end = EndTurn;
     word.1(word.0)
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::busy;
 use crate::clock;
 use crate::command::exec::{Executor, unwatch};
 use crate::config::Hot;
@@ -124,6 +125,10 @@ pub struct EventLoop {
     ahead: ReadAhead,
     /// What came for connections while they were being served (see `busy_turn`).
     missed: Vec<Ready>,
+    /// Connections whose requests wait until this loop goes on.
+    beside: Vec<usize>,
+    /// There may be mail that this loop has been woken for and has not read.
+    woken: bool,
 }
 
 fn large(hot: &Hot) -> (usize, usize) {
@@ -171,6 +176,8 @@ impl EventLoop {
             next_ready: 0,
             ahead: ReadAhead::default(),
             missed: Vec::new(),
+            beside: Vec::new(),
+            woken: false,
         })
     }
 
@@ -193,8 +200,10 @@ impl EventLoop {
             }
             self.refresh(&mut executor);
             let watched = self.watch_turn(&executor);
+            self.woken = false;
             self.read_mail(&mut executor);
             self.run_paused(&mut executor);
+            self.run_beside(&mut executor);
             self.ready.extend(events.iter().map(Ready::from));
             self.run_ready(&mut executor);
             self.run_missed(&mut executor);
@@ -231,11 +240,11 @@ impl EventLoop {
     }
 
     fn timeout(&self, now_ms: i64) -> Duration {
-        let may_go_on = self.pause == Pause::Nobody && self.held_slots.slots.is_none();
         if !self.pending.is_empty()
             || !self.dirty.is_empty()
             || !self.missed.is_empty()
-            || (may_go_on && !self.paused.is_empty())
+            || !self.beside.is_empty()
+            || self.woken
         {
             return Duration::ZERO;
         }
@@ -247,8 +256,14 @@ impl EventLoop {
     fn run_pending(&mut self, executor: &mut Executor<'_>) {
         for _ in 0..self.pending.len() {
             if let Some(token) = self.pending.pop_front() {
-                if let Some(Some(conn)) = self.conns.get_mut(token) {
-                    conn.pending = false;
+                match self.conns.get_mut(token) {
+                    Some(Some(conn)) => conn.pending = false,
+                    // It stands still, and goes on with the rest afterwards.
+                    Some(None) if busy::is_in_turn() => {
+                        self.pending.push_back(token);
+                        continue;
+                    }
+                    _ => {}
                 }
                 self.read(token, executor);
             }

@@ -3,6 +3,7 @@
 
 mod processes;
 
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use processes::{Client, Server};
@@ -157,6 +158,51 @@ fn until_a_script_runs_for_too_long_ping_and_info_are_answered_beside_it() {
     other.ok(&["SCRIPT", "KILL"]);
     assert!(client.reply().unwrap().contains("Script killed"));
     assert_eq!(waiting.call(&["GET", "k"]), "v");
+}
+
+/// What a loop answers in a turn beside a script must not wait for the locks that this script holds, and what it does not
+/// answer then is not lost: replies that were ready, requests that were read, a client that has closed its side.
+#[test]
+fn nothing_beside_a_script_waits_for_its_locks_or_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = processes::free_port().to_string();
+    let args = ["--io-threads", "1", "--memcached-port", &port];
+    let args = [&args[..], &["--busy-reply-threshold", "300"]].concat();
+    let server = Server::start(dir.path(), &args);
+    let mut other = server.client();
+    other.ok(&["SET", "k", "v"]);
+    let script = "local t = redis.call('set', KEYS[1], 'w') local n = 0 for i = 1, 2e7 do n = n + i % 7 end return n % 1";
+    // More than a turn's requests, the script among them: what is answered before it goes out all the same, and what is behind it.
+    let mut many = server.client();
+    for _ in 0..1500 {
+        many.send(&["INCR", "n"]).unwrap();
+    }
+    many.send(&["EVAL", script, "1", "k"]).unwrap();
+    for _ in 0..700 {
+        many.send(&["INCR", "n"]).unwrap();
+    }
+    let address = format!("127.0.0.1:{port}");
+    let mut memcached = std::net::TcpStream::connect(&address).unwrap();
+    memcached.write_all(b"stats\r\n").unwrap();
+    let mut half = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    half.write_all(b"APPEND half 1\r\n").unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    let watch = other.call(&["WATCH", "k"]);
+    assert!(watch == "OK" || watch == BUSY, "{watch}");
+    for expected in 1..=1500 {
+        assert_eq!(many.reply().unwrap(), expected.to_string());
+    }
+    assert_eq!(many.reply().unwrap(), "0");
+    for expected in 1501..=2200 {
+        assert_eq!(many.reply().unwrap(), expected.to_string());
+    }
+    let mut text = String::new();
+    half.read_to_string(&mut text).unwrap();
+    assert!(text == ":1\r\n" || text.starts_with(BUSY), "{text}");
+    let mut stats = [0; 5];
+    memcached.read_exact(&mut stats).unwrap();
+    assert_eq!(&stats, b"STAT ");
+    assert_eq!(server.client().call(&["GET", "k"]), "w");
 }
 
 /// The same script over and over, each shorter than is too long: who was held back goes on as soon as it has ended.

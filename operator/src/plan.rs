@@ -324,8 +324,13 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 let seat = restarted(step).filter(|_| !already.is_empty());
                 seat.is_none_or(|seat| rollout::keeps_majority(&view, seat, &already).is_ok())
             });
-            let disruptive: Vec<_> =
-                draft.steps.iter().filter(|(_, s)| s.is_disruptive()).collect();
+            // A restart that has begun is no further disruption.
+            let has_begun = |step: &Step| restarted(step).is_some_and(|s| view.is_restarting(s));
+            let disruptive: Vec<_> = draft
+                .steps
+                .iter()
+                .filter(|(_, step)| step.is_disruptive() && !has_begun(step))
+                .collect();
             if disruptive.iter().any(|(_, step)| view.is_disrupted_by(step)) {
                 match spare.checked_sub(1) {
                     Some(left) => spare = left,

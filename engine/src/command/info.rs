@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Command, Ctx, Group, Keys, all, flag, walk};
 use crate::acl::Reason;
+use crate::busy;
 use crate::clock;
 use crate::config::units::human;
 use crate::keyspace::{Db, Table};
@@ -412,7 +413,7 @@ fn keyspace(out: &mut String, ctx: &mut Ctx<'_, '_>) {
                 walk::sum(ctx.shared, in_, db, of) as u64
             };
             (sum(ctx.db, Table::len), sum(ctx.db, |t| t.expires as usize))
-        } else if ctx.shared.scripts.is_running() {
+        } else if busy::is_in_turn() || ctx.shared.scripts.is_running() {
             // It may hold locks for long: who asks beside it gets the last count.
             ctx.shared.keyspace.recent_count(db)
         } else {

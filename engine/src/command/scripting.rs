@@ -32,8 +32,7 @@ pub(super) fn changes(args: &[&[u8]]) -> bool {
 pub(super) fn answers_while_busy(command: &Command, args: &[&[u8]]) -> bool {
     let word = |word: &str| args.get(1).is_some_and(|w| w.eq_ignore_ascii_case(word.as_bytes()));
     match command.name {
-        "auth" | "hello" | "quit" | "reset" | "multi" | "discard" | "watch" | "unwatch"
-        | "replconf" => true,
+        "auth" | "hello" | "quit" | "reset" | "multi" | "discard" | "unwatch" | "replconf" => true,
         "script" => word("kill"),
         "function" => word("kill") || word("stats"),
         // Saving would wait for the script.

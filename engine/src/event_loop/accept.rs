@@ -144,6 +144,7 @@ impl EventLoop {
             sent: 0,
             values: Values::default(),
             dirty: false,
+            is_held: false,
             pending: is_tls,
             stalled: false,
             gate: 0,

@@ -174,6 +174,7 @@ impl EventLoop {
         if conn.out.capacity() == 0 {
             conn.out = self.spare.take();
         }
+        conn.is_held = false;
         if conn.memcached.is_some() {
             return self.process_memcached(conn, buffer, executor, budget);
         }
@@ -202,7 +203,7 @@ impl EventLoop {
             let args = ahead.args.as_slice();
             for one in ahead.requests.as_slice() {
                 if may_hold && self.holds(&conn.session, one, &ahead) {
-                    self.paused.push(conn.session.info.token);
+                    self.hold_back(conn);
                     conn.decoder = Decoder::default();
                     break 'turn;
                 }
@@ -242,6 +243,13 @@ impl EventLoop {
         conn.values = reply.values;
         self.settle(conn, reply.out);
         start
+    }
+
+    /// What the connection asked next waits, and it is read no further until then.
+    pub(super) fn hold_back(&mut self, conn: &mut Conn) {
+        let held = if busy::is_in_turn() { &mut self.beside } else { &mut self.paused };
+        held.push(conn.session.info.token);
+        conn.is_held = true;
     }
 
     /// Takes the output of a batch, and what its replies have to wait for.

@@ -13,7 +13,7 @@ use mio::Events;
 use super::conn::READ_BYTES;
 use super::pause::Pause;
 use super::{EventLoop, Ready};
-use crate::busy::LooksAfter;
+use crate::busy::{self, LooksAfter};
 use crate::clock;
 use crate::command::exec::Executor;
 use crate::server::Mail;
@@ -41,11 +41,14 @@ impl LooksAfter for EventLoop {
         self.accept_mail();
         let mut events = Events::with_capacity(EVENTS);
         if let Err(error) = self.poll.poll(&mut events, Some(Duration::ZERO)) {
+            self.pause = pause;
             tracing::warn!(%error, "clients are not looked after while a script runs");
             return true;
         }
         // Behind what the turn that stands still has not come to.
         self.ready.extend(events.iter().map(Ready::from));
+        // Mail is read by the turn that stands still, after it.
+        self.woken = true;
         while let Some(ready) = self.ready.get(self.next_ready).copied() {
             self.next_ready += 1;
             if self.conns.get(ready.token).is_some_and(Option::is_none) {
@@ -56,8 +59,7 @@ impl LooksAfter for EventLoop {
         }
         self.run_pending(&mut executor);
         if is_busy {
-            // Who stands still itself goes on by itself.
-            self.run_paused(&mut executor);
+            self.run_beside(&mut executor);
         }
         self.flush_all(&mut executor);
         self.pause = pause;
@@ -88,6 +90,18 @@ impl EventLoop {
         }
         for token in std::mem::take(&mut self.paused) {
             self.read(token, executor);
+        }
+    }
+
+    /// Serves those whose requests waited until this loop goes on, or until all are told that it does not; but not those who
+    /// stand still.
+    pub(super) fn run_beside(&mut self, executor: &mut Executor<'_>) {
+        for token in std::mem::take(&mut self.beside) {
+            if busy::is_in_turn() && self.conns.get(token).is_some_and(Option::is_none) {
+                self.beside.push(token);
+            } else {
+                self.read(token, executor);
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub(super) values: Values,
     pub(super) dirty: bool,
     pub(super) pending: bool,
+    /// The request that it read last waits: see `EventLoop::hold_back`.
+    pub(super) is_held: bool,
     /// Waits until its client has read: requests are left where they are meanwhile.
     pub(super) stalled: bool,
     /// Replies wait until the log has the journal up to here; 0: they do not wait.

@@ -118,6 +118,9 @@ impl EventLoop {
             let input = std::mem::take(&mut conn.input);
             let used = self.process(conn, &input, executor, &mut budget);
             keep(conn, input, used);
+            if conn.is_held {
+                return true;
+            }
         }
         loop {
             if conn.session.after != After::Continue {
@@ -173,6 +176,10 @@ impl EventLoop {
                 let input = std::mem::take(&mut conn.input);
                 let used = self.process(conn, &input, executor, &mut budget);
                 keep(conn, input, used);
+            }
+            // Who has closed its side behind what waits is still answered.
+            if conn.is_held {
+                return true;
             }
             if !full && !conn.read_closed {
                 // Edge-triggered: a read that did not fill its buffer has emptied the socket.

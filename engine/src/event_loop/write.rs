@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::EventLoop;
 use super::conn::TURN_BYTES;
+use crate::busy;
 use crate::clock;
 use crate::command::exec::Executor;
 use crate::server::bump;
@@ -30,8 +31,14 @@ impl EventLoop {
         self.write_log();
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
-            if let Some(Some(conn)) = self.conns.get_mut(token) {
-                conn.dirty = false;
+            match self.conns.get_mut(token) {
+                Some(Some(conn)) => conn.dirty = false,
+                // It stands still (see `busy_turn`), and is flushed once it has gone on.
+                Some(None) if busy::is_in_turn() => {
+                    self.dirty.push(token);
+                    continue;
+                }
+                _ => {}
             }
             self.flush(token, executor);
         }

@@ -171,8 +171,11 @@ const BATCHES_PER_SYNC: usize = 256;
 /// How long a disk that cannot be written, a full one for instance, is left alone before it is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(500);
 
+/// So many batches are kept for it meanwhile; with more, the member has to be started anew once its disk can be written.
+const BATCHES_KEPT_MAX: usize = 65_536;
+
 /// The disk has a thread of its own: a sync that hangs must not stop the heartbeats. What cannot be written is written again
-/// until it can; the council replaces its log now and then, so that no more is kept for that than is on a disk.
+/// until it can.
 fn start_disk(
     mut file: FileDisk,
     says: mpsc::UnboundedSender<DiskSaid>,
@@ -187,7 +190,7 @@ fn start_disk(
                 if says.send(DiskSaid::Failed(format!("council.log: {error}"))).is_err() {
                     return;
                 }
-                if !file.may_try_again() {
+                if !file.may_try_again() || together.len() > BATCHES_KEPT_MAX {
                     return;
                 }
                 std::thread::sleep(DISK_RETRY);

@@ -245,9 +245,9 @@ impl<'a> View<'a> {
     }
 
     /// Somebody who serves stops serving because of this step. The shard of one that is not in sync is among the `disrupted`
-    /// already: what was made anew and does not work can be taken back; and so is that of one whose restart has begun.
+    /// already: what was made anew and does not work can be taken back.
     pub(super) fn is_disrupted_by(&self, step: &Step) -> bool {
-        matches!(step, Step::RestartMember { seat, .. } if self.is_in_sync(*seat) && !self.is_restarting(*seat))
+        matches!(step, Step::RestartMember { seat, .. } if self.is_in_sync(*seat))
     }
 
     /// How far a change is that takes restarts; `None`: there is none.
