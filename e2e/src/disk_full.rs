@@ -16,6 +16,8 @@ use std::time::Duration;
 
 const MEMBERS: [&str; 3] = ["demo-0-0", "demo-0-1", "demo-0-2"];
 const SIZE: &str = "size=24m,mode=0700";
+/// A key that nobody writes while disks are full.
+const UNTOUCHED: &str = "untouched";
 /// Operations while one disk is full, and afterwards.
 const OPERATIONS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +78,8 @@ pub(crate) async fn local_full_disks_lose_nothing(scene: Scene) -> Result {
     let tag = probes.tags()[0].clone();
     whole(&local).await?;
     goes_on(&probes, &tag, OPERATIONS).await?;
+    let mut client = local.client();
+    client.call(UNTOUCHED, &["SET", UNTOUCHED, "v"]).await?.ok()?;
 
     let full = primary(&local).await?;
     let disk = disk_of(&disks, &members, &local, &full).await?;
@@ -92,7 +96,6 @@ pub(crate) async fn local_full_disks_lose_nothing(scene: Scene) -> Result {
     for disk in &disks {
         disk.fill()?;
     }
-    let mut client = local.client();
     eventually("writes are refused", PATIENCE, || async {
         let refused = local.client().call(&tag, &["SET", &tag, "v"]).await?;
         let text = format!("{refused:?}");
@@ -100,7 +103,14 @@ pub(crate) async fn local_full_disks_lose_nothing(scene: Scene) -> Result {
         Ok(())
     })
     .await?;
-    client.call(&tag, &["GET", &tag]).await?.ok().context("all disks are full")?;
+    // A read waits where the last write of its slot is not acknowledged: somebody else's key tells.
+    eventually("reads go on", PATIENCE, || async {
+        let value = local.client().call(UNTOUCHED, &["GET", UNTOUCHED]).await?.ok()?.text();
+        crate::ensure!(value.as_deref() == Some("v"), "{value:?}");
+        Ok(())
+    })
+    .await
+    .context("all disks are full")?;
     for disk in &disks {
         disk.empty()?;
     }
