@@ -30,7 +30,7 @@ pub(crate) async fn local_clock_steps_are_not_felt(scene: Scene) -> Result {
     let local = Local::start_in(&scene.wish(&spec)?, &scene.state(), &environment).await?;
     let probes = Probes::start(&local.book, local.password.as_deref()).await?;
     whole(&local).await?;
-    let before = primaries(&local).await?;
+    let before = local.primaries().await?;
     let mut client = local.client();
     for seconds in STEPS {
         // By an absolute time, as in Redis: past it the key is gone, however the clock came there.
@@ -47,7 +47,7 @@ pub(crate) async fn local_clock_steps_are_not_felt(scene: Scene) -> Result {
             goes_on(&probes, tag, OPERATIONS).await.context(format!("{seconds} s off"))?;
         }
     }
-    let after = primaries(&local).await?;
+    let after = local.primaries().await?;
     crate::ensure!(before == after, "primaries were {before:?}, and are {after:?}");
     probes.check(Vec::new()).await?;
     local.stop().await
@@ -66,12 +66,6 @@ fn library() -> Result<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib")?.flatten();
     let mut found = folders.map(|f| f.path().join("faketime/libfaketimeMT.so.1"));
     found.find(|p| p.is_file()).ok_or_else(|| Failure::new("no libfaketimeMT.so.1 in /usr/lib"))
-}
-
-async fn primaries(local: &Local) -> Result<Vec<Option<std::net::SocketAddr>>> {
-    let mut client = local.client();
-    client.refresh().await?;
-    Ok(client.ranges().iter().map(|range| range.members.first().copied()).collect())
 }
 
 /// Unix seconds, by the owner of a key.

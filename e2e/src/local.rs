@@ -237,6 +237,13 @@ impl Local {
         Client::new(&self.book, self.password.as_deref())
     }
 
+    /// The primary of each shard, in the order of the slots, as far as there is one.
+    pub(crate) async fn primaries(&self) -> Result<Vec<Option<SocketAddr>>> {
+        let mut client = self.client();
+        client.refresh().await?;
+        Ok(client.ranges().iter().map(|range| range.members.first().copied()).collect())
+    }
+
     async fn writers(&self) -> Result<Writers> {
         Writers::start(&self.book, self.password.as_deref(), Duration::from_millis(1)).await
     }

@@ -19,7 +19,6 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::busy;
 use crate::clock;
 use crate::command::exec::{Executor, unwatch};
 use crate::config::Hot;
@@ -256,14 +255,12 @@ impl EventLoop {
     fn run_pending(&mut self, executor: &mut Executor<'_>) {
         for _ in 0..self.pending.len() {
             if let Some(token) = self.pending.pop_front() {
-                match self.conns.get_mut(token) {
-                    Some(Some(conn)) => conn.pending = false,
-                    // It stands still, and goes on with the rest afterwards.
-                    Some(None) if busy::is_in_turn() => {
-                        self.pending.push_back(token);
-                        continue;
-                    }
-                    _ => {}
+                if self.stands_still(token) {
+                    self.pending.push_back(token);
+                    continue;
+                }
+                if let Some(Some(conn)) = self.conns.get_mut(token) {
+                    conn.pending = false;
                 }
                 self.read(token, executor);
             }
@@ -368,8 +365,8 @@ impl EventLoop {
         let Some(conn) = self.conn_of(token, client) else { return };
         let limit = if conn.session.info.listens_to() > 0 { of_listeners } else { of_others };
         // What a reader waited for may have come to this replica later than its client allows.
-        let stale = unblocks.filter(|_| conn.session.waits_to_read());
-        match stale.and_then(|_| shared.too_stale(&conn.session)) {
+        let stale = unblocks.and_then(|_| shared.too_stale(&conn.session));
+        match stale.filter(|_| conn.session.waits_to_read()) {
             Some(error) => {
                 let mut reply = Reply::new(std::mem::take(&mut conn.out), conn.session.resp3);
                 reply.error(&error);

@@ -285,7 +285,10 @@ impl Keyspace {
 
     /// Number of keys of a database; exact only when nothing changes meanwhile.
     pub fn len(&self, db: u16) -> usize {
-        self.sum(db, Table::len)
+        if self.table_ptr(db, 0).is_none() {
+            return 0;
+        }
+        (0..SLOTS).map(|slot| self.lock_slot(slot).table(db, slot).len()).sum()
     }
 
     /// Number of keys of a database, and of those with an expiry time; exact only when nothing changes meanwhile.
@@ -325,18 +328,6 @@ impl Keyspace {
 
     pub fn is_empty(&self, db: u16) -> bool {
         self.len(db) == 0
-    }
-
-    /// Number of keys with an expiry time.
-    pub fn expires(&self, db: u16) -> usize {
-        self.sum(db, |t| t.expires as usize)
-    }
-
-    fn sum(&self, db: u16, f: impl Fn(&Table) -> usize) -> usize {
-        if self.table_ptr(db, 0).is_none() {
-            return 0;
-        }
-        (0..SLOTS).map(|slot| f(self.lock_slot(slot).table(db, slot))).sum()
     }
 }
 

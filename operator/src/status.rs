@@ -53,7 +53,8 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
         shards: shards(&view),
         endpoints: observed.access.endpoints.clone(),
         auth_secret: observed.access.auth_secret.clone(),
-        plan: Some(account_of(plan, observed)),
+        // Left out when it is empty: so it is stored, and so it is read again.
+        plan: Some(account_of(plan, observed)).filter(|plan| *plan != PlanStatus::default()),
         moves: moves::moves(&view),
         restarting: restarting(&view, plan),
         rollout: view.rollout().cloned(),
@@ -68,8 +69,9 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Status {
 /// Whom this round restarts, and whom an earlier one was to: it may have been another operator's, which has not come to it yet.
 fn restarting(view: &View<'_>, plan: &Plan) -> Vec<RestartStatus> {
     let is_planned = |seat: Seat| {
-        let of_seat = |s: &Step| matches!(s, Step::RestartMember { seat: s, .. } if *s == seat);
-        plan.steps.iter().any(|p| of_seat(&p.step))
+        let is_its =
+            |step: &Step| matches!(step, Step::RestartMember { seat: s, .. } if *s == seat);
+        plan.steps.iter().any(|p| is_its(&p.step))
     };
     let restart = |(seat, uid): (Seat, &str)| {
         let goes = is_planned(seat) || view.is_restarting(seat);

@@ -10,6 +10,7 @@ use operator::bench::quantiles::Quantiles;
 
 use super::load::{self, Load};
 use super::peers::{self, Peer};
+use super::replies::Replies;
 use super::server::Server;
 use super::wire::{Dialect, Encoder, Workload};
 use super::{Error, Options, clock, table};
@@ -23,6 +24,8 @@ const SCRIPT: &str = "local n = 0 while true do n = n + 1 end";
 const PIPELINE: usize = 16;
 /// Connections that do nothing.
 const IDLE: usize = 10_000;
+/// How long they have done so when they are weighed.
+const REST: Duration = Duration::from_secs(3);
 /// All of them, and those of the server's own.
 const CLIENTS_MAX: &str = "20000";
 
@@ -36,12 +39,7 @@ enum With {
 pub(super) fn run(options: &Options) -> Result<(), Error> {
     let options = &options.or_peers(&["larder", "valkey"]);
     let (peers, missing) = peers::find(options)?;
-    for peer in &peers {
-        println!("- {}: {}", peer.name, peer.version);
-    }
-    for peers::Missing { name, why } in &missing {
-        println!("- {name}: missing: {why}");
-    }
+    peers::print(&peers, &missing);
     println!(
         "\nPING and INFO, one after the other every {} ms for {} s, {} round(s), {} server thread(s), beside {} connections of GET with \
          {PIPELINE} requests each, and beside a script that does not end.\n",
@@ -117,28 +115,33 @@ fn connect(addr: SocketAddr) -> Result<TcpStream, Error> {
     Ok(stream)
 }
 
-/// Reads one reply: a line, or a string whose length the line tells.
+/// Asks, and awaits the reply.
 fn ask(stream: &mut TcpStream, request: &str) -> Result<(), Error> {
     stream.write_all(request.as_bytes()).map_err(Error::io("ask"))?;
-    let (mut reply, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    let (mut replies, mut input, mut filled) = (Replies::new(Dialect::Resp), [0; 16 * 1024], 0);
     loop {
-        let got = stream.read(&mut buffer).map_err(Error::io(format!("answer to {request:?}")))?;
+        let got = stream
+            .read(&mut input[filled..])
+            .map_err(Error::io(format!("answer to {request:?}")))?;
         if got == 0 {
             return Err(Error::Refused(format!("the server closed after {request:?}")));
         }
-        reply.extend_from_slice(&buffer[..got]);
-        let Some(line) = reply.windows(2).position(|two| two == b"\r\n") else { continue };
-        let text = String::from_utf8_lossy(&reply[..line]);
-        let body = text.strip_prefix('$').and_then(|length| length.parse::<usize>().ok());
-        if reply.len() >= line + 2 + body.map_or(0, |length| length + 2) {
+        filled += got;
+        let (taken, ended) = replies.feed(&input[..filled]);
+        if ended > 0 {
             return Ok(());
         }
+        input.copy_within(taken..filled, 0);
+        filled -= taken;
     }
 }
 
 /// Resident bytes of connections that have asked once and do nothing since.
 fn idle(options: &Options, peers: &[Peer]) -> Result<(), Error> {
-    println!("\nRSS of {IDLE} connections that have had one PING each, after {} s.\n", 3);
+    println!(
+        "\nRSS of {IDLE} connections that have had one PING each, after {} s.\n",
+        REST.as_secs()
+    );
     let mut rows = Vec::new();
     for peer in peers.iter().filter(|peer| peer.dialect == Dialect::Resp) {
         let more = ["--maxclients", CLIENTS_MAX].map(str::to_owned);
@@ -151,7 +154,7 @@ fn idle(options: &Options, peers: &[Peer]) -> Result<(), Error> {
             connections.push(one);
         }
         // Buffers that were given back are so by the servers' own timers.
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(REST);
         let bytes = server.rss()?.saturating_sub(before) as f64 / IDLE as f64;
         rows.push(vec![peer.name.to_owned(), format!("{bytes:.0}")]);
     }

@@ -192,10 +192,7 @@ impl Bench<'_> {
             short(Curve::Value.setting(0, rest).keys),
         );
         println!("Medians of the rounds (smallest-largest); ratios are taken within a round.\n");
-        self.peers.iter().for_each(|peer| println!("- {}: {}", peer.name, peer.version));
-        for peers::Missing { name, why } in missing {
-            println!("- {name}: missing: {why}");
-        }
+        peers::print(&self.peers, missing);
     }
 
     fn report(&self, curve: Curve, table: &Table) -> Result<(), Error> {

@@ -131,12 +131,8 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
         .iter()
         .filter_map(|(name, policy)| Some((peers.iter().find(|p| p.name == *name)?, *policy)))
         .collect();
-    for peer in peers.iter().filter(|p| runners.iter().any(|(r, _)| r.name == p.name)) {
-        println!("- {}: {}", peer.name, peer.version);
-    }
-    for peers::Missing { name, why } in &missing {
-        println!("- {name}: missing: {why}");
-    }
+    let measured = peers.iter().filter(|p| runners.iter().any(|(r, _)| r.name == p.name));
+    peers::print(measured, &missing);
     println!();
     let mut rows = Vec::new();
     for traffic in Traffic::ALL {

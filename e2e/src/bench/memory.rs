@@ -28,12 +28,7 @@ pub(super) fn run(options: &Options) -> Result<(), Error> {
         options.threads,
         FILLS.map(|keys| format!("{:.2} million", keys as f64 / 1e6)).join(", "),
     );
-    for peer in &peers {
-        println!("- {}: {}", peer.name, peer.version);
-    }
-    for peers::Missing { name, why } in &missing {
-        println!("- {name}: missing: {why}");
-    }
+    peers::print(&peers, &missing);
     println!();
     let mut rows = Vec::new();
     for peer in peers.iter().filter(|peer| !peer.is_floor() && peer.dialect != Dialect::Classic) {

@@ -28,6 +28,16 @@ enum Kind {
     Floor,
 }
 
+/// Says who is measured, and who could not be had and why.
+pub(super) fn print<'p>(peers: impl IntoIterator<Item = &'p Peer>, missing: &[Missing]) {
+    for peer in peers {
+        println!("- {}: {}", peer.name, peer.version);
+    }
+    for Missing { name, why } in missing {
+        println!("- {name}: missing: {why}");
+    }
+}
+
 /// A peer that cannot run here, and why.
 pub(super) struct Missing {
     pub(super) name: &'static str,

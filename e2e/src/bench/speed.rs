@@ -152,12 +152,7 @@ pub(super) fn print_settings(
         if pins { "server on core 0 and client on core 1" } else { "not pinned" },
     );
     println!("Medians of the rounds (smallest-largest); ratios are taken within a round.\n");
-    for peer in peers {
-        println!("- {}: {}", peer.name, peer.version);
-    }
-    for peers::Missing { name, why } in missing {
-        println!("- {name}: missing: {why}");
-    }
+    peers::print(peers, missing);
 }
 
 fn report(options: &Options, runners: &[&Peer], samples: &[Vec<Sample>]) {

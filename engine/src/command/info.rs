@@ -9,7 +9,7 @@ use crate::acl::Reason;
 use crate::busy;
 use crate::clock;
 use crate::config::units::human;
-use crate::keyspace::{Db, Table};
+use crate::keyspace::Table;
 use crate::server::{CommandStats, Shared};
 
 mod facts;
@@ -409,10 +409,9 @@ fn keyspace(out: &mut String, ctx: &mut Ctx<'_, '_>) {
     out.push_str("# Keyspace\r\n");
     for db in 0..ctx.shared.keyspace.databases() {
         let (keys, expires) = if ctx.db.locked().holds_all() {
-            let sum = |in_: &mut Db<'_>, of: fn(&Table) -> usize| {
-                walk::sum(ctx.shared, in_, db, of) as u64
-            };
-            (sum(ctx.db, Table::len), sum(ctx.db, |t| t.expires as usize))
+            let keys = walk::sum(ctx.shared, ctx.db, db, Table::len);
+            let expires = walk::sum(ctx.shared, ctx.db, db, |t| t.expires as usize);
+            (keys as u64, expires as u64)
         } else if busy::is_in_turn() || ctx.shared.scripts.is_running() {
             // It may hold locks for long: who asks beside it gets the last count.
             ctx.shared.keyspace.recent_count(db)

@@ -171,6 +171,11 @@ impl FileDisk {
             }
         }
         let done = if sync { self.file.file.sync_data() } else { Ok(()) };
+        self.synced(done)
+    }
+
+    /// What a sync came to: when it failed, nobody knows what is on disk.
+    fn synced(&mut self, done: io::Result<()>) -> io::Result<()> {
         self.is_poisoned = done.is_err();
         done
     }
@@ -182,9 +187,8 @@ impl FileDisk {
         file.file.sync_all()?;
         std::fs::rename(&aside, self.dir.join(NAME))?;
         let done = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        self.is_poisoned = done.is_err();
         self.file = file;
-        done
+        self.synced(done)
     }
 }
 

@@ -51,7 +51,7 @@ impl LooksAfter for EventLoop {
         self.woken = true;
         while let Some(ready) = self.ready.get(self.next_ready).copied() {
             self.next_ready += 1;
-            if self.conns.get(ready.token).is_some_and(Option::is_none) {
+            if self.stands_still(ready.token) {
                 self.missed.push(ready);
             } else {
                 self.on_ready(ready, &mut executor);
@@ -83,6 +83,12 @@ impl EventLoop {
         }
     }
 
+    /// This connection is out of the table, for its request is what this loop stands still in: all that is to be done for it stays
+    /// to be done, until it has gone on.
+    pub(super) fn stands_still(&self, token: usize) -> bool {
+        busy::is_in_turn() && self.conns.get(token).is_some_and(Option::is_none)
+    }
+
     /// Serves those who were held back, once nobody is.
     pub(super) fn run_paused(&mut self, executor: &mut Executor<'_>) {
         if self.pause != Pause::Nobody || self.held_slots.slots.is_some() {
@@ -97,7 +103,7 @@ impl EventLoop {
     /// stand still.
     pub(super) fn run_beside(&mut self, executor: &mut Executor<'_>) {
         for token in std::mem::take(&mut self.beside) {
-            if busy::is_in_turn() && self.conns.get(token).is_some_and(Option::is_none) {
+            if self.stands_still(token) {
                 self.beside.push(token);
             } else {
                 self.read(token, executor);

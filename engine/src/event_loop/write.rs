@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::EventLoop;
 use super::conn::TURN_BYTES;
-use crate::busy;
 use crate::clock;
 use crate::command::exec::Executor;
 use crate::server::bump;
@@ -31,14 +30,12 @@ impl EventLoop {
         self.write_log();
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
-            match self.conns.get_mut(token) {
-                Some(Some(conn)) => conn.dirty = false,
-                // It stands still (see `busy_turn`), and is flushed once it has gone on.
-                Some(None) if busy::is_in_turn() => {
-                    self.dirty.push(token);
-                    continue;
-                }
-                _ => {}
+            if self.stands_still(token) {
+                self.dirty.push(token);
+                continue;
+            }
+            if let Some(Some(conn)) = self.conns.get_mut(token) {
+                conn.dirty = false;
             }
             self.flush(token, executor);
         }

@@ -187,10 +187,8 @@ fn start_disk(
             let mut together = vec![first];
             together.extend(batches.try_iter().take(BATCHES_PER_SYNC - 1));
             while let Err(error) = file.write(&together) {
-                if says.send(DiskSaid::Failed(format!("council.log: {error}"))).is_err() {
-                    return;
-                }
-                if !file.may_try_again() || together.len() > BATCHES_KEPT_MAX {
+                let is_heard = says.send(DiskSaid::Failed(format!("council.log: {error}"))).is_ok();
+                if !is_heard || !file.may_try_again() || together.len() > BATCHES_KEPT_MAX {
                     return;
                 }
                 std::thread::sleep(DISK_RETRY);

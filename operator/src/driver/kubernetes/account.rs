@@ -27,17 +27,13 @@ impl Context {
     ) -> Result<Recorded, Error> {
         let api: Api<DeserializeGuard<CacheCluster>> =
             Api::namespaced(self.client.clone(), namespace);
-        let mut patch = json!({
+        // (An apply of `{}` over fields that it owned would leave null, which the API server refuses: an account has none.)
+        let patch = json!({
             "apiVersion": CacheCluster::api_version(&()),
             "kind": CacheCluster::kind(&()),
             "metadata": {"name": name, "resourceVersion": next.version},
             "status": next.status,
         });
-        // An apply of `{}` over fields that it owned leaves null, which the API server then refuses: an
-        // empty plan is left out, and so removed.
-        if let Some(fields) = patch["status"].as_object_mut() {
-            fields.retain(|_, field| *field != json!({}));
-        }
         self.health.metrics.write("CacheCluster");
         match api
             .patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::CacheCluster;
 use crds::reasons::{condition, event, reason};
-use crds::{CacheCluster, PlanStatus};
 use engine::bus::tls::Tls;
 use k8s_openapi::api::core::v1::NodeSelectorTerm;
 use kube::core::DeserializeGuard;
@@ -83,18 +83,10 @@ impl Memory {
     /// what was written is refused if the other one came after it, and then forgotten.
     pub(super) fn account_beside(&self, stored: Account) -> Account {
         match &self.account {
-            Some(written) if bare(&written.status) != bare(&stored.status) => written.clone(),
-            // Each time the same one, or a round would take it for a change.
-            Some(written) => Account { status: written.status.clone(), ..stored },
-            None => stored,
+            Some(written) if written.status != stored.status => written.clone(),
+            _ => stored,
         }
     }
-}
-
-/// Without what is left out when it is written, for it is empty.
-fn bare(status: &Option<Status>) -> Option<Status> {
-    let plan = |s: &Status| s.plan.clone().filter(|plan| *plan != PlanStatus::default());
-    status.as_ref().map(|s| Status { plan: plan(s), ..s.clone() })
 }
 
 /// The driver of one cluster for one round.
