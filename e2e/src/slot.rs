@@ -25,7 +25,8 @@ fn crc16(bytes: &[u8]) -> u16 {
 
 /// For how long moves of slots held their clients, milliseconds, as a member's log tells.
 pub fn held_ms(log: &str) -> impl Iterator<Item = f64> {
-    let held = log.lines().filter_map(|line| line.split_once("held_us=")?.1.split(' ').next());
+    let moves = log.lines().filter(|line| line.contains("the slots' clients were held"));
+    let held = moves.filter_map(|line| line.split_once("held_us=")?.1.split(' ').next());
     held.filter_map(|us| us.trim().parse().ok()).map(|us: f64| us / 1000.0)
 }
 
@@ -35,7 +36,7 @@ mod tests {
 
     #[test]
     fn what_a_log_tells_of_moves_is_read() {
-        let log = "INFO engine::moves::source: the slots' clients were held id=7 held_us=6250 laps_us=\"held=9 \"\nother\n";
+        let log = "INFO engine::moves::source: the slots' clients were held id=7 held_us=6250 laps_us=\"held=9\"\nINFO engine::hold: all clients were held held_us=7 laps_us=\"still=7\"\n";
         assert_eq!(held_ms(log).collect::<Vec<_>>(), [6.25]);
     }
 

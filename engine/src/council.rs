@@ -335,6 +335,10 @@ impl Council {
         if std::mem::take(&mut self.is_polled) || holds_now {
             self.beat();
             self.turn();
+        } else if self.awaits_itself() {
+            let me = self.me.clone();
+            self.look_after_shard_of(&me);
+            self.turn();
         }
     }
 

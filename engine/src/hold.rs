@@ -11,9 +11,11 @@
 //! loop shows the number, no request that began before the hold is under way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::server::{Mail, Shared};
+use crate::stopwatch::Stopwatch;
 
 /// Whether requests are held back at the moment.
 #[derive(Default)]
@@ -23,6 +25,8 @@ pub struct Hold {
     last: AtomicU64,
     /// Monotonic milliseconds until when requests wait; after that they are refused while it is in force.
     until_ms: AtomicU64,
+    /// Where the time goes of the hold in force.
+    watch: Mutex<Option<Stopwatch>>,
 }
 
 impl Hold {
@@ -54,6 +58,17 @@ impl Hold {
     pub fn is_over_time(&self) -> bool {
         self.is_vain(clock::monotonic_ms())
     }
+
+    /// A step of what the hold in force is for is done.
+    pub(crate) fn lap(&self, name: &str) {
+        if let Some(watch) = self.watch().as_mut() {
+            watch.lap(name);
+        }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Option<Stopwatch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Shared {
@@ -64,6 +79,7 @@ impl Shared {
         let number = hold.last.fetch_add(1, Ordering::AcqRel) + 1;
         hold.current.store(number, Ordering::Release);
         self.wake_loops();
+        hold.watch().get_or_insert_with(Stopwatch::new);
         number
     }
 
@@ -82,6 +98,10 @@ impl Shared {
     pub fn end_hold(&self) {
         if self.hold.current.swap(0, Ordering::AcqRel) != 0 {
             self.wake_loops();
+        }
+        if let Some(watch) = self.hold.watch().take() {
+            let (held_us, laps_us) = (watch.total_us(), watch.laps());
+            tracing::info!(held_us, laps_us, "all clients were held");
         }
     }
 

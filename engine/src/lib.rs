@@ -51,6 +51,7 @@ pub mod session;
 pub mod snapshot;
 pub mod sockets;
 pub mod start;
+mod stopwatch;
 pub mod stream;
 pub mod tally;
 pub mod tls;

@@ -7,8 +7,8 @@
 //! The first thing that a primary writes is a mark with its epoch (`LARDER.LINEAGE`): it stands in the
 //! journal, so whoever has the mark has everything from before it, and knows under whom it was written.
 //!
-//! In a handover the old primary holds its clients back from when it executes nothing more until the mark of
-//! the new one comes through its link, and the new one from when it knows of its role until it has its lease.
+//! In a handover the old primary holds its clients back from when it executes nothing more until the new one
+//! says that it knows of its role, or its mark comes, and the new one from then until it has its lease.
 
 mod roles;
 
@@ -24,7 +24,7 @@ use crate::member::{Handle, Local};
 use crate::persist;
 use crate::replication;
 use crate::server::Shared;
-use crate::topology::{Change, Epoch, MemberId, Report, Role, ShardId, Topology};
+use crate::topology::{Change, Epoch, MemberId, Report, Role, Shard, ShardId, Topology};
 use roles::Roles;
 
 /// Name of the mark; no client may send it.
@@ -59,6 +59,28 @@ enum Part {
         epoch: Epoch,
         number: u64,
     },
+}
+
+/// How far a new primary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reign {
+    /// It has not heard of it: it would send clients back.
+    Unknown,
+    /// It holds its clients until it has a lease.
+    Known,
+    /// It acts: its own history has begun, and others may follow.
+    Begun,
+}
+
+impl Reign {
+    /// As it is told over the wire.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Reign::Unknown => "unknown",
+            Reign::Known => "known",
+            Reign::Begun => "begun",
+        }
+    }
 }
 
 /// What the roles thread and the council's driver both look at.
@@ -177,7 +199,32 @@ impl Engine {
         self.driver.get().ok_or_else(|| "the council's driver has not begun".to_owned())
     }
 
-    /// The mark of that shard epoch has come from the primary: it acts, and held clients can be sent to it.
+    /// The shard epoch under which another member is followed.
+    pub(crate) fn follows_in(&self) -> Option<Epoch> {
+        let now = lock(&self.now);
+        (now.role == Role::Replica).then_some(now.epoch)
+    }
+
+    /// How far this member is in acting as primary under that shard epoch, or a later one.
+    pub(crate) fn reign(&self, epoch: Epoch) -> Reign {
+        let has_begun = {
+            let now = lock(&self.now);
+            let lease_ms = self.shared.state.lease_until_ms.load(Ordering::Acquire);
+            let acts = now.role == Role::Primary && clock::monotonic_ms() < lease_ms;
+            acts && now.epoch >= epoch
+        };
+        // What clients are served by: they were held before it was told.
+        let view = self.shared.cluster.view();
+        let shard = view.me().and_then(|me| view.topology.shards.get(&me.shard?));
+        let leads = |s: &Shard| s.primary.as_ref() == Some(&view.my_id) && s.epoch >= epoch;
+        match (has_begun, shard.is_some_and(leads)) {
+            (true, _) => Reign::Begun,
+            (false, true) => Reign::Known,
+            (false, false) => Reign::Unknown,
+        }
+    }
+
+    /// Held clients can be sent to the primary of that shard epoch: it has said that it knows of it, or its mark has come.
     pub fn marked(&self, epoch: Epoch) {
         let now = lock(&self.now);
         if now.role == Role::Replica && epoch >= now.epoch {
@@ -186,6 +233,7 @@ impl Engine {
     }
 
     fn take(&self, part: Part) {
+        self.shared.hold.lap("decided");
         // Whatever comes next, the lease of the role before is over.
         let mut now = lock(&self.now);
         end_lease(&self.shared, &mut now);

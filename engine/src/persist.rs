@@ -169,29 +169,23 @@ pub fn lineage(shared: &Shared) -> Option<Lineage> {
     Some(lineage)
 }
 
-/// Says under which cluster, shard and epoch the data set is now written. On disk before this returns,
-/// unless what is on disk is another data set still (a log that waits for its new base).
-pub fn set_lineage(shared: &Shared, lineage: Option<Lineage>) -> std::io::Result<()> {
-    let same = |a: &Lineage, b: &Lineage| {
-        (&a.cluster, a.incarnation, a.shard, a.epoch)
-            == (&b.cluster, b.incarnation, b.shard, b.epoch)
-    };
-    {
-        let mut kept = lock(&shared.persist.lineage);
-        if let (Some(a), Some(b)) = (&*kept, &lineage)
-            && same(a, b)
-        {
-            return Ok(());
-        }
+/// Says under which cluster, shard and epoch the data set is now written; whether that is another than before.
+/// `store_lineage` puts it on disk.
+pub fn note_lineage(shared: &Shared, lineage: Option<Lineage>) -> bool {
+    let place = |l: &Lineage| (l.cluster.clone(), l.incarnation, l.shard, l.epoch);
+    let mut kept = lock(&shared.persist.lineage);
+    let is_new = kept.as_ref().map(place) != lineage.as_ref().map(place);
+    if is_new {
         *kept = lineage;
     }
-    let counts = shared.persist.aof().is_some_and(|running| lock(&running.log).counts());
-    if counts { store_lineage(shared) } else { Ok(()) }
+    is_new
 }
 
-/// Puts the lineage beside the log's manifest.
-fn store_lineage(shared: &Shared) -> std::io::Result<()> {
-    match shared.persist.lineage_text() {
+/// Puts the lineage beside the log's manifest, on disk before this returns; unless what is on disk is another data set
+/// still (a log that waits for its new base). It counts for a log that holds no mark, see `start`.
+pub fn store_lineage(shared: &Shared) -> std::io::Result<()> {
+    let counts = shared.persist.aof().is_some_and(|running| lock(&running.log).counts());
+    match shared.persist.lineage_text().filter(|_| counts) {
         Some(text) => {
             disk::replace(&*shared.disk, &shared.aof_folder(), LINEAGE_FILE, text.as_bytes())
         }

@@ -210,6 +210,23 @@ fn a_restarted_member_tells_the_epoch_that_its_log_has_come_to() {
     });
 }
 
+/// An old primary that holds its clients asks its successor: it may send them on once that one holds them, too.
+#[test]
+fn a_primary_tells_how_far_it_is_in_its_reign() {
+    let cluster = Cluster::form(&[0, 0], 1, QUORUM);
+    assert!(answers(&cluster, "k", &["SET", "k", "v"], "OK"));
+    let primary = cluster.primary_of(0).unwrap();
+    let epoch = cluster.topology(primary).unwrap().shards[&0].epoch;
+    let told = |n: usize, epoch: u64| {
+        let mut client = Client::try_connect(cluster.ports()[n]).unwrap();
+        client.try_call(&["REPLCONF", "larder-reign", &epoch.to_string()]).unwrap()
+    };
+    assert_eq!(told(primary, epoch), "begun");
+    assert_eq!(told(primary, epoch - 1), "begun", "it is followed whoever was primary before");
+    assert_eq!(told(primary, epoch + 1), "unknown");
+    assert_eq!(told(1 - primary, epoch), "unknown", "it is not the primary");
+}
+
 /// More than what the system keeps for a connection whose other end does not read, bytes.
 const FILL_BYTES: usize = 16 << 20;
 

@@ -93,11 +93,12 @@ fn mark(ctx: &mut Ctx<'_, '_>) {
     match serde_json::from_slice::<Lineage>(ctx.args[1]) {
         Ok(lineage) => {
             let epoch = lineage.epoch;
-            if let Err(error) = persist::set_lineage(ctx.shared, Some(lineage)) {
-                tracing::error!(%error, "cannot write the lineage");
-            }
+            let is_new = persist::note_lineage(ctx.shared, Some(lineage));
             if let Some(engine) = ctx.shared.managed.get() {
                 engine.marked(epoch);
+            }
+            if is_new && let Err(error) = persist::store_lineage(ctx.shared) {
+                tracing::error!(%error, "cannot write the lineage beside the log");
             }
             ctx.reply.ok();
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Command, Ctx, Group, Keys, flag};
 use crate::clock;
+use crate::managed::Reign;
 use crate::persist::start::{Goodbye, shut_down};
 use crate::persist::{rewrite, save};
 use crate::replication;
@@ -339,6 +340,14 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"rdb-only" => told.rdb_only = number == Some(1),
             // Said behind the handshake only, where no reply is wanted.
             b"ack" | b"fack" | b"getack" => return,
+            // Asked by who waits to follow us.
+            b"larder-reign" => {
+                let (epoch, managed) =
+                    (number.unwrap_or(0).max(0) as u64, ctx.shared.managed.get());
+                let reign = managed.map_or(Reign::Unknown, |engine| engine.reign(epoch));
+                ctx.reply.simple(reign.word());
+                return;
+            }
             b"larder-common" => {
                 let end = ctx.shared.journal.end();
                 match ctx.shared.replication.common(&text(), end) {

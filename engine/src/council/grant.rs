@@ -1,6 +1,7 @@
 //! The leader's side of leases: renewals are collected, confirmed by a majority, and granted.
 
 use super::Council;
+use super::handover::Handover;
 use super::message::{Body, Renewal};
 use crate::topology::MemberId;
 
@@ -83,7 +84,7 @@ impl Council {
             && shard.epoch == renewal.epoch
             && shard.boot == renewal.boot
             && !tenure.promoting.contains_key(&id)
-            && !tenure.handovers.contains_key(&id)
+            && !tenure.handovers.get(&id).is_some_and(Handover::holds)
             && self.suspicion(shard, tenure.since_ms).is_none()
             && (self.keeps_its_set(shard) || self.is_set_true(id, shard))
     }

@@ -1,6 +1,7 @@
 //! A planned change of primary: the old one stops first, and the new one has all of its writes.
 //!
-//! The leader grants nothing more and asks the primary to hold (`Release`): to execute nothing more, which it
+//! A successor that cannot take over, by what it said last, is asked again: that may be of before it followed this
+//! primary. Then the leader grants nothing more and asks the primary to hold (`Release`): to execute nothing more, which it
 //! says together with its final lineage. Once the successor's lineage has reached that one, the `Promote`
 //! goes into the log. Who was held meanwhile is sent on to the new primary. When it does not come about
 //! within `handover_ms`, it is called off (`Resume`), and the primary goes on under a new grant.
@@ -17,12 +18,22 @@ use crate::topology::{Change, Epoch, Lineage, Member, MemberId, Report, Shard, S
 pub(super) struct Handover {
     to: MemberId,
     epoch: Epoch,
+    /// The successor can take over: the primary is asked to hold.
+    is_able: bool,
+    /// When it was wished for, and then when the primary was asked first.
     started_ms: u64,
     asked_ms: u64,
     /// When the replica was last asked how far it is.
     polled_ms: u64,
     pub(super) from: Option<MemberId>,
     pub(super) token: u64,
+}
+
+impl Handover {
+    /// The primary may be granted nothing more.
+    pub(super) fn holds(&self) -> bool {
+        self.is_able
+    }
 }
 
 impl Council {
@@ -42,8 +53,9 @@ impl Council {
             return;
         };
         let (started_ms, asked_ms, polled_ms) = (self.now_ms, 0, 0);
+        let (epoch, is_able) = (expected, false);
         let handover =
-            Handover { to, epoch: expected, started_ms, asked_ms, polled_ms, from, token };
+            Handover { to, epoch, is_able, started_ms, asked_ms, polled_ms, from, token };
         tenure.handovers.insert(id, handover);
         self.lead();
     }
@@ -90,9 +102,6 @@ impl Council {
         if topology.members.get(to).is_none_or(|m| m.shard != Some(id)) {
             return Err(format!("{to} is no member of shard {id}"));
         }
-        if !self.can_take_over(to) {
-            return Err(format!("{to} is not in sync with the primary, or about to end"));
-        }
         if self.tenure.as_ref().is_some_and(|t| t.handovers.contains_key(&id)) {
             return Err("a handover of the shard is under way".into());
         }
@@ -105,7 +114,8 @@ impl Council {
         for (id, shard) in &consensus.machine.shards {
             let asked = tenure.handovers.get(id).filter(|h| {
                 // Said before it was asked: a leftover of another handover.
-                echo.term == tenure.term && echo.at_ms >= h.started_ms && h.epoch == epoch
+                let is_answer = h.is_able && echo.at_ms >= h.started_ms;
+                echo.term == tenure.term && is_answer && h.epoch == epoch
             });
             if shard.primary.as_ref() == Some(from) && shard.epoch == epoch && asked.is_some() {
                 tenure.released.entry(*id).or_insert((epoch, self.now_ms));
@@ -122,12 +132,29 @@ impl Council {
             return;
         };
         let is_asked = self.now_ms < handover.asked_ms + self.settings.beat_ms / 2;
-        let (to, started_ms) = (handover.to.clone(), handover.started_ms);
+        let (to, started_ms, is_able) =
+            (handover.to.clone(), handover.started_ms, handover.is_able);
+        let wished = Stamp { term: tenure.term, at_ms: started_ms };
         let is_live = |m: &MemberId| self.seen.is_live(m, self.now_ms, &self.settings);
         let released = tenure.released.contains_key(&id);
         if is_over || !is_live(&to) || !released && !is_live(&primary) {
             self.call_off(id, "the replica did not catch up in time");
             return;
+        }
+        if !is_able && !self.can_take_over(&to) {
+            if self.seen.get(&to).is_some_and(|s| s.as_of > wished) {
+                let why = format!("{to} is not in sync with the primary, or about to end");
+                self.call_off(id, &why);
+            } else {
+                self.poll_heir(id, &to);
+            }
+            return;
+        }
+        let Some(handover) = self.tenure.as_mut().and_then(|t| t.handovers.get_mut(&id)) else {
+            return;
+        };
+        if !handover.is_able {
+            (handover.is_able, handover.started_ms, handover.polled_ms) = (true, self.now_ms, 0);
         }
         if !is_asked {
             handover.asked_ms = self.now_ms;
@@ -179,18 +206,23 @@ impl Council {
 
     /// Asks the replica anew with every answer: it is a message or two behind, and clients wait. One question is on its way at
     /// a time: what the replica says by itself would begin one more exchange each time otherwise (seed 235 of the simulation
-    /// of the whole: millions of messages while a replica got nothing).
+    /// of the whole: millions of messages while a replica got nothing). This member itself answers at once, and is looked at while it is awaited.
     fn poll_heir(&mut self, id: ShardId, to: &MemberId) {
         let (now_ms, every_ms) = (self.now_ms, self.settings.beat_ms / 2);
         let Some(tenure) = &mut self.tenure else { return };
         let term = tenure.term;
         let Some(handover) = tenure.handovers.get_mut(&id) else { return };
         let asked = Stamp { term, at_ms: handover.polled_ms };
-        let is_answered = self.seen.get(to).is_some_and(|s| s.as_of >= asked);
-        if is_answered || now_ms >= handover.polled_ms + every_ms {
+        let has_answered = self.seen.get(to).is_some_and(|s| s.as_of >= asked);
+        if has_answered && *to != self.me || now_ms >= handover.polled_ms + every_ms {
             handover.polled_ms = now_ms;
             self.send_heard(to, true);
         }
+    }
+
+    /// A handover waits for this member's own data, which come without a message: it is to be reported every moment.
+    pub fn awaits_itself(&self) -> bool {
+        self.tenure.as_ref().is_some_and(|t| t.handovers.values().any(|h| h.to == self.me))
     }
 
     fn call_off(&mut self, id: ShardId, why: &str) {

@@ -87,6 +87,7 @@ impl Roles {
         if !wait(HOLD_BARRIER_MS, &|| shared.is_held_by_all(number)) {
             return;
         }
+        shared.hold.lap("still");
         // Replies that wait for the disk or for replicas would be cut off with the lease. A disk that is slow holds
         // nobody up.
         let (end, quorum) = (shared.journal.end(), &shared.quorum);
@@ -113,6 +114,7 @@ impl Roles {
         self.shared.journal.seal(true);
         now.held = epoch;
         drop(now);
+        shared.hold.lap("answered");
         if let Some(driver) = self.driver.get() {
             driver.look();
         }
@@ -138,11 +140,9 @@ impl Roles {
             tracing::error!(error, epoch, "cannot act as primary");
             return;
         }
+        shared.hold.lap("promoted");
         let Some(lineage) = self.lineage(epoch) else { return };
-        if let Err(error) = persist::set_lineage(shared, Some(lineage.clone())) {
-            tracing::error!(%error, epoch, "cannot write the lineage: not acting as primary");
-            return;
-        }
+        let is_new = persist::note_lineage(shared, Some(lineage.clone()));
         if let Ok(text) = serde_json::to_string(&lineage) {
             shared.journal.append(0, &[MARK.as_bytes(), text.as_bytes()]);
         }
@@ -152,7 +152,13 @@ impl Roles {
         if now.lease.0 == epoch && now.epoch == epoch && now.lease.1 > 0 {
             serve_until(shared, now.lease.1);
         }
+        drop(now);
         tracing::info!(epoch, "acting as primary");
+        // The mark counts where the log has one, and nothing that is acknowledged comes before it: clients do not wait for
+        // the file.
+        if is_new && let Err(error) = persist::store_lineage(shared) {
+            tracing::error!(%error, epoch, "cannot write the lineage beside the log");
+        }
     }
 
     /// Lineage of what is written from here on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::meet::Meets;
 use super::switch::Switch;
@@ -132,6 +132,7 @@ pub(super) async fn run(member: Managed, local: Arc<dyn Local>) -> io::Result<()
             Some(said) = disk_said.recv() => driver.hear_disk(said)?,
             Some(said) = said.recv() => driver.hear_local(said),
             _ = ticks.tick() => driver.tick(),
+            _ = sleep(LOOK), if driver.council.awaits_itself() => driver.tell(),
             Some(inbound) = inbound.recv() => driver.take_in(inbound),
             Some(said) = met_said.recv() => driver.hear_meet(said),
             Some(member) = refusals.recv() => {
@@ -164,6 +165,9 @@ pub(super) fn council_of(
     Council::new(me, boot, settings, random_seed()?, saved, clock::monotonic_ms())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
+
+/// How often this member is looked at while a handover waits for its data.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Batches that share one sync at most.
 const BATCHES_PER_SYNC: usize = 256;
@@ -459,6 +463,11 @@ impl Driver {
                 self.local.topology_changed(&topology);
                 self.follow_part();
                 self.answer_admitted();
+            }
+            // A new primary serves as soon as it has taken its role, which another thread does.
+            Event::Lease { epoch, until_ms, .. } if until_ms > 0 => {
+                self.local.lease(epoch, until_ms);
+                self.follow_part();
             }
             Event::Lease { epoch, until_ms, .. } => {
                 self.follow_part();

@@ -15,6 +15,7 @@ use crate::journal::Pin;
 use crate::resp::{Decoder, Limits, encode_request};
 use crate::server::Shared;
 use crate::snapshot;
+use crate::stopwatch::Stopwatch;
 use crate::stream::Stream;
 use crate::tls::secure::Connection;
 use crate::topology::{Change, Epoch, Move, slot_of};
@@ -262,7 +263,7 @@ impl Source<'_> {
         tracing::info!(
             id,
             held_us = watch.total_us(),
-            laps_us = watch.laps,
+            laps_us = watch.laps(),
             "the slots' clients were held"
         );
         result
@@ -325,30 +326,6 @@ impl Source<'_> {
 
 fn begun_anew() -> io::Error {
     io::Error::other("the target has begun anew")
-}
-
-/// Where the time went for which clients were held.
-struct Stopwatch {
-    began_us: u64,
-    last_us: u64,
-    laps: String,
-}
-
-impl Stopwatch {
-    fn new() -> Stopwatch {
-        let now = clock::monotonic_us();
-        Stopwatch { began_us: now, last_us: now, laps: String::new() }
-    }
-
-    fn lap(&mut self, name: &str) {
-        let now = clock::monotonic_us();
-        self.laps.push_str(&format!("{name}={} ", now - self.last_us));
-        self.last_us = now;
-    }
-
-    fn total_us(&self) -> u64 {
-        clock::monotonic_us() - self.began_us
-    }
 }
 
 /// The request changes keys of the slots. (All keys of a request are in one slot.) What a transaction is wrapped

@@ -48,7 +48,7 @@ pub fn start(shared: &Arc<Shared>) -> Result<(), String> {
         let loaded = load::log(shared, &*disk, &shared.aof_folder(), log.manifest())?;
         last_len = loaded.last_len;
         let mut origin = loaded.origin;
-        // The last mark in the log comes behind its base. The file beside them is written ahead of the mark, and what was
+        // The last mark in the log comes behind its base. The file beside them may be ahead of the mark, and what was
         // made before the mark may not have got into the log: it says something only of a log without lineage.
         let marked = lock(&persist.lineage).take();
         origin.lineage = marked.or(origin.lineage);

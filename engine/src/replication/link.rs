@@ -19,7 +19,7 @@ use crate::persist::load as loading;
 use crate::resp::Limits;
 use crate::server::Shared;
 use crate::stream::Stream;
-use handshake::Answer;
+use handshake::{Acquaintance, Answer};
 
 pub(super) use role::give_way;
 pub use role::{begin_anew, follow, promote, rest};
@@ -200,8 +200,8 @@ struct Attempt<'s> {
 impl Attempt<'_> {
     fn run(&self) -> io::Result<()> {
         let mut wire = self.connect()?;
-        let vouches = self.introduce(&mut wire)?;
-        let diverged = self.ask_divergence(&mut wire)?;
+        let Acquaintance { vouches, diverged } = self.introduce(&mut wire)?;
+        self.await_reign(&mut wire)?;
         let session = match self.psync(&mut wire)? {
             Answer::Continue(replid) => {
                 self.resume(replid)?;

@@ -73,7 +73,12 @@ impl Wire {
     pub(crate) fn request<W: AsRef<[u8]>>(&mut self, args: &[W]) -> io::Result<()> {
         let mut bytes = Vec::new();
         crate::resp::encode_request(&mut bytes, args);
-        self.stream.write_all(&bytes)
+        self.send(&bytes)
+    }
+
+    /// Requests as they go over the wire.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// A bulk string of bounded length, or the error that is replied in its place, without its dash.

@@ -7,6 +7,7 @@ mod member;
 mod network;
 mod operator;
 mod slow_leader;
+mod to_and_fro;
 
 use std::collections::BTreeMap;
 

@@ -244,6 +244,9 @@ impl Writer<'_, '_> {
         let (mut last, mut longest) = (start, Duration::ZERO);
         loop {
             let over = is_over(self.seeker);
+            if !over && start.elapsed() > PATIENCE {
+                return Err(Error::Refused(format!("nobody took over within {PATIENCE:?}")));
+            }
             self.until_accepted()?;
             let now = now();
             longest = longest.max(now - last);

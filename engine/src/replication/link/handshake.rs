@@ -5,11 +5,31 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Attempt, Takeover};
+use crate::clock;
+use crate::managed::Reign;
 use crate::replication::payload::Wire;
 use crate::replication::{is_replid, lock, timeout_ms};
+use crate::resp::encode_request;
 use crate::stream::Stream;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is asked of a primary of our kind: whether it vouches for how current its stream is; up to where the history of
+/// that name is its own, too; how far it is in acting under that shard epoch.
+const CLOCK: &str = "larder-clock";
+const COMMON: &str = "larder-common";
+const REIGN: &str = "larder-reign";
+/// How long a link waits for the primary to begin its history, milliseconds, and how often it asks.
+const REIGN_MS: u64 = 100;
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What the introduction told of the primary.
+#[derive(Default)]
+pub(super) struct Acquaintance {
+    pub(super) vouches: bool,
+    /// Up to where our history is its own, too: what is behind is lost if it must be.
+    pub(super) diverged: Option<u64>,
+}
 
 /// What PSYNC was answered.
 pub(super) enum Answer {
@@ -38,49 +58,89 @@ impl Attempt<'_> {
         wire.line(&|| self.link.is_stopped())
     }
 
-    /// Tells who we are; gives whether the primary vouches for how current its stream is.
-    pub(super) fn introduce(&self, wire: &mut Wire) -> io::Result<bool> {
-        let config = &self.shared.config;
-        let pong = self.ask(wire, &["PING"])?;
+    /// Tells who we are, all in one write: clients may be held until this link is up.
+    pub(super) fn introduce(&self, wire: &mut Wire) -> io::Result<Acquaintance> {
+        let login = self.shared.config.login();
+        let about = self.about();
+        let mut bytes = Vec::new();
+        encode_request(&mut bytes, &["PING"]);
+        if let Some(login) = &login {
+            encode_request(&mut bytes, login);
+        }
+        for (name, value) in &about {
+            encode_request(&mut bytes, &["REPLCONF", name, value]);
+        }
+        wire.send(&bytes)?;
+        let mut answer = || wire.line(&|| self.link.is_stopped());
+        let pong = answer()?;
         let known = ["+PONG", "-NOAUTH", "-NOPERM", "-ERR operation not permitted"];
         if !known.iter().any(|k| pong.starts_with(k)) {
             return Err(io::Error::other(format!("PING was answered {pong:?}")));
         }
-        if let Some(login) = config.login() {
-            let answer = self.ask(wire, &login)?;
+        if login.is_some() {
+            let answer = answer()?;
             if !answer.starts_with('+') {
                 return Err(io::Error::other(format!("AUTH was answered {answer:?}")));
             }
         }
+        // What the primary does not know it answers with an error, and that is all right.
+        let mut made = Acquaintance::default();
+        for (name, _) in &about {
+            let answer = answer()?;
+            match *name {
+                CLOCK => made.vouches = answer.starts_with('+'),
+                COMMON => made.diverged = answer.strip_prefix('+').and_then(|n| n.parse().ok()),
+                _ => {}
+            }
+        }
+        Ok(made)
+    }
+
+    /// What a replica tells of itself, and asks of one of our kind.
+    fn about(&self) -> Vec<(&'static str, String)> {
+        let (shared, config) = (self.shared, &self.shared.config);
         let announced = config.int("replica-announce-port", 0);
         let port = match announced {
             0 => i64::from(config.own_port(config.is_yes("tls-replication"))),
             port => port,
         };
-        let port = port.to_string();
-        // What the primary does not know it answers with an error, and that is all right.
-        self.ask(wire, &["REPLCONF", "listening-port", &port])?;
-        if let Some(ip) = config.get("replica-announce-ip").filter(|ip| !ip.is_empty()) {
-            self.ask(wire, &["REPLCONF", "ip-address", &ip])?;
+        let mut about = vec![("listening-port", port.to_string())];
+        let ip = config.get("replica-announce-ip").filter(|ip| !ip.is_empty());
+        about.extend(ip.map(|ip| ("ip-address", ip)));
+        about.extend([("capa", "eof".to_owned()), ("capa", "psync2".to_owned())]);
+        if shared.managed.get().is_some() {
+            about.push(("larder-member", shared.cluster.view().my_id.clone()));
+            about.push(("larder-boot", shared.cluster.boot().to_owned()));
         }
-        self.ask(wire, &["REPLCONF", "capa", "eof", "capa", "psync2"])?;
-        let me = self.shared.cluster.view().my_id.clone();
-        if self.shared.managed.get().is_some() {
-            self.ask(wire, &["REPLCONF", "larder-member", &me])?;
-            self.ask(wire, &["REPLCONF", "larder-boot", self.shared.cluster.boot()])?;
+        about.push(("version", "9.1.0".to_owned()));
+        about.push((CLOCK, "0".to_owned()));
+        let replication = &shared.replication;
+        if replication.was_primary.load(Ordering::Acquire) && shared.journal.is_active() {
+            about.push((COMMON, replication.replid()));
         }
-        self.ask(wire, &["REPLCONF", "version", "9.1.0"])?;
-        Ok(self.ask(wire, &["REPLCONF", "larder-clock", "0"])?.starts_with('+'))
+        about
     }
 
-    /// Asks one of our kind up to where our history is its own too: what is behind is lost if it must be.
-    pub(super) fn ask_divergence(&self, wire: &mut Wire) -> io::Result<Option<u64>> {
-        let replication = &self.shared.replication;
-        if !replication.was_primary.load(Ordering::Acquire) || !self.shared.journal.is_active() {
-            return Ok(None);
+    /// While clients are held for a planned change of primary: waits until the new one knows that it is (they are sent to it
+    /// then, and wait there for its lease), and until it has begun its own history: who followed before would be cut off.
+    /// One that does not know the question is not waited for; its mark ends the hold.
+    pub(super) fn await_reign(&self, wire: &mut Wire) -> io::Result<()> {
+        let shared = self.shared;
+        let Some(engine) = shared.managed.get() else { return Ok(()) };
+        let Some(epoch) = engine.follows_in() else { return Ok(()) };
+        let until = clock::monotonic_ms() + REIGN_MS;
+        while shared.hold.waits() || clock::monotonic_ms() < until {
+            let answer = self.ask(wire, &["REPLCONF", REIGN, &epoch.to_string()])?;
+            let Some(word) = answer.strip_prefix('+') else { break };
+            if word != Reign::Unknown.word() {
+                engine.marked(epoch);
+            }
+            if word == Reign::Begun.word() || self.link.is_stopped() {
+                break;
+            }
+            std::thread::sleep(LOOK);
         }
-        let answer = self.ask(wire, &["REPLCONF", "larder-common", &replication.replid()])?;
-        Ok(answer.strip_prefix('+').and_then(|n| n.parse().ok()))
+        Ok(())
     }
 
     pub(super) fn psync(&self, wire: &mut Wire) -> io::Result<Answer> {
