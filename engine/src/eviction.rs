@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::{Hot, Policy};
 use crate::keyspace::db::{lfu_counter, lru_clock};
 use crate::keyspace::{Db, Entry, Env, recency};
+use crate::moves;
 use crate::notify::class;
 use crate::random;
 use crate::server::Shared;
@@ -204,6 +205,9 @@ fn delete(shared: &Shared, env: &Env, hot: &Hot, candidate: &Candidate) -> bool 
         Some(now) if by_chance || now >= candidate.score => db.take(key),
         _ => None,
     };
+    if gone.is_some() && !shared.cluster.owns(candidate.slot) {
+        moves::cut_unaware(shared);
+    }
     if let Some(entry) = &gone {
         if hot.maxmemory_policy.is_lru() {
             recency::note_evicted(entry.is_proven(), idle_seconds(entry, &env));

@@ -40,6 +40,7 @@ use giving::Giving;
 use held::HeldSlots;
 use pace::Watch;
 use progress::Progress;
+pub(crate) use sweep::cut_unaware;
 
 /// How often the thread looks by itself.
 const LOOK: Duration = Duration::from_millis(200);

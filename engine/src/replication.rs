@@ -192,6 +192,15 @@ impl Replication {
         lock(&self.peers).iter().filter(is_so).cloned().collect()
     }
 
+    /// They get nothing more on their links: on its next one each has to be told anew how current it is.
+    pub fn cut_unaware(&self, topology: Epoch) {
+        for peer in self.unaware(topology) {
+            let member = peer.member();
+            tracing::info!(member, "cut off: it does not know which slots its shard has");
+            peer.cut();
+        }
+    }
+
     /// The primary that is followed.
     pub fn followed(&self) -> Option<(String, u16)> {
         self.link().map(|link| link.address())

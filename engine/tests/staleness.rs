@@ -283,3 +283,49 @@ fn a_replica_says_of_no_key_that_it_is_not_there_while_its_slot_moves_to_and_fro
         }
     });
 }
+
+/// FLUSHALL deletes what is left of slots that have gone, and does not wait until replicas know of them: one that has got the
+/// FLUSHALL, and not the topology, said of keys that another shard has that they are not there.
+#[test]
+fn a_replica_does_not_get_a_flush_before_it_knows_which_slots_have_gone() {
+    let cluster = Cluster::form(&[0, 0, 1, 1], 2, &[]);
+    let slots = vec![SlotRange { first: 0, last: 4095 }];
+    let is_in = |key: &String| slots[0].contains(engine::topology::slot_of(key.as_bytes()));
+    let keys: Vec<String> = (0..200).map(|i| format!("k:{i}")).filter(is_in).collect();
+    let mut writer = Follower::new(cluster.ports());
+    for key in &keys {
+        assert_eq!(writer.call(key, &["SET", key, "v"]).unwrap(), "OK");
+    }
+    for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+        let primaries = [0, 1].map(|shard| cluster.primary_of(shard).unwrap());
+        let source = primaries[from as usize];
+        let shard = |n: &usize| cluster.nodes[*n].member.shard == Some(from);
+        let replica = (0..4).filter(shard).find(|n| *n != source).unwrap();
+        let mut reader = Client::try_connect(cluster.ports()[replica]).unwrap();
+        reader.ok(&["READONLY", "MAXSTALE", LONG]);
+        cluster.wish(Change::Move { slots: slots.clone(), from, to });
+        cluster.until("the source holds the slots no more", |c| {
+            // It is stopped only once it has all that was there before the move.
+            let topology = c.topology(source).unwrap();
+            if !topology.moves.is_empty() {
+                signal(&c.nodes[replica].server, "-STOP");
+            }
+            topology.owner_of(&slots[0]) == Some(to)
+        });
+        Client::try_connect(cluster.ports()[source]).unwrap().ok(&["FLUSHALL"]);
+        let replies = std::thread::scope(|scope| {
+            let reading = scope
+                .spawn(|| keys.iter().map(|key| reader.call(&["GET", key])).collect::<Vec<_>>());
+            signal(&cluster.nodes[replica].server, "-CONT");
+            reading.join().unwrap()
+        });
+        let wrong = |reply: &&String| *reply != "v" && !reply.starts_with('-');
+        assert_eq!(replies.iter().find(wrong), None, "of {} keys", keys.len());
+        cluster.until("all know who has the slots", |c| {
+            (0..4).all(|n| {
+                c.topology(n)
+                    .is_some_and(|t| t.owner_of(&slots[0]) == Some(to) && t.moves.is_empty())
+            })
+        });
+    }
+}

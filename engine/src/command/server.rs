@@ -1,7 +1,7 @@
 //! Commands on the server as a whole: emptying and exchanging databases, time, and what is not there.
 
 use super::{Command, Ctx, Group, Keys, flag};
-use crate::{clock, lazy};
+use crate::{clock, lazy, moves};
 
 const W: u32 = flag::WRITE | flag::LOCK_ALL;
 const ANY: u32 = flag::LOADING | flag::STALE;
@@ -37,6 +37,7 @@ fn flush_mode(ctx: &mut Ctx<'_, '_>) -> bool {
 }
 
 fn empty(ctx: &mut Ctx<'_, '_>, db: u16) {
+    moves::cut_unaware(ctx.shared);
     let tables = ctx.db.take_database(db);
     if !tables.is_empty() {
         ctx.shared.waiters.database_changed(db);

@@ -21,17 +21,21 @@ const KEYS_PER_LOCK: usize = 64;
 /// No replica answers for slots that have gone: their keys may be deleted. Whoever takes too long to learn of it loses its link.
 pub(super) fn is_nobody_unaware(shared: &Shared) -> bool {
     let epoch = shared.cluster.owns_less_since();
-    let unaware = shared.replication.unaware(epoch);
+    let is_somebody = !shared.replication.unaware(epoch).is_empty();
     let now_ms = clock::monotonic_ms();
-    let awareness = lock(&shared.moves.unaware).look(epoch, !unaware.is_empty(), now_ms);
+    let awareness = lock(&shared.moves.unaware).look(epoch, is_somebody, now_ms);
     if awareness == Awareness::Overdue {
-        for peer in unaware {
-            let member = peer.member();
-            tracing::info!(member, "cut off: it does not know which slots its shard has");
-            peer.cut();
-        }
+        shared.replication.cut_unaware(epoch);
     }
     awareness == Awareness::Complete
+}
+
+/// Keys of slots that have gone are about to go by another way than the sweep, which does not wait: whoever answers for them
+/// loses its link first.
+pub(crate) fn cut_unaware(shared: &Shared) {
+    if shared.cluster.is_enabled() {
+        shared.replication.cut_unaware(shared.cluster.owns_less_since());
+    }
 }
 
 /// Deletes what is left in slots of other shards, except what is coming in; `false` when it had to stop.
