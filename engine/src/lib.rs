@@ -23,6 +23,7 @@ pub mod expiry;
 pub mod forward;
 pub mod glob;
 pub mod hold;
+pub mod huge_pages;
 pub mod journal;
 pub mod keyspace;
 pub mod latency;

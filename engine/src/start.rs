@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::event_loop::{EventLoop, WAKER};
 use crate::forward::Forwarding;
 use crate::hold::Hold;
+use crate::huge_pages;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
 use crate::memcached::{Memcached, Users};
@@ -80,6 +81,7 @@ pub fn run(config: Config, disk: Arc<dyn Disk>) -> io::Result<()> {
     shared.state.loading.store(false, Ordering::Release);
     shared.state.started.store(true, Ordering::Release);
     end_on_signals(&shared)?;
+    huge_pages::start(&shared)?;
     replication::start(&shared);
     if shared.has_council() {
         moves::start(&shared)?;

@@ -211,6 +211,7 @@ fn memory(out: &mut String, shared: &Shared) {
         ("used_memory_human", human(used)),
         ("used_memory_rss", rss.to_string()),
         ("used_memory_rss_human", human(rss)),
+        ("larder_huge_page_bytes", crate::huge_pages::bytes().to_string()),
         ("used_memory_peak", peak.to_string()),
         ("used_memory_peak_human", human(peak)),
         ("used_memory_peak_perc", format!("{:.2}%", used as f64 * 100.0 / peak.max(1) as f64)),

@@ -298,6 +298,7 @@ pub const DIRECTIVES: &[Directive] = &[
     row("larder-witness", "", Bool, "no", FIXED),
     row("larder-shard", "", Int(-1, 16_383), "-1", FIXED),
     row("larder-max-staleness-ms", "", Int(0, I32), "0", 0),
+    row("larder-huge-pages", "", Bool, "yes", 0),
     row("larder-move-p99-ms", "", Int(0, 10_000), "5", 0),
     row("larder-rdb-version", "", Int(0, 80), "0", 0),
     row("larder-config-hash", "", Text, "", 0),
