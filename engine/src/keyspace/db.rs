@@ -177,7 +177,13 @@ impl<'a> Db<'a> {
                 self.locked.keyspace().prefetch_table(self.index, *slot);
             }
             places.iter().for_each(|(hash, slot)| self.table(*slot).prefetch(*hash));
-            places.iter().for_each(|(hash, slot)| self.table(*slot).prefetch_entry(*hash));
+            let mut deeper: SmallVec<[(u64, u16); FETCHED]> = SmallVec::new();
+            for (hash, slot) in &places {
+                if self.table(*slot).prefetch_entry(*hash) {
+                    deeper.push((*hash, *slot));
+                }
+            }
+            deeper.iter().for_each(|(hash, slot)| self.table(*slot).prefetch_in_child(*hash));
         }
         places
     }

@@ -26,7 +26,9 @@ impl Keyspace {
     /// Brings the entry of a key nearer; its bucket should be in the cache by now.
     #[inline]
     pub fn prefetch_entry(&self, db: u16, slot: u16, hash: u64) {
-        self.peek_table(db, slot, |table| table.prefetch_entry(hash));
+        self.peek_table(db, slot, |table| {
+            table.prefetch_entry(hash);
+        });
     }
 
     /// Brings tables, then buckets, then entries, then members of large collections (or fields) nearer, where the caller knows
@@ -66,11 +68,18 @@ impl Keyspace {
             }
         }
         let seen = || seen.iter().zip(places).enumerate();
+        let mut deeper = 0_u64;
         for (at, (table, (hash, _))) in seen() {
             if let Some(table) = table
                 && !is_repeated(at)
             {
-                table.prefetch_entry(*hash);
+                deeper |= u64::from(table.prefetch_entry(*hash)) << at;
+            }
+        }
+        if deeper != 0 {
+            let is_deeper = |at: usize| deeper >> at & 1 == 1;
+            for (_, (table, (hash, _))) in seen().filter(|(at, _)| is_deeper(*at)) {
+                table.iter().for_each(|table| table.prefetch_in_child(*hash));
             }
         }
         let Some(member) = member else { return };

@@ -29,8 +29,6 @@ use crate::prefetch::prefetch;
 use bucket::{BUCKET_BYTES, Node, close_gap, drain_chain, matches, place, tag};
 
 const SEGMENT: usize = 64;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Entries per bucket at which the array doubles. Nearly a quarter of the entries, on the mean over a doubling, are in children then.
 const FILL_MAX: usize = 10;
 /// The same for one more segment of a large table, half of whose buckets may have twice the entries of the others.
@@ -109,25 +107,30 @@ impl Table {
         }
     }
 
-    /// Brings the entries that may match a hash nearer; the bucket should be in the cache by now.
+    /// Brings the entries that may match a hash nearer; the bucket should be in the cache by now. `true`: none does, but its
+    /// child is on its way: `prefetch_in_child` comes next.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    pub fn prefetch_entry(&self, hash: u64) -> bool {
+        if self.buckets == 0 {
+            return false;
+        }
+        let bucket = self.bucket(self.index(hash));
+        let is_here = bucket.prefetch_matches(hash);
+        let child = bucket.child_of(bucket.head());
+        if let Some(child) = &child {
+            prefetch(child.node.address());
+        }
+        !is_here && child.is_some()
+    }
+
+    /// The same in the child of the bucket; what lies deeper yet is rare.
+    pub fn prefetch_in_child(&self, hash: u64) {
         if self.buckets == 0 {
             return;
         }
         let bucket = self.bucket(self.index(hash));
-        let head = bucket.head();
-        let mut hits = matches(head, tag(hash));
-        while hits != 0 {
-            let i = hits.trailing_zeros() as usize / 8;
-            hits &= hits - 1;
-            // Header and key lie in the first line; a value of usual length ends in the second.
-            let entry = bucket.word(i) as *const u8;
-            prefetch(entry);
-            prefetch(entry.wrapping_add(LINE));
-        }
-        if let Some(child) = bucket.child_of(head) {
-            prefetch(child.node.address());
+        if let Some(child) = bucket.child_of(bucket.head()) {
+            child.node.prefetch_matches(hash);
         }
     }
 

@@ -9,9 +9,12 @@ use std::ptr::NonNull;
 use smallvec::SmallVec;
 
 use super::Entry;
+use crate::prefetch::prefetch;
 
 pub(super) const ENTRIES: usize = 7;
 pub(super) const BUCKET_BYTES: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Places of the smallest child. The next one has `STEP` more, and the largest as many as a bucket.
 const SMALLEST: usize = 3;
 const STEP: usize = 2;
@@ -78,6 +81,22 @@ pub(super) fn spread(bits: u64) -> u64 {
 }
 
 impl Node {
+    /// Brings the entries that may match a hash nearer; whether there are any.
+    #[inline]
+    pub(super) fn prefetch_matches(self, hash: u64) -> bool {
+        let found = matches(self.head(), tag(hash));
+        let mut hits = found;
+        while hits != 0 {
+            let i = hits.trailing_zeros() as usize / 8;
+            hits &= hits - 1;
+            // Header and key lie in the first line; a value of usual length ends in the second.
+            let entry = self.word(i) as *const u8;
+            prefetch(entry);
+            prefetch(entry.wrapping_add(LINE));
+        }
+        found != 0
+    }
+
     /// The node at an address, which is not null.
     #[inline]
     pub(super) fn at(address: *mut u64) -> Node {
