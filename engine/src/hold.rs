@@ -77,9 +77,10 @@ impl Shared {
         let hold = &self.hold;
         hold.until_ms.store(clock::monotonic_ms() + for_ms, Ordering::Release);
         let number = hold.last.fetch_add(1, Ordering::AcqRel) + 1;
+        // Ahead of the hold, so that whoever ends it finds its watch.
+        hold.watch().get_or_insert_with(Stopwatch::new);
         hold.current.store(number, Ordering::Release);
         self.wake_loops();
-        hold.watch().get_or_insert_with(Stopwatch::new);
         number
     }
 
@@ -96,9 +97,11 @@ impl Shared {
 
     /// What was held goes on.
     pub fn end_hold(&self) {
-        if self.hold.current.swap(0, Ordering::AcqRel) != 0 {
-            self.wake_loops();
+        // Each lease that is prolonged ends the hold that may be: mostly there is none.
+        if self.hold.current.swap(0, Ordering::AcqRel) == 0 {
+            return;
         }
+        self.wake_loops();
         if let Some(watch) = self.hold.watch().take() {
             let (held_us, laps_us) = (watch.total_us(), watch.laps());
             tracing::info!(held_us, laps_us, "all clients were held");

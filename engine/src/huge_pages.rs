@@ -11,10 +11,7 @@
 //! page (`MADV_COLLAPSE`, Linux 6.1): nothing grows, and what comes and goes is left alone. What is freed later the
 //! allocator gives back as before, which parts the page again.
 
-#![expect(
-    unsafe_code,
-    reason = "two system calls that no library has; neither changes what memory holds"
-)]
+#![expect(unsafe_code, reason = "three system calls; none changes what memory holds")]
 
 use std::collections::HashSet;
 use std::io;
@@ -32,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 /// After so many looks ranges that are huge pages, as far as is known, are tried again: parts may have been given back since.
 const FORGET_LOOKS: u32 = 60;
-/// The kernel has no huge page to give: it is asked again after this.
+/// The kernel has no huge page to give, or (it says the same) the range has just gone: it is asked again after this.
 const NONE_LEFT: Duration = Duration::from_secs(30);
 /// Memory is asked about in pieces of so many huge pages.
 const PIECE: usize = 32;
@@ -48,7 +45,7 @@ pub fn bytes() -> u64 {
 /// When the thread cannot be started.
 pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
     // A kernel without huge pages has no such file.
-    let Some(size) = page_size() else { return Ok(()) };
+    let Some(size) = huge_page_size() else { return Ok(()) };
     let shared = shared.clone();
     let look = move || {
         let mut pages = Pages::new(size);
@@ -67,7 +64,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
     thread::Builder::new().name("huge-pages".into()).spawn(look).map(drop)
 }
 
-fn page_size() -> Option<usize> {
+fn huge_page_size() -> Option<usize> {
     let text =
         std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
     text.trim().parse().ok().filter(|size: &usize| size.is_power_of_two())
@@ -98,19 +95,17 @@ impl Pages {
         self.made.retain(|at| now.contains(at));
         self.tell();
         let took = since(start_us);
-        let before = std::mem::take(&mut self.resident);
-        for at in now.into_iter().filter(|at| !self.made.contains(at)).collect::<Vec<_>>() {
-            if !before.contains(&at) {
-                self.resident.insert(at);
-                continue;
-            }
+        let left = now.into_iter().filter(|at| !self.made.contains(at));
+        let (stayed, new) = left.partition::<HashSet<_>, _>(|at| self.resident.contains(at));
+        self.resident = new;
+        for at in stayed {
             let start_us = clock::monotonic_us();
             match collapse(at, self.size) {
                 Ok(()) => {
                     self.made.insert(at);
                     self.tell();
                 }
-                // It has gone since, is pinned, or is being changed.
+                // It is pinned, or is being changed.
                 Err(error) if may_be_its_own_fault(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -134,16 +129,14 @@ fn may_be_its_own_fault(error: &io::Error) -> bool {
 
 /// Addresses of the ranges that are resident as a whole, from what `/proc/self/maps` says.
 fn resident(maps: &str, size: usize) -> HashSet<usize> {
+    let page = small_page_size();
     let mut found = HashSet::new();
     for (start, end) in maps.lines().filter_map(anonymous) {
         let (first, last) = (start.next_multiple_of(size), end / size * size);
         for piece in (first..last).step_by(PIECE * size) {
-            let pages = core_map(piece, (last - piece).min(PIECE * size));
-            let ranges = (piece..).step_by(size);
-            let each = size / SMALL;
-            let whole = ranges
-                .zip(pages.chunks_exact(each))
-                .filter(|(_, pages)| pages.iter().all(|p| p & 1 == 1));
+            let pages = core_map(piece, (last - piece).min(PIECE * size), page);
+            let ranges = (piece..).step_by(size).zip(pages.chunks_exact(size / page));
+            let whole = ranges.filter(|(_, pages)| pages.iter().all(|p| p & 1 == 1));
             found.extend(whole.map(|(at, _)| at));
         }
     }
@@ -160,21 +153,18 @@ fn anonymous(line: &str) -> Option<(usize, usize)> {
     address(start).zip(address(end)).filter(|_| is_so)
 }
 
-/// The smallest page of all machines that this runs on; a larger one says so several times.
-const SMALL: usize = 4096;
+fn small_page_size() -> usize {
+    // SAFETY: no memory is touched; what it asks for has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
 
 /// A byte for each page of the range, whose lowest bit says that it is there; nothing when the range has gone.
-fn core_map(at: usize, len: usize) -> Vec<u8> {
-    // SAFETY: no memory is touched; what it asks for has no preconditions.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let page = usize::try_from(page).unwrap_or(SMALL);
+fn core_map(at: usize, len: usize, page: usize) -> Vec<u8> {
     let mut pages = vec![0; len / page];
     // SAFETY: it reads no memory of the range, and writes a byte for each page into `pages`, which has that many.
     let done = unsafe { libc::mincore(at as *mut libc::c_void, len, pages.as_mut_ptr()) };
-    if done != 0 {
-        return Vec::new();
-    }
-    pages.iter().flat_map(|p| std::iter::repeat_n(*p, page / SMALL)).collect()
+    if done == 0 { pages } else { Vec::new() }
 }
 
 fn collapse(at: usize, len: usize) -> io::Result<()> {
@@ -185,7 +175,7 @@ fn collapse(at: usize, len: usize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{anonymous, page_size, resident};
+    use super::{anonymous, huge_page_size, resident};
 
     #[test]
     fn memory_without_a_file_is_told_from_the_rest() {
@@ -200,7 +190,7 @@ mod tests {
 
     #[test]
     fn only_ranges_that_are_there_as_a_whole_are_found() {
-        let Some(size) = page_size() else {
+        let Some(size) = huge_page_size() else {
             println!("skipped: this kernel has no huge pages");
             return;
         };

@@ -37,7 +37,6 @@ fn flush_mode(ctx: &mut Ctx<'_, '_>) -> bool {
 }
 
 fn empty(ctx: &mut Ctx<'_, '_>, db: u16) {
-    moves::cut_unaware(ctx.shared);
     let tables = ctx.db.take_database(db);
     if !tables.is_empty() {
         ctx.shared.waiters.database_changed(db);
@@ -50,6 +49,7 @@ fn empty(ctx: &mut Ctx<'_, '_>, db: u16) {
 fn flushdb(ctx: &mut Ctx<'_, '_>) {
     if flush_mode(ctx) {
         let db = ctx.db.index;
+        moves::cut_unaware(ctx.shared);
         empty(ctx, db);
         ctx.shared.invalidate_all();
         ctx.dirty += 1;
@@ -60,6 +60,7 @@ fn flushdb(ctx: &mut Ctx<'_, '_>) {
 
 fn flushall(ctx: &mut Ctx<'_, '_>) {
     if flush_mode(ctx) {
+        moves::cut_unaware(ctx.shared);
         for db in 0..ctx.shared.keyspace.databases() {
             empty(ctx, db);
         }

@@ -18,11 +18,10 @@ use crate::topology::{Change, Epoch, Lineage, Member, MemberId, Report, Shard, S
 pub(super) struct Handover {
     to: MemberId,
     epoch: Epoch,
-    /// The successor can take over: the primary is asked to hold.
-    is_able: bool,
     /// When it was wished for, and then when the primary was asked first.
     started_ms: u64,
-    asked_ms: u64,
+    /// When the primary was last asked to hold, once the successor can take over.
+    asked_ms: Option<u64>,
     /// When the replica was last asked how far it is.
     polled_ms: u64,
     pub(super) from: Option<MemberId>,
@@ -30,9 +29,9 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// The primary may be granted nothing more.
+    /// The primary was asked to hold, and may be granted nothing more.
     pub(super) fn holds(&self) -> bool {
-        self.is_able
+        self.asked_ms.is_some()
     }
 }
 
@@ -52,10 +51,9 @@ impl Council {
             self.answer(from, token, outcome);
             return;
         };
-        let (started_ms, asked_ms, polled_ms) = (self.now_ms, 0, 0);
-        let (epoch, is_able) = (expected, false);
+        let (started_ms, asked_ms, polled_ms) = (self.now_ms, None, 0);
         let handover =
-            Handover { to, epoch, is_able, started_ms, asked_ms, polled_ms, from, token };
+            Handover { to, epoch: expected, started_ms, asked_ms, polled_ms, from, token };
         tenure.handovers.insert(id, handover);
         self.lead();
     }
@@ -114,7 +112,7 @@ impl Council {
         for (id, shard) in &consensus.machine.shards {
             let asked = tenure.handovers.get(id).filter(|h| {
                 // Said before it was asked: a leftover of another handover.
-                let is_answer = h.is_able && echo.at_ms >= h.started_ms;
+                let is_answer = h.holds() && echo.at_ms >= h.started_ms;
                 echo.term == tenure.term && is_answer && h.epoch == epoch
             });
             if shard.primary.as_ref() == Some(from) && shard.epoch == epoch && asked.is_some() {
@@ -131,9 +129,9 @@ impl Council {
             self.call_off(id, "the shard has got another primary meanwhile");
             return;
         };
-        let is_asked = self.now_ms < handover.asked_ms + self.settings.beat_ms / 2;
-        let (to, started_ms, is_able) =
-            (handover.to.clone(), handover.started_ms, handover.is_able);
+        let again_ms = self.settings.beat_ms / 2;
+        let is_asked = handover.asked_ms.is_some_and(|asked| self.now_ms < asked + again_ms);
+        let (to, started_ms, holds) = (handover.to.clone(), handover.started_ms, handover.holds());
         let wished = Stamp { term: tenure.term, at_ms: started_ms };
         let is_live = |m: &MemberId| self.seen.is_live(m, self.now_ms, &self.settings);
         let released = tenure.released.contains_key(&id);
@@ -141,7 +139,7 @@ impl Council {
             self.call_off(id, "the replica did not catch up in time");
             return;
         }
-        if !is_able && !self.can_take_over(&to) {
+        if !holds && !self.can_take_over(&to) {
             if self.seen.get(&to).is_some_and(|s| s.as_of > wished) {
                 let why = format!("{to} is not in sync with the primary, or about to end");
                 self.call_off(id, &why);
@@ -153,11 +151,11 @@ impl Council {
         let Some(handover) = self.tenure.as_mut().and_then(|t| t.handovers.get_mut(&id)) else {
             return;
         };
-        if !handover.is_able {
-            (handover.is_able, handover.started_ms, handover.polled_ms) = (true, self.now_ms, 0);
+        if !holds {
+            (handover.started_ms, handover.polled_ms) = (self.now_ms, 0);
         }
         if !is_asked {
-            handover.asked_ms = self.now_ms;
+            handover.asked_ms = Some(self.now_ms);
         }
         if !is_asked && !released {
             // The stamp comes first: what the primary says next is known to be an answer.

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
+
 use super::lock::SlotLock;
 use super::{Entry, FETCHED, Keyspace, Table, ValueRef};
 use crate::prefetch::{prefetch, prefetch_to_write};
@@ -68,20 +70,16 @@ impl Keyspace {
             }
         }
         let seen = || seen.iter().zip(places).enumerate();
-        let mut deeper = 0_u64;
+        let mut deeper: SmallVec<[(&Table, u64); FETCHED]> = SmallVec::new();
         for (at, (table, (hash, _))) in seen() {
             if let Some(table) = table
                 && !is_repeated(at)
+                && table.prefetch_entry(*hash)
             {
-                deeper |= u64::from(table.prefetch_entry(*hash)) << at;
+                deeper.push((table, *hash));
             }
         }
-        if deeper != 0 {
-            let is_deeper = |at: usize| deeper >> at & 1 == 1;
-            for (_, (table, (hash, _))) in seen().filter(|(at, _)| is_deeper(*at)) {
-                table.iter().for_each(|table| table.prefetch_in_child(*hash));
-            }
-        }
+        deeper.iter().for_each(|(table, hash)| table.prefetch_in_child(*hash));
         let Some(member) = member else { return };
         for (at, (table, (hash, _))) in seen() {
             if let (Some(table), Some((key, member))) = (table, member(at))

@@ -121,9 +121,9 @@ impl Attempt<'_> {
         about
     }
 
-    /// While clients are held for a planned change of primary: waits until the new one knows that it is (they are sent to it
-    /// then, and wait there for its lease), and until it has begun its own history: who followed before would be cut off.
-    /// One that does not know the question is not waited for; its mark ends the hold.
+    /// Waits for a primary to begin its own history, for it cuts off who followed before. As soon as it knows of its role it
+    /// holds its clients until it has its lease: those that are held here for a planned change are sent to it then.
+    /// One that does not know the question is not waited for; its mark ends the hold. Bounded by `REIGN_MS`, or by the hold.
     pub(super) fn await_reign(&self, wire: &mut Wire) -> io::Result<()> {
         let shared = self.shared;
         let Some(engine) = shared.managed.get() else { return Ok(()) };
