@@ -217,10 +217,12 @@ fn a_primary_tells_how_far_it_is_in_its_reign() {
     assert!(answers(&cluster, "k", &["SET", "k", "v"], "OK"));
     let primary = cluster.primary_of(0).unwrap();
     let epoch = cluster.topology(primary).unwrap().shards[&0].epoch;
-    let told = |n: usize, epoch: u64| {
+    let ask = |n: usize, epoch: &str| {
         let mut client = Client::try_connect(cluster.ports()[n]).unwrap();
-        client.try_call(&["REPLCONF", "larder-reign", &epoch.to_string()]).unwrap()
+        client.try_call(&["REPLCONF", "larder-reign", epoch]).unwrap()
     };
+    let told = |n: usize, epoch: u64| ask(n, &epoch.to_string());
+    assert!(ask(primary, "x").starts_with("-ERR value is not an integer"));
     assert_eq!(told(primary, epoch), "begun");
     assert_eq!(told(primary, epoch - 1), "begun", "it is followed whoever was primary before");
     assert_eq!(told(primary, epoch + 1), "unknown");

@@ -342,11 +342,12 @@ fn replconf(ctx: &mut Ctx<'_, '_>) {
             b"ack" | b"fack" | b"getack" => return,
             // Asked by who waits to follow us.
             b"larder-reign" => {
-                let (epoch, managed) =
-                    (number.unwrap_or(0).max(0) as u64, ctx.shared.managed.get());
+                let Some(epoch) = number.and_then(|n| u64::try_from(n).ok()) else {
+                    return ctx.reply.not_an_integer();
+                };
+                let managed = ctx.shared.managed.get();
                 let reign = managed.map_or(Reign::Unknown, |engine| engine.reign(epoch));
-                ctx.reply.simple(reign.word());
-                return;
+                return ctx.reply.simple(reign.word());
             }
             b"larder-common" => {
                 let end = ctx.shared.journal.end();
